@@ -1,0 +1,32 @@
+"""The plain merge: every parameter gets the sum of the groups' gradients."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import optax
+
+
+def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
+    """Sums the gradient trees of all groups.
+
+    Args:
+        groups: names of the gradient groups, in the order of summation.
+        shared: accepted for the common interface of the merges; a sum treats all parameters alike.
+
+    Returns:
+        A transformation from `{group: gradient tree}` to one tree. It keeps no state.
+    """
+    del shared
+    groups = tuple(groups)
+
+    def init(params):
+        del params
+        return optax.EmptyState()
+
+    def update(grads, state, params=None, **extra):
+        del params, extra
+        trees = [grads[group] for group in groups]
+        return functools.reduce(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), trees), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,99 @@
+"""Plugin lookup: a name in a config becomes the one public class or function of a module.
+
+`build("objectives", "itm", **kw)` imports `unified_fm.objectives.itm` and makes its `Objective`. A
+dotted name (`my_project.loss`) imports as it is, so a user adds a file outside the library. There
+are no tables and no decorators: the folders are the list of choices.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_PUBLIC = {
+    "models": "Model",
+    "objectives": "Objective",
+    "data.pipelines": "Pipeline",
+    "data.sources": "Source",
+    "evaluators": "Evaluator",
+    "optim.merge": "merge",
+}
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Imports the plugin `name` of `kind` and returns its public class or function.
+
+    Args:
+        kind: "models", "objectives", "data.pipelines", "data.sources", "evaluators" or
+            "optim.merge".
+        name: a module of that folder ("itm"), or a dotted module path of the user's.
+
+    Raises:
+        ValueError: unknown kind or name; the message lists the choices and the nearest one.
+        AttributeError: the module has no public object of the kind's name.
+    """
+    if kind not in _PUBLIC:
+        raise ValueError(f"unknown kind of plugin {kind!r}; {possible(kind, _PUBLIC)}")
+    public = _PUBLIC[kind]
+    path = name if "." in name else f"unified_fm.{kind}.{name}"
+    if not _exists(path):
+        if "." in name:
+            raise ValueError(
+                f"no module {name!r} for {kind}: is its folder on the Python path (PYTHONPATH)?"
+            )
+        raise ValueError(f"unknown name {name!r} in {kind}; {possible(name, choices(kind))}")
+    module = importlib.import_module(path)
+    if not hasattr(module, public):
+        raise AttributeError(f"{path} has no {public!r}: a plugin of {kind} must define it")
+    return getattr(module, public)
+
+
+def build(kind: str, name: str, **config: Any) -> Any:
+    """Loads the plugin and calls it with `config`.
+
+    Raises:
+        TypeError: a keyword that the plugin does not take; the message names the nearest one.
+    """
+    plugin = load(kind, name)
+    check_keywords(plugin, config, what=f"{kind}.{name}")
+    return plugin(**config)
+
+
+def choices(kind: str) -> list[str]:
+    """Lists the names in the library's folder of `kind`, without importing them."""
+    package = importlib.import_module(f"unified_fm.{kind}")
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+
+
+def check_keywords(function: Callable[..., Any], config: Iterable[str], *, what: str) -> None:
+    """Refuses keywords that `function` does not take.
+
+    Raises:
+        TypeError: with the nearest keyword and all possible ones.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [name for name in parameters if name not in ("self", "parent")]
+    for key in config:
+        if key not in known:
+            raise TypeError(f"{what} takes no option {key!r}; {possible(key, known)}")
+
+
+def possible(name: str, known: Iterable[str]) -> str:
+    """Says what could have been meant: "did you mean 'x'? Possible: a, b, x."."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Possible: {', '.join(known) or 'none'}."
+
+
+def _exists(path: str) -> bool:
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False

@@ -1,0 +1,124 @@
+"""Rules: an ordered list of `(path regex, value)` that gives every parameter a value.
+
+One matcher serves the learning-rate scale, weight decay, freezing, sharding, "which parameters are
+shared" and what a checkpoint may omit. The regex must match the whole path (`text/layer_00/mlp_in/
+kernel`); the first rule that matches wins; a parameter that no rule matches is an error, since a
+rule that is forgotten is otherwise found only after the run.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax.tree_util as jtu
+
+Rules = Sequence[tuple[str, Any]]
+
+_SHOWN = 10  # paths listed in an error
+
+
+def path_name(path: Sequence[Any]) -> str:
+    """Writes a `jax.tree_util` key path as `a/b/c`."""
+    return "/".join(_key_name(key) for key in path)
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields `("a/b/c", leaf)` for every leaf of `tree`, in the tree's own order."""
+    for path, leaf in jtu.tree_flatten_with_path(tree)[0]:
+        yield path_name(path), leaf
+
+
+def names(tree: Any) -> list[str]:
+    """Lists the paths of all leaves of `tree`."""
+    return [name for name, _ in named_leaves(tree)]
+
+
+def assign(tree: Any, rules: Rules, *, what: str = "rules") -> Any:
+    """Gives every leaf of `tree` the value of the first rule that matches its path.
+
+    Args:
+        tree: any tree of parameters (arrays or shapes; the leaves are not read).
+        rules: ordered `(regex, value)` pairs; the regex matches the whole path.
+        what: the name of the rule list, for the message.
+
+    Returns:
+        A tree of the same structure whose leaves are the values.
+
+    Raises:
+        ValueError: a path is matched by no rule (all such paths are counted, ten are listed), or a
+            rule is not a pair of a valid regex and a value.
+    """
+    compiled = _compile(rules, what)
+    unmatched: list[str] = []
+
+    def value(path, _):
+        name = path_name(path)
+        for pattern, result in compiled:
+            if pattern.fullmatch(name):
+                # A box keeps a value such as None or a tuple one leaf of the result.
+                return _Box(result)
+        unmatched.append(name)
+        return _Box(None)
+
+    boxed = jtu.tree_map_with_path(value, tree)
+    if unmatched:
+        shown = "\n  ".join(unmatched[:_SHOWN])
+        more = f"\n  ... and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
+        patterns = ", ".join(repr(pattern.pattern) for pattern, _ in compiled) or "none"
+        raise ValueError(
+            f"{what}: no rule matches {len(unmatched)} parameter(s):\n  {shown}{more}\n"
+            f"The rules are {patterns}. End the list with ('.*', value) to cover the rest."
+        )
+    return jtu.tree_map(lambda box: box.value, boxed)
+
+
+def match(name: str, rules: Rules, *, what: str = "rules") -> Any:
+    """Returns the value that `assign` would give to the one path `name`.
+
+    Raises:
+        ValueError: no rule matches.
+    """
+    for pattern, result in _compile(rules, what):
+        if pattern.fullmatch(name):
+            return result
+    raise ValueError(f"{what}: no rule matches {name!r}")
+
+
+def unused(tree: Any, rules: Rules, *, what: str = "rules") -> list[str]:
+    """Lists the regexes that decide no parameter of `tree`: usually a misspelt path."""
+    compiled = _compile(rules, what)
+    deciding = set()
+    for name in names(tree):
+        for pattern, _ in compiled:
+            if pattern.fullmatch(name):
+                deciding.add(pattern.pattern)
+                break
+    return [pattern.pattern for pattern, _ in compiled if pattern.pattern not in deciding]
+
+
+class _Box:
+    """A leaf that holds any value."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def _compile(rules: Iterable[Any], what: str) -> list[tuple[re.Pattern[str], Any]]:
+    compiled = []
+    for rule in rules:
+        if isinstance(rule, str) or len(rule) != 2:
+            raise ValueError(f"{what}: a rule is a pair (path regex, value), found {rule!r}")
+        pattern, value = rule
+        try:
+            compiled.append((re.compile(pattern), value))
+        except (re.error, TypeError) as error:
+            raise ValueError(f"{what}: {pattern!r} is not a regular expression: {error}") from None
+    return compiled
+
+
+def _key_name(key: Any) -> str:
+    """The plain name of one step of a path: a dict key, an attribute or an index."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
