@@ -39,12 +39,12 @@ def test_a_module_without_the_class(folder):
 
 
 def test_missing_module_of_the_user():
-    with pytest.raises(ValueError, match="no module 'my_projekt.loss'"):
+    with pytest.raises(ValueError, match=r"no module 'my_projekt.loss'"):
         plugins.load("objectives", "my_projekt.loss")
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match="unknown name 'summ'.*did you mean 'sum'") as error:
+    with pytest.raises(ValueError, match=r"unknown name 'summ'.*did you mean 'sum'") as error:
         plugins.load("optim.merge", "summ")
     assert "Possible: " in str(error.value)
 

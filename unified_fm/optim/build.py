@@ -1,0 +1,197 @@
+"""The optimizer: one optax chain whose first link merges the gradients of the groups.
+
+    merge -> freeze -> clip by global norm -> Adam -> decoupled weight decay
+          -> learning rate (schedule x path rules) -> projection
+
+Every per-parameter number comes from path rules, so a rule list says all there is to know about how
+a parameter is trained; `tools/show_params.py` prints the outcome.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unified_fm import rules as path_rules
+from unified_fm.optim import schedules
+
+Rules = path_rules.Rules
+
+# Rule lists with a name. "correct" is what we decided (X-FM section 9), "official" what the
+# published code does: its decay is switched off by substrings of its own names, which leaves the
+# layer scales, tokens, temperature and the norms inside the ITM and box heads decayed, and its
+# doubled rate leaves out the fusion encoder, which is as fresh as the heads.
+_HEADS = "(text|image)_proj/.*|temperature|(itm|box)_head/.*"
+NAMED_RULES: dict[str, dict[str, Rules]] = {
+    "lr_scale": {
+        "plain": [(".*", 1.0)],
+        "correct": [(f"fusion/.*|fusion_mlm_head/.*|{_HEADS}", 2.0), (".*", 1.0)],
+        "official": [(_HEADS, 2.0), (".*", 1.0)],
+    },
+    "weight_decay": {
+        "plain": [(".*", 1.0)],
+        "correct": [
+            (".*/(bias|scale)|.*/relative_position_bias", 0.0),
+            (r".*_token|.*/scale_\w+|temperature", 0.0),
+            (".*", 1.0),
+        ],
+        "official": [("(itm|box)_head/norm/scale", 1.0), (".*bias|.*norm/scale", 0.0), (".*", 1.0)],
+    },
+    "frozen": {"plain": [(".*", False)]},
+}
+_DEFAULT_RULES = {"lr_scale": "plain", "weight_decay": "correct", "frozen": "plain"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The numbers of AdamW. The defaults are optax's, with clipping off.
+
+    Attributes:
+        lr: peak learning rate.
+        b1, b2, eps: Adam's, with bias correction.
+        weight_decay: decoupled, multiplied by the learning rate and by the rules.
+        clip: largest global norm of the merged gradient; None does not clip.
+        schedule: arguments of `schedules.build` without `total_steps`.
+    """
+
+    lr: float
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip: float | None = None
+    schedule: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "constant"})
+
+
+class ClipState(NamedTuple):
+    """The global norm of the last merged gradient, before clipping."""
+
+    grad_norm: jax.Array  # f32[]
+
+
+def build(
+    params: Any,
+    *,
+    merge: optax.GradientTransformationExtraArgs,
+    settings: Settings,
+    total_steps: int,
+    rules: Mapping[str, Any] | None = None,
+    project: Rules = (),
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the chain.
+
+    Args:
+        params: the parameter tree, or its shapes.
+        merge: the first link, from `{group: gradient tree}` to one tree.
+        settings: AdamW's numbers.
+        total_steps: length of the schedule.
+        rules: `lr_scale`, `weight_decay` and `frozen`, each a rule list or the name of one of
+            `NAMED_RULES`; a missing one is the default.
+        project: `(path regex, (low, high))`: these parameters are moved back into the interval
+            after the update, without a gradient (X-FM 1.5: the temperature). A `jnp.clip` inside
+            the loss would kill the gradient at the border.
+
+    Returns:
+        A transformation whose `update` takes `{group: gradient tree}`.
+    """
+    values = assigned_rules(params, rules)
+    frozen = values["frozen"]
+    rate = jax.tree.map(lambda f, x: 0.0 if f else x, frozen, values["lr_scale"])
+    trained = jax.tree.map(lambda f: not f, frozen)
+    schedule = schedules.build(total_steps=total_steps, **settings.schedule)
+    links = [
+        merge,
+        _multiply(jax.tree.map(float, trained)) if any(jax.tree.leaves(frozen)) else None,
+        clip(settings.clip),
+        optax.masked(optax.scale_by_adam(settings.b1, settings.b2, settings.eps), trained),
+        _decay(jax.tree.map(lambda x: x * settings.weight_decay, values["weight_decay"])),
+        _multiply(rate),
+        optax.scale_by_schedule(lambda count: -settings.lr * schedule(count)),
+        _project(project) if project else None,
+    ]
+    return optax.chain(*(link for link in links if link is not None))
+
+
+def assigned_rules(params: Any, rules: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Gives every parameter its `lr_scale`, `weight_decay` and `frozen`.
+
+    Raises:
+        ValueError: an unknown name of a rule list, or a parameter that no rule matches.
+    """
+    return {
+        kind: path_rules.assign(params, named_rules(kind, (rules or {}).get(kind)), what=kind)
+        for kind in _DEFAULT_RULES
+    }
+
+
+def named_rules(kind: str, value: Any) -> Rules:
+    """Returns the rule list that `value` is or names; None is the default list.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if value is None:
+        value = _DEFAULT_RULES[kind]
+    if not isinstance(value, str):
+        return value
+    if value not in NAMED_RULES[kind]:
+        known = ", ".join(sorted(NAMED_RULES[kind]))
+        raise ValueError(f"{kind}: no rule list is named {value!r}; possible: {known}")
+    return NAMED_RULES[kind][value]
+
+
+def clip(max_norm: float | None) -> optax.GradientTransformation:
+    """Clips by the global norm and keeps the norm from before in its state, for the log."""
+
+    def init(params):
+        del params
+        return ClipState(jnp.zeros((), jnp.float32))
+
+    def update(updates, state, params=None):
+        del state, params
+        norm = optax.tree.norm(updates)
+        if max_norm is not None:
+            factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
+            updates = jax.tree.map(lambda x: x * factor.astype(x.dtype), updates)
+        return updates, ClipState(norm.astype(jnp.float32))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _multiply(factors: Any) -> optax.GradientTransformation:
+    """Multiplies every update by its own constant."""
+
+    def update(updates, params):
+        del params
+        return jax.tree.map(lambda x, f: x if f == 1.0 else x * f, updates, factors)
+
+    return optax.stateless(update)
+
+
+def _decay(factors: Any) -> optax.GradientTransformation:
+    """Adds `factor * parameter` to every update: decoupled decay, scaled by the rate later."""
+
+    def update(updates, params):
+        return jax.tree.map(lambda x, p, f: x if f == 0.0 else x + f * p, updates, params, factors)
+
+    return optax.stateless(update)
+
+
+def _project(intervals: Rules) -> optax.GradientTransformation:
+    """Shortens updates so that the parameters named end inside their intervals."""
+    intervals = [*intervals, (".*", None)]
+
+    def inside(path, update, param):
+        interval = path_rules.match(path_rules.path_name(path), intervals, what="project")
+        if interval is None:
+            return update
+        low, high = interval
+        return jnp.clip(param + update, low, high) - param
+
+    def update(updates, params):
+        return jax.tree.map_with_path(inside, updates, params)
+
+    return optax.stateless(update)

@@ -1,0 +1,63 @@
+"""Learning-rate schedules: a factor of the peak rate, from 0 to 1, for every update.
+
+The factor counts *applied* updates: a step that was refused for a non-finite loss leaves it alone.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+
+
+def build(
+    *,
+    name: str,
+    total_steps: int,
+    warmup_steps: int = 0,
+    warmup_fraction: float = 0.0,
+    end: float = 0.0,
+) -> optax.Schedule:
+    """Makes the schedule `name`.
+
+    Args:
+        name: "linear" (to `end`), "cosine" (to `end`) or "constant", each after a linear warm-up.
+        total_steps: the update at which the factor reaches `end`.
+        warmup_steps: updates of the warm-up; the first one has factor 0, as in the published X-FM.
+        warmup_fraction: the same as a fraction of `total_steps`; give one of the two.
+        end: the factor at the end, as a fraction of the peak.
+
+    Raises:
+        ValueError: an unknown name, or a warm-up that is given twice or is longer than the run.
+    """
+    decays: dict[str, Callable] = {"linear": _linear, "cosine": _cosine, "constant": _constant}
+    if name not in decays:
+        raise ValueError(f"unknown schedule {name!r}; possible: {', '.join(sorted(decays))}")
+    if warmup_steps and warmup_fraction:
+        raise ValueError(
+            f"the warm-up is given twice: warmup_steps={warmup_steps} and "
+            f"warmup_fraction={warmup_fraction}; set one of them to 0"
+        )
+    warmup = warmup_steps or round(warmup_fraction * total_steps)
+    if not 0 <= warmup <= total_steps:
+        raise ValueError(f"a warm-up of {warmup} updates does not fit into {total_steps}")
+    decay = decays[name]
+
+    def schedule(count):
+        count = jnp.asarray(count, jnp.float32)
+        progress = jnp.clip((count - warmup) / max(1, total_steps - warmup), 0.0, 1.0)
+        rising = count / max(1, warmup)
+        return jnp.where(count < warmup, rising, end + (1.0 - end) * decay(progress))
+
+    return schedule
+
+
+def _linear(progress):
+    return 1.0 - progress
+
+
+def _cosine(progress):
+    return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+def _constant(progress):
+    return jnp.ones_like(progress)
