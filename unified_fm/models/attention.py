@@ -1,0 +1,125 @@
+"""Attention: the one place where queries, keys and values meet."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.models import initializers
+from unified_fm.models.config import EncoderConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may be projected once and used many times."""
+
+    config: EncoderConfig
+    index: int = 0  # Of the layer, for the initial scale of the output kernel.
+
+    def setup(self):
+        c = self.config
+        heads = (c.heads, c.head_width)
+        common = {"dtype": c.compute_dtype, "kernel_init": initializers.kernel(c)}
+        self.query = nn.DenseGeneral(heads, use_bias=c.query_bias, **common)
+        self.key = nn.DenseGeneral(heads, use_bias=c.key_bias, **common)
+        self.value = nn.DenseGeneral(heads, use_bias=c.value_bias, **common)
+        self.out = nn.DenseGeneral(
+            c.width,
+            axis=(-2, -1),
+            dtype=c.compute_dtype,
+            kernel_init=initializers.residual_kernel(c, self.index),
+        )
+
+    def __call__(self, x, keys=None, values=None, mask=None, bias=None):
+        """Attends from x f[B Q D] to itself, or to keys and values f[B K H Dh].
+
+        Args:
+            x: f[B Q D].
+            keys, values: f[B K H Dh] from `project`, or None for self-attention.
+            mask: bool, broadcastable to [B H Q K]; True where a query may look.
+            bias: f[H Q K], added to the logits.
+
+        Returns:
+            f[B Q D].
+        """
+        if keys is None:
+            keys, values = self.project(x)
+        rate = self.config.attention_dropout
+        dropping = rate > 0 and self.has_rng("dropout")
+        y = attend(
+            self.query(x),
+            keys,
+            values,
+            mask=mask,
+            bias=bias,
+            implementation=self.config.attention,
+            dropout=rate if dropping else 0.0,
+            rng=self.make_rng("dropout") if dropping else None,
+        )
+        return self.out(y)
+
+    def project(self, x):
+        """Keys and values f[B K H Dh] of x f[B K D]."""
+        return self.key(x), self.value(x)
+
+
+def attend(
+    query, key, value, *, mask=None, bias=None, implementation="auto", dropout=0.0, rng=None
+):
+    """Softmax attention f[B Q H Dh] of query f[B Q H Dh] over key and value f[B K H Dh].
+
+    "auto" is the einsum on CPU, where it is as fast or faster, and XLA's fused graph elsewhere.
+    Attention dropout exists only in the einsum. A query that may look nowhere gets the mean of all
+    values, not NaN: padded rows have such queries.
+
+    Args:
+        query, key, value: see above.
+        mask: bool, broadcastable to [B H Q K].
+        bias: f[H Q K].
+        implementation: "auto", "einsum", "xla" or "cudnn" (half precision on a GPU only).
+        dropout: rate on the probabilities; 0 for none.
+        rng: key of that dropout.
+    """
+    if implementation == "auto":
+        implementation = "einsum" if jax.default_backend() == "cpu" else "xla"
+    if implementation == "einsum" or dropout > 0:
+        return _einsum_attention(query, key, value, mask, bias, dropout, rng)
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        bias=None if bias is None else bias[None].astype(query.dtype),
+        mask=mask,
+        implementation=implementation,
+    )
+
+
+def relative_position_index(grid: int) -> np.ndarray:
+    """Rows of BEiT's table i32[1+N 1+N] for a class token and N = grid^2 patches in row-major order.
+
+    Patches i, j use row (r_i - r_j + g - 1)(2g - 1) + (c_i - c_j + g - 1); the last three rows of
+    the table are class to any, any to class, class to class (X-FM section 1.3).
+    """
+    span = 2 * grid - 1
+    row, column = np.divmod(np.arange(grid * grid), grid)
+    index = np.empty((1 + grid * grid,) * 2, np.int32)
+    index[1:, 1:] = (row[:, None] - row + grid - 1) * span + column[:, None] - column + grid - 1
+    index[0, :] = span * span
+    index[:, 0] = span * span + 1
+    index[0, 0] = span * span + 2
+    return index
+
+
+def _einsum_attention(query, key, value, mask, bias, dropout, rng):
+    query = query / math.sqrt(query.shape[-1])
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits += bias.astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    probabilities = jax.nn.softmax(logits)  # f32[B H Q K]
+    if dropout > 0:
+        keep = jax.random.bernoulli(rng, 1 - dropout, probabilities.shape)
+        probabilities = jnp.where(keep, probabilities / (1 - dropout), 0)
+    return jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(value.dtype), value)

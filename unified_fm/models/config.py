@@ -1,0 +1,118 @@
+"""The numbers that describe one stack of transformer layers."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+CHOICES = {
+    "norm": ("post", "pre"),
+    "gelu": ("erf", "tanh"),
+    "init": ("normal", "truncated_normal", "lecun_normal", "uniform_fan_in"),
+    "residual_init_scale": ("none", "stack", "layer"),
+    "attention": ("auto", "einsum", "xla", "cudnn"),
+    "remat": ("none", "full", "dots"),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """One stack of layers: RoBERTa, BERT, BEiT, ViT and the fusion encoder are all of this kind.
+
+    Attributes:
+        layers: how many layers.
+        width: size of a hidden state.
+        heads: attention heads; they divide the width.
+        mlp_width: hidden size of the MLP.
+        norm: "post" normalises after each residual sum (BERT), "pre" before each branch (ViT).
+        eps: epsilon of the layer norms; 1e-5 RoBERTa, 1e-6 BEiT and vit_jax, 1e-12 BERT.
+        gelu: "erf" (exact) or "tanh" (Google's BERT and vit_jax).
+        dropout: rate on embeddings and on the output of every branch.
+        attention_dropout: rate on attention probabilities.
+        drop_path: rate of the last layer; the others are linearly spaced from 0.
+        layer_scale: initial value of the learned scale of each branch, or None for no scale.
+        relative_position_bias: BEiT's table of biases, one in each layer.
+        query_bias, key_bias, value_bias: whether the projections have a bias (BEiT: no key bias).
+        init: distribution of the kernels: "normal", "truncated_normal" (at two deviations), both of
+            `init_std`, "lecun_normal", or "uniform_fan_in" (U(+-1/sqrt(fan_in)), PyTorch's default).
+        init_std: standard deviation of the two normal choices.
+        residual_init_scale: divides the kernels that write to the residual stream: "none", "stack"
+            (by sqrt(2 * layers)) or "layer" (by sqrt(2 * l), l counted from 1, as in BEiT).
+        attention: implementation; "auto" chooses by platform (see `models.attention`).
+        remat: "none", "full" (recompute each layer in the backward pass) or "dots" (keep products).
+        dtype: of the computation; parameters, norms' statistics and softmax stay in float32.
+    """
+
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    mlp_width: int = 3072
+    norm: str = "post"
+    eps: float = 1e-5
+    gelu: str = "erf"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    layer_scale: float | None = None
+    relative_position_bias: bool = False
+    query_bias: bool = True
+    key_bias: bool = True
+    value_bias: bool = True
+    init: str = "normal"
+    init_std: float = 0.02
+    residual_init_scale: str = "none"
+    attention: str = "auto"
+    remat: str = "none"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            choose(name, getattr(self, name), choices)
+        for name in ("layers", "width", "heads", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+
+    @property
+    def head_width(self) -> int:
+        """Size of the queries, keys and values of one head."""
+        return self.width // self.heads
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        """The dtype that activations have."""
+        return jnp.dtype(self.dtype)
+
+
+def encoder_config(given: Mapping[str, Any], **defaults: Any) -> EncoderConfig:
+    """Makes an `EncoderConfig` of `defaults` overridden by `given`.
+
+    Raises:
+        TypeError: `given` has a key that is not a field; the message names the nearest field.
+    """
+    fields = [field.name for field in dataclasses.fields(EncoderConfig)]
+    for key in given:
+        if key not in fields:
+            raise TypeError(f"an encoder has no field {key!r}{nearest(key, fields)}")
+    return EncoderConfig(**(defaults | dict(given)))
+
+
+def choose(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Returns `value` if it is one of `choices`; otherwise raises a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}{nearest(str(value), choices)}")
+    return value
+
+
+def nearest(name: str, names: tuple[str, ...] | list[str]) -> str:
+    """The end of a message about an unknown name: what is possible, and the closest of it."""
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"; possible: {', '.join(names)}{hint}"

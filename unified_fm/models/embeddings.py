@@ -1,0 +1,164 @@
+"""From ids and pixels to the first hidden states."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from unified_fm.models import initializers
+from unified_fm.models.config import EncoderConfig, choose
+from unified_fm.models.layers import dropout, layer_norm
+
+
+class TextEmbed(nn.Module):
+    """Word, position and segment embeddings, summed, normalised and dropped out.
+
+    Attributes:
+        config: of the encoder that follows; gives width, eps, dropout and dtype.
+        vocabulary: number of words.
+        positions: number of position embeddings.
+        segments: number of segment (token type) embeddings.
+        pad_id: id of the padding token.
+        position_offset: "roberta" numbers real tokens from pad_id + 1 and gives pads pad_id; "bert"
+            numbers all tokens from 0.
+        word_std, position_std, segment_std: of the initial normal distributions.
+    """
+
+    config: EncoderConfig
+    vocabulary: int
+    positions: int
+    segments: int = 1
+    pad_id: int = 1
+    position_offset: str = "roberta"
+    word_std: float = 0.02
+    position_std: float = 0.02
+    segment_std: float = 0.02
+
+    def setup(self):
+        choose("position_offset", self.position_offset, ("roberta", "bert"))
+        self.word = self._table(self.vocabulary, self.word_std)
+        self.position = self._table(self.positions, self.position_std)
+        self.token_type = self._table(self.segments, self.segment_std)
+        self.norm = layer_norm(self.config)
+
+    def __call__(self, ids, segments=None):
+        """Hidden states f[B L D] of ids i32[B L] with segments i32[B L] (None = all 0).
+
+        Raises:
+            ValueError: the texts are longer than the position embeddings.
+        """
+        offset = self.pad_id + 1 if self.position_offset == "roberta" else 0
+        if ids.shape[1] + offset > self.positions:
+            raise ValueError(
+                f"texts of {ids.shape[1]} tokens need {ids.shape[1] + offset} position embeddings "
+                f"({self.position_offset!r} numbering), but max_positions is {self.positions}"
+            )
+        if segments is None:
+            segments = jnp.zeros_like(ids)
+        x = self.word(ids) + self.position(self._position_ids(ids)) + self.token_type(segments)
+        return dropout(self, self.norm(x), self.config.dropout)
+
+    def table(self):
+        """The word embeddings f[V D], for a tied decoder."""
+        return self.word.embedding
+
+    def _position_ids(self, ids):
+        if self.position_offset == "bert":
+            return jnp.arange(ids.shape[1])[None]  # i32[1 L]
+        # RoBERTa counts real tokens, told by their ids and not by the attention mask.
+        real = (ids != self.pad_id).astype(jnp.int32)
+        return jnp.cumsum(real, axis=1) * real + self.pad_id  # i32[B L]
+
+    def _table(self, rows, std):
+        init = nn.initializers.normal(std)
+        dtype = self.config.compute_dtype
+        return nn.Embed(rows, self.config.width, dtype=dtype, embedding_init=init)
+
+
+class PatchEmbed(nn.Module):
+    """Square patches of an image, each through one linear map: a convolution of stride p.
+
+    Attributes:
+        config: of the encoder that follows.
+        image_size, patch_size: in pixels.
+        mean, std: of the three channels in 0..1; they normalise uint8 images.
+    """
+
+    config: EncoderConfig
+    image_size: int
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def setup(self):
+        p = self.patch_size
+        if self.image_size % p:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {p}")
+        shape = (p, p, 3, self.config.width)
+        self.kernel = self.param("kernel", initializers.uniform_fan_in, shape)
+        self.bias = self.param("bias", initializers.uniform(p * p * 3), shape[-1:])
+
+    def __call__(self, image):
+        """Patch embeddings f[B N D], row by row, of images u8[B H W 3] or normalised f[B H W 3].
+
+        Raises:
+            ValueError: the images have another size than the model was made for.
+        """
+        size, p = self.image_size, self.patch_size
+        if image.shape[1:] != (size, size, 3):
+            raise ValueError(f"images are {image.shape[1:]}, the model takes {(size, size, 3)}")
+        if image.dtype == jnp.uint8:
+            image = (image / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
+        grid = size // p
+        image = image.astype(self.config.compute_dtype)
+        patches = image.reshape(-1, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5)
+        patches = patches.reshape(-1, grid * grid, p * p * 3)
+        kernel = self.kernel.reshape(p * p * 3, -1).astype(patches.dtype)
+        return patches @ kernel + self.bias.astype(patches.dtype)
+
+
+class VisionTokens(nn.Module):
+    """Patch embeddings with mask tokens, a class token and learned positions, each by choice.
+
+    Attributes:
+        config: of the encoder that follows.
+        patches: how many patches an image has.
+        class_token: prepend a learned token.
+        mask_token: have a learned token that replaces masked patches.
+        absolute_positions: add learned positions.
+        position_std: standard deviation of their initial values.
+    """
+
+    config: EncoderConfig
+    patches: int
+    has_class_token: bool = True
+    has_mask_token: bool = True
+    absolute_positions: bool = False
+    position_std: float = 0.02
+
+    def setup(self):
+        width = self.config.width
+        token = nn.initializers.truncated_normal(0.02)
+        if self.has_class_token:
+            self.class_token = self.param("class_token", token, (1, 1, width))
+        if self.has_mask_token:
+            self.mask_token = self.param("mask_token", token, (1, 1, width))
+        if self.absolute_positions:
+            slots = self.patches + self.has_class_token
+            init = nn.initializers.normal(self.position_std)
+            self.position = self.param("position", init, (1, slots, width))
+
+    def tokens(self, x, patch_mask=None):
+        """Tokens f[B S D] of patch embeddings x f[B N D]; S = N, or 1 + N with a class token.
+
+        Args:
+            x: f[B N D].
+            patch_mask: bool[B N], True = show the mask token instead of the patch.
+        """
+        if patch_mask is not None:
+            x = jnp.where(patch_mask[..., None], self.mask_token.astype(x.dtype), x)
+        if self.has_class_token:
+            first = jnp.broadcast_to(self.class_token.astype(x.dtype), (len(x), 1, x.shape[-1]))
+            x = jnp.concatenate([first, x], axis=1)
+        if self.absolute_positions:
+            # After the mask token, which would otherwise not say where it stands.
+            x = x + self.position.astype(x.dtype)
+        return dropout(self, x, self.config.dropout)

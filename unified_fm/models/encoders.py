@@ -1,0 +1,122 @@
+"""Stacks of layers: over text, over images, and over text with an image memory."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unified_fm.models.config import EncoderConfig, choose
+from unified_fm.models.embeddings import VisionTokens
+from unified_fm.models.layers import Layer, layer_norm
+
+
+class Encoder(nn.Module):
+    """Layers `layer_00`, `layer_01`, ..., and a final `norm` if they are pre-LN.
+
+    Attributes:
+        config: of the layers.
+        grid: patches on a side, for relative position biases.
+        cross_attention: whether every layer also attends to a memory.
+    """
+
+    config: EncoderConfig
+    grid: int = 0
+    cross_attention: bool = False
+
+    def setup(self):
+        _make_layers(self, self.config, self.grid, self.cross_attention)
+        if self.config.norm == "pre":
+            self.norm = layer_norm(self.config)
+
+    def __call__(self, x, mask=None, memory=None, memory_mask=None):
+        """Hidden states f[B L D] after the last layer.
+
+        Args:
+            x: f[B L D].
+            mask: bool[B L] of tokens that may be seen, or bool[B L L] (query, key); None = all.
+            memory: one (keys, values) pair of f[B M H Dh] per layer, for cross-attention.
+            memory_mask: bool[B M] of memory slots that may be seen; None = all.
+        """
+        mask, memory_mask = _for_heads(mask), _for_heads(memory_mask)
+        for index, layer in enumerate(_layers(self, self.config)):
+            keys, values = memory[index] if memory is not None else (None, None)
+            x = layer(x, mask, keys, values, memory_mask)
+        return self.norm(x) if self.config.norm == "pre" else x
+
+    def project_memory(self, x):
+        """Every layer's cross-attention keys and values f[I M H Dh] of x f[I M D], a pair each."""
+        return tuple(layer.project_memory(x) for layer in _layers(self, self.config))
+
+
+class Vision(VisionTokens):
+    """A BEiT- or ViT-style encoder whose output has one summary slot before the patches.
+
+    Attributes:
+        grid: patches on a side.
+        pool: what slot 0 is: "mean" of the normalised patches (X-FM; a class token, if any, only
+            serves inside the layers) or "class", the normalised class token.
+    """
+
+    grid: int = 0
+    pool: str = "mean"
+
+    def setup(self):
+        super().setup()
+        choose("pool", self.pool, ("mean", "class"))
+        if self.pool == "class" and not self.has_class_token:
+            raise ValueError("pool='class' needs a class token")
+        _make_layers(self, self.config, self.grid, cross_attention=False)
+        self.norm = layer_norm(self.config)
+
+    def __call__(self, patches, patch_mask=None):
+        """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D].
+
+        Args:
+            patches: f[B N D].
+            patch_mask: bool[B N], True = masked.
+        """
+        x = self.tokens(patches, patch_mask)
+        for layer in _layers(self, self.config):
+            x = layer(x)
+        if self.pool == "class":
+            return self.norm(x)
+        if self.has_class_token:
+            x = x[:, 1:]
+        x = self.norm(x)
+        return jnp.concatenate([mean_of(x)[:, None], x], axis=1)
+
+
+def mean_of(patches, mask=None):
+    """Mean f[B D] of patches f[B N D] where mask bool[B N] is True; summed in float32.
+
+    A row whose mask is empty (padding) gets zeros, not NaN.
+    """
+    if mask is None:
+        return patches.mean(axis=1, dtype=jnp.float32).astype(patches.dtype)
+    total = jnp.einsum(
+        "bn,bnd->bd", mask.astype(patches.dtype), patches, preferred_element_type=jnp.float32
+    )
+    count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return (total / count).astype(patches.dtype)
+
+
+def _make_layers(module, config, grid, cross_attention):
+    """Sets `layer_00`, ... on a module in its `setup`: the names are those of the parameters."""
+    cls = Layer
+    if config.remat == "full":
+        cls = nn.remat(Layer)
+    elif config.remat == "dots":
+        cls = nn.remat(Layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    for index in range(config.layers):
+        layer = cls(config, index=index, grid=grid, cross_attention=cross_attention)
+        setattr(module, f"layer_{index:02d}", layer)
+
+
+def _layers(module, config):
+    return [getattr(module, f"layer_{index:02d}") for index in range(config.layers)]
+
+
+def _for_heads(mask):
+    """A mask bool[B K] or bool[B Q K] with the axes of attention logits [B H Q K]."""
+    if mask is None:
+        return None
+    return mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]

@@ -1,0 +1,87 @@
+"""Task-specific outputs on top of hidden states."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unified_fm.models import initializers
+from unified_fm.models.config import EncoderConfig
+
+
+class MlmHead(nn.Module):
+    """Dense, GELU, layer norm, then logits over the vocabulary, as in BERT and RoBERTa.
+
+    Attributes:
+        config: of the encoder below; gives width, eps, gelu, dtype and initial values.
+        vocabulary: number of words.
+        tied: a text embedding whose `table()` decodes; None = an output matrix of its own.
+    """
+
+    config: EncoderConfig
+    vocabulary: int
+    tied: nn.Module | None = None
+
+    def setup(self):
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        self.dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init)
+        self.norm = nn.LayerNorm(epsilon=c.eps, dtype=c.compute_dtype, use_fast_variance=False)
+        if self.tied is None:
+            self.embedding = self.param("embedding", init, (self.vocabulary, c.width))
+        self.bias = self.param("bias", nn.initializers.zeros, (self.vocabulary,))
+
+    def __call__(self, x):
+        """Logits f32[... V] of hidden states x f[... D]."""
+        x = self.norm(jax.nn.gelu(self.dense(x), approximate=self.config.gelu == "tanh"))
+        table = self.embedding if self.tied is None else self.tied.table()
+        logits = jnp.einsum(
+            "...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=jnp.float32
+        )
+        return logits + self.bias
+
+
+class PairHead(nn.Module):
+    """Dense to twice the width, layer norm, GELU, dense: X-FM's matching and box heads.
+
+    Attributes:
+        outputs: 2 for matching (class 1 = match), 4 for a box.
+        activation: "none", or "sigmoid" for boxes (cx, cy, w, h) in 0..1.
+        eps: of the layer norm; 1e-5 as published, whatever the encoders have.
+        dtype: of the computation.
+    """
+
+    outputs: int
+    activation: str = "none"
+    eps: float = 1e-5
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        """f32[... outputs] of hidden states x f[... D]."""
+        x = default_dense(2 * x.shape[-1], x.shape[-1], self.dtype, name="dense")(x)
+        x = nn.LayerNorm(self.eps, self.dtype, use_fast_variance=False, name="norm")(x)
+        x = jax.nn.gelu(x, approximate=False)
+        x = default_dense(self.outputs, x.shape[-1], "float32", name="out")(x)
+        return jax.nn.sigmoid(x) if self.activation == "sigmoid" else x
+
+
+def default_dense(features: int, fan_in: int, dtype: str, name: str | None = None) -> nn.Dense:
+    """A dense layer with PyTorch's default initial values, weight and bias in U(+-1/sqrt(fan_in)).
+
+    X-FM's projections and heads keep that default: the published normal(0, 0.02) does not reach
+    them (X-FM section 1.5).
+    """
+    return nn.Dense(
+        features,
+        dtype=jnp.dtype(dtype),
+        kernel_init=initializers.uniform_fan_in,
+        bias_init=initializers.uniform(fan_in),
+        name=name,
+    )
+
+
+def l2_normalised(x):
+    """x f[... D] over its Euclidean norm, in float32; a zero vector stays zero, without NaN."""
+    x = x.astype(jnp.float32)
+    square = jnp.square(x).sum(axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

@@ -1,0 +1,199 @@
+"""X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unified_fm.models.config import encoder_config
+from unified_fm.models.embeddings import PatchEmbed, TextEmbed
+from unified_fm.models.encoders import Encoder, Vision, mean_of
+from unified_fm.models.heads import MlmHead, PairHead, default_dense, l2_normalised
+from unified_fm.models.views import ImageMemory, Views
+
+# What an encoder is unless its dict says otherwise: RoBERTa, BEiT-2 and a RoBERTa with
+# cross-attention, at base size.
+TEXT = {"norm": "post", "eps": 1e-5, "dropout": 0.1, "attention_dropout": 0.1}
+FUSION = TEXT
+VISION = {
+    "norm": "pre",
+    "eps": 1e-6,
+    "drop_path": 0.1,
+    "layer_scale": 0.1,
+    "relative_position_bias": True,
+    "key_bias": False,
+    "init": "truncated_normal",
+    "residual_init_scale": "layer",
+}
+
+
+class Model(nn.Module):
+    """The three encoders and their heads. Calling it on a batch returns `Views`.
+
+    Attributes:
+        vocab_size: number of words.
+        image_size, patch_size: in pixels.
+        projection_dim: size of the contrastive features.
+        text, vision, fusion: fields of `EncoderConfig` that differ from TEXT, VISION and FUSION.
+        max_positions, token_types, pad_id, position_offset: see `TextEmbed`.
+        class_token: give the vision layers a class token (its output is not used).
+        absolute_positions: add learned patch positions; from scratch the relative biases alone
+            locate nothing in a short run.
+        word_std, position_std, patch_position_std: of the initial embeddings.
+        init_temperature: initial divisor of the cosines.
+        mean, std: of image channels in 0..1; uint8 images are normalised with them.
+        dtype, remat, attention: of all three encoders, see `EncoderConfig`.
+    """
+
+    vocab_size: int = 50265
+    image_size: int = 224
+    patch_size: int = 16
+    projection_dim: int = 256
+    text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fusion: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_positions: int = 514
+    token_types: int = 1
+    pad_id: int = 1
+    position_offset: str = "roberta"
+    class_token: bool = True
+    absolute_positions: bool = False
+    word_std: float = 0.02
+    position_std: float = 0.02
+    patch_position_std: float = 0.02
+    init_temperature: float = 0.07
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "auto"
+
+    def setup(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        text = encoder_config(self.text, **TEXT, **common)
+        vision = encoder_config(self.vision, **VISION, **common)
+        fusion = encoder_config(self.fusion, **FUSION, **common)
+        if text.width != fusion.width:
+            raise ValueError(
+                f"the fusion encoder (width {fusion.width}) starts from the states of the language "
+                f"encoder (width {text.width}): the widths must be equal"
+            )
+        self._make_encoders(text, vision, fusion)
+        self._make_heads(text, vision, fusion)
+
+    def _make_encoders(self, text, vision, fusion):
+        grid = self.image_size // self.patch_size
+        self.text_embed = TextEmbed(
+            text,
+            vocabulary=self.vocab_size,
+            positions=self.max_positions,
+            segments=self.token_types,
+            pad_id=self.pad_id,
+            position_offset=self.position_offset,
+            word_std=self.word_std,
+            position_std=self.position_std,
+        )
+        self.text_encoder = Encoder(text, name="text")
+        self.patch_embed = PatchEmbed(
+            vision, self.image_size, self.patch_size, tuple(self.mean), tuple(self.std)
+        )
+        self.vision_encoder = Vision(
+            vision,
+            patches=grid * grid,
+            has_class_token=self.class_token,
+            absolute_positions=self.absolute_positions,
+            position_std=self.patch_position_std,
+            grid=grid,
+            name="vision",
+        )
+        self.fusion_encoder = Encoder(fusion, cross_attention=True, name="fusion")
+
+    def _make_heads(self, text, vision, fusion):
+        self.text_proj = default_dense(self.projection_dim, text.width, "float32")
+        self.image_proj = default_dense(self.projection_dim, vision.width, "float32")
+        init = nn.initializers.constant(self.init_temperature)
+        self.temperature = self.param("temperature", init, ())
+        self.mlm_head = MlmHead(text, self.vocab_size, tied=self.text_embed)
+        self.fusion_mlm_head = MlmHead(fusion, self.vocab_size)
+        self.itm_head = PairHead(2, dtype=self.dtype)
+        self.box_head = PairHead(4, activation="sigmoid", dtype=self.dtype)
+
+    def __call__(self, batch) -> Views:
+        """Encodes every view that the batch has the input of.
+
+        Args:
+            batch: any of `text i32[B L]` with `text_mask bool[B L]`, `text_masked i32[B L]`,
+                `image u8[I H W 3]` (or float, already normalised), `patch_mask bool[I N]`; for
+                regions also `image_index i32[B]`, `region_mask bool[B N]`.
+        """
+        views = {}
+        for name in ("text", "text_masked"):
+            if name in batch:
+                x = self.text_embed(batch[name])
+                views[name] = self.text_encoder(x, batch["text_mask"])
+        if "image" in batch:
+            patches = self.patch_embed(batch["image"])
+            views["image"] = self.vision_encoder(patches)
+            if "patch_mask" in batch:
+                views["image_masked"] = self.vision_encoder(patches, batch["patch_mask"])
+            views |= self._rows(views["image"], batch)
+        return Views(**views)
+
+    def remember(self, image) -> ImageMemory:
+        """The fusion memory of images f[I 1+N D], for texts that come from elsewhere."""
+        return ImageMemory(self.fusion_encoder.project_memory(image))
+
+    def fuse(self, *, text, text_mask, memory: ImageMemory, rows=None, view="row"):
+        """Fusion states f[B' L D] of texts that look at images.
+
+        Args:
+            text: f[B' L D], states of the language encoder.
+            text_mask: bool[B' L].
+            memory: `views.image_memory`.
+            rows: i32[B'], which row's image each text looks at; None = text b at row b.
+            view: "row" (a region row shows its region) or "image" (its whole image).
+        """
+        layers, memory_mask = memory.gather(rows, view)
+        return self.fusion_encoder(text, text_mask, layers, memory_mask)
+
+    def text_feature(self, views: Views):
+        """L2-normalised projection f32[B E] of each text's first token."""
+        return l2_normalised(self.text_proj(views.text[:, 0]))
+
+    def image_feature(self, views: Views):
+        """L2-normalised projection f32[B E] of each row's pooled image or region."""
+        return l2_normalised(self.image_proj(views.pooled))
+
+    def similarity(self, views: Views):
+        """Cosines over the temperature, f32[text image]."""
+        return self.text_feature(views) @ self.image_feature(views).T / self.clipped_temperature()
+
+    def clipped_temperature(self):
+        """The temperature within [0.001, 0.5].
+
+        A clip inside the graph has no gradient beyond its ends and would never let the parameter
+        come back, so the gradient goes straight through. (X-FM section 1.5)
+        """
+        inside = jnp.clip(self.temperature, 0.001, 0.5)
+        return self.temperature + jax.lax.stop_gradient(inside - self.temperature)
+
+    def _rows(self, image, batch):
+        """What each row of the batch sees of the images: pooled summary and fusion memory."""
+        if "image_index" in batch:
+            index, mask = batch["image_index"], batch["region_mask"]
+            pooled = mean_of(image[index][:, 1:], mask)
+        else:
+            pooled = image[:, 0]
+        if "text" not in batch:  # Nothing to fuse with, so no fusion parameters either.
+            return {"pooled": pooled}
+        memory = self.remember(image)
+        if "image_index" in batch:
+            memory = memory.replace(
+                row_layers=self.fusion_encoder.project_memory(pooled),
+                image_index=index,
+                row_mask=mask,
+            )
+        return {"pooled": pooled, "image_memory": memory}
