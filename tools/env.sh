@@ -19,7 +19,7 @@ locks=("$root/requirements/build.txt" "$root/requirements/lock.txt")
 say() { printf 'tools/env.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# What the stamp of an environment must say: Python, locks, and where it stands (it cannot be moved).
+# What an environment's stamp must say: Python, locks, and its place (it cannot be moved).
 stamp() {
   "$1" -ISc 'import hashlib, pathlib, sys
 locks = b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[2:])
@@ -27,8 +27,11 @@ print(sys.version.split()[0], hashlib.sha256(locks).hexdigest(), sys.argv[1])' "
 }
 
 up_to_date() {
-  [ -f "$venv/stamp" ] && [ "$(stamp "$venv/bin/python" 2>/dev/null)" = "$(cat "$venv/stamp")" ] || return 1
-  [ -z "${UNIFIED_FM_PYTHON:-}" ] || [ "$(stamp "$UNIFIED_FM_PYTHON")" = "$(cat "$venv/stamp")" ]
+  local python wanted
+  wanted=$(cat "$venv/stamp" 2>/dev/null) || return 1
+  for python in "$venv/bin/python" ${UNIFIED_FM_PYTHON:+"$UNIFIED_FM_PYTHON"}; do
+    [ "$(stamp "$python" 2>/dev/null)" = "$wanted" ] || return 1
+  done
 }
 
 find_python() {
@@ -80,7 +83,7 @@ build() {
   : >"$log"
   step "making .venv with Python $version" "$python" -m venv "$venv"
   step "installing the build tool" install --require-hashes -r "$root/requirements/build.txt"
-  step "installing $(grep -c '^[a-z].*==' "$root/requirements/lock.txt") locked packages (about 400 MB, a minute or two)" \
+  step "installing the locked packages (1.5 GB on disk; a minute or two)" \
     install --require-hashes --no-build-isolation --use-pep517 -r "$root/requirements/lock.txt"
   if [ "${UNIFIED_FM_DEMO:-1}" != 0 ]; then
     step "installing the demo data packages (58 MB; UNIFIED_FM_DEMO=0 leaves them out)" \
