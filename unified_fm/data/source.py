@@ -1,0 +1,74 @@
+"""Opens a source from its string: `PREFIX:ARGUMENTS`, several joined by "+"."""
+
+import bisect
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from unified_fm import plugins
+
+# A "+" joins only where another prefix follows: file names may contain one.
+_JOIN = re.compile(r"\+(?=[A-Za-z_][\w.]*:)")
+
+
+class Source(Protocol):
+    """Random access to examples.
+
+    An example is a dict with some of: `image` (encoded bytes, u8[H W 3], or a path), `text` (string
+    or list of strings), `regions` (list of {"box": [x, y, w, h] in pixels, "text": ...,
+    "attributes": ...}), `label` (int), `id`. `__getitem__` raises `data.skips.Skip` for a record
+    that it cannot read.
+
+    A source may have `problems: list[tuple[str, str]]`: (reason, file) of what it could not open.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+def open_source(spec: str | Sequence[str]) -> Source:
+    """Opens "jsonl:FILE", "array_record:STEM+folder:DIR", or a list of such strings.
+
+    Raises:
+        ValueError: not of this form, an unknown prefix (with the choices and the nearest one), or
+            no record in it.
+    """
+    parts = [spec] if isinstance(spec, str) else list(spec)
+    parts = [part for entry in parts for part in _JOIN.split(entry)]
+    if not parts:
+        raise ValueError("a stream needs a source; found an empty list")
+    opened = [_open(part) for part in parts]
+    for part, source in zip(parts, opened, strict=True):
+        if not len(source):
+            raise ValueError(f"source {part!r} has 0 records")
+    return opened[0] if len(opened) == 1 else Concatenation(opened)
+
+
+class Concatenation:
+    """Several sources one after the other."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self.sources = list(sources)
+        self._ends = list(itertools.accumulate(len(source) for source in sources))
+        self.problems = [p for s in sources for p in getattr(s, "problems", ())]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        which = bisect.bisect_right(self._ends, index)
+        example = self.sources[which][index - (self._ends[which - 1] if which else 0)]
+        # Two files may both count their ids from 0: different records must not share one.
+        if isinstance(example.get("id"), int | str):
+            example = {**example, "id": f"{which}/{example['id']}"}
+        return example
+
+
+def _open(part: str) -> Source:
+    prefix, colon, arguments = part.partition(":")
+    if not colon or not arguments:
+        known = ", ".join(f"{name}:..." for name in plugins.choices("data.sources"))
+        raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
+    return plugins.load("data.sources", prefix)(arguments)
