@@ -1,0 +1,20 @@
+"""Settings that must stand before anything imports JAX."""
+
+import os
+import pathlib
+
+from absl import flags
+
+_DEVICES = "--xla_force_host_platform_device_count"
+_CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax_tests"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+
+# Compiled programs are kept between runs, also for the processes that tests start.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+# Grain's worker processes refuse to start where no program has parsed its flags.
+flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,200 @@
+"""Who may import what, and how large things may get: the house rules, as data and as one check."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# The modules directly in unified_fm/ that the loop stands on; nobody imports main or train.
+CORE = [f.stem for f in (ROOT / "unified_fm").glob("*.py") if f.stem not in ("main", "train")]
+ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
+ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
+
+# Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
+# prefix that fits decides. "*" is all that OWNERS and NEVER do not forbid. The standard library is
+# always allowed.
+LAYERS = [
+    ("rules.py", [], ["jax.tree_util"]),
+    ("plugins.py", [], []),
+    ("main.py", ["*"], ["*"]),
+    ("objectives/", ["objectives"], ["jax", "optax", "numpy", "chex"]),
+    ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),
+    ("optim/", ["optim", "rules", "plugins"], ["jax", "optax", "numpy", "chex"]),
+    ("convert/", ["convert", "rules"], ["numpy", "safetensors", "huggingface_hub"]),
+    ("data/", ["data", "plugins"], ARRAYS),
+    ("evaluators/", ["evaluators", "data", "plugins"], ["jax", "numpy", "scipy", "sklearn", "PIL"]),
+    ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
+    # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.
+    ("", [*CORE, "optim", "data", "evaluators", "convert", "objectives.base"], ["*"]),
+]
+
+# What only these places may use, by import or by attribute (jax.distributed.initialize).
+OWNERS = {
+    "flax.linen": ["models/", "step.py"],
+    "orbax": ["checkpoint.py"],
+    "grain": ["data/"],
+    "tensorflow_datasets": ["data/"],
+    "ml_collections": ["main.py", "train.py"],
+    "jax.distributed": ["main.py"],
+}
+NEVER = ["pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"]
+NAMELESS = {"utils", "common", "misc", "helpers"}
+# Calls that start a backend or allocate: none at import.
+AT_IMPORT = ["jax.devices", "jax.local_devices", "jax.device_count", "jax.local_device_count"]
+AT_IMPORT += ["jax.process_index", "jax.process_count", "jax.default_backend", "jax.device_put"]
+AT_IMPORT += ["jax.numpy", "jax.random", "jax.config.update"]
+MAX_FILE, MAX_FUNCTION = 300, 60
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def within(name: str, prefixes: list[str]) -> bool:
+    return any(p == "*" or name == p or name.startswith(p + ".") for p in prefixes)
+
+
+def dotted(node: ast.AST, aliases: dict[str, str]) -> str | None:
+    """The full name that an attribute chain stands for: nn.Dense -> flax.linen.Dense."""
+    if isinstance(node, ast.Attribute):
+        head = dotted(node.value, aliases)
+        return head and f"{head}.{node.attr}"
+    return aliases.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def imports(tree: ast.AST) -> tuple[list[tuple[int, str]], dict[str, str]]:
+    """Every imported name with its line, and what each local name stands for."""
+    found, aliases = [], {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for a in node.names:
+                found.append((node.lineno, a.name))
+                top = a.name.split(".")[0]
+                aliases[a.asname or top] = a.name if a.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            for a in node.names:
+                found.append((node.lineno, f"{'.' * node.level}{node.module or ''}.{a.name}"))
+                aliases[a.asname or a.name] = f"{node.module}.{a.name}"
+    return found, aliases
+
+
+def run_at_import(node: ast.AST):
+    """The nodes below, without the bodies of functions and what the interpreter skips."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (*FUNCTIONS, ast.Lambda)):
+            continue
+        yield child
+        yield from run_at_import(child)
+
+
+def layer_faults(path: str, found: list[tuple[int, str]]) -> list[str]:
+    """Imports of the file (path under unified_fm/) that its layer does not allow."""
+    ours, others = next((o, t) for prefix, o, t in LAYERS if path.startswith(prefix))
+    faults = []
+    for line, name in found:
+        inner = name.removeprefix("unified_fm.")
+        if inner != name:
+            if not within(inner, ours):
+                faults.append(f"{path}:{line} may not import {name}")
+        elif name.split(".")[0] not in sys.stdlib_module_names and not within(name, others):
+            faults.append(f"{path}:{line} may not import {name}")
+    return faults
+
+
+def faults_of(path: str, text: str) -> list[str]:
+    """All violations in one file of the package; path is relative to unified_fm/."""
+    tree = ast.parse(text)
+    found, aliases = imports(tree)
+    faults = layer_faults(path, found)
+    chains = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    uses = found + [(node.lineno, dotted(node, aliases) or "") for node in chains]
+    for line, name in uses:
+        for owned, owners in OWNERS.items():
+            if within(name, [owned]) and not path.startswith(tuple(owners)):
+                faults.append(f"{path}:{line} uses {owned}, which belongs to {', '.join(owners)}")
+    for node in run_at_import(tree):
+        name = dotted(node.func, aliases) if isinstance(node, ast.Call) else None
+        if name and within(name, AT_IMPORT):
+            faults.append(f"{path}:{node.lineno} calls {name} at import")
+    if path.endswith("__init__.py") and text.strip():
+        faults.append(f"{path} is not empty")
+    return list(dict.fromkeys(faults)) + general_faults(path, text)
+
+
+def general_faults(path: str, text: str) -> list[str]:
+    """What holds for every Python file that we ship: names, sizes, nothing executable in files."""
+    tree = ast.parse(text)
+    faults = [
+        f"{path}:{line} imports {name}: nothing from a file may be executed"
+        for line, name in imports(tree)[0]
+        if within(name, NEVER)
+    ]
+    if pathlib.PurePath(path).stem in NAMELESS:
+        faults.append(f"{path} has no name of its own: put each function with the noun it serves")
+    if (lines := len(text.splitlines())) > MAX_FILE:
+        faults.append(f"{path} has {lines} lines (at most {MAX_FILE})")
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and (n := node.end_lineno - node.lineno + 1) > MAX_FUNCTION:
+            where = f"{path}:{node.lineno} {node.name}"
+            faults.append(f"{where} has {n} lines (at most {MAX_FUNCTION})")
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if ast.unparse(node.value) != "False":
+                faults.append(f"{path}:{node.value.lineno} allows pickle")
+    return faults
+
+
+def test_every_file_keeps_the_house_rules():
+    faults = []
+    for file in sorted((ROOT / "unified_fm").rglob("*.py")):
+        path = file.relative_to(ROOT / "unified_fm").as_posix()
+        faults += [f"unified_fm/{fault}" for fault in faults_of(path, file.read_text())]
+    for folder in ("configs", "tools", "experiments"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            faults += general_faults(file.relative_to(ROOT).as_posix(), file.read_text())
+    assert not faults, f"{len(faults)} violations:\n" + "\n".join(faults)
+
+
+LONG = "def f():\n" + "    x = 1\n" * 60
+STARTS = "import jax\ndef f():\n    jax.distributed.initialize()"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "fault"),
+    [
+        ("models/a.py", "import optax", "models/a.py:1 may not import optax"),
+        ("models/a.py", "def f():\n    from unified_fm.objectives import itm", "a.py:2 may not"),
+        ("models/a.py", "from .layers import Block", "may not import .layers.Block"),
+        ("data/a.py", "import jax.numpy as jnp", "may not import jax.numpy"),
+        ("rules.py", "import jax", "may not import jax"),
+        ("train.py", "from unified_fm.models import xfm", "import unified_fm.models.xfm"),
+        ("step.py", "import unified_fm.train", "may not import unified_fm.train"),
+        ("evaluators/a.py", "from unified_fm.tasks import vqa", "import unified_fm.tasks.vqa"),
+        ("metrics.py", "import flax\nflax.linen.Dense(3)", "metrics.py:2 uses flax.linen"),
+        ("metrics.py", "from orbax import checkpoint", "orbax, which belongs to checkpoint.py"),
+        ("train.py", STARTS, "train.py:3 uses jax.distributed, which belongs to main.py"),
+        ("metrics.py", "import jax\nN = len(jax.devices())", "calls jax.devices at import"),
+        ("step.py", "import jax.numpy as jnp\nclass A:\n    x = jnp.ones(3)", "jax.numpy.ones at"),
+        ("models/__init__.py", "import jax", "is not empty"),
+        ("data/utils.py", "", "has no name of its own"),
+        ("data/a.py", "x = 1\n" * 301, "has 301 lines"),
+        ("data/a.py", LONG, "f has 61 lines"),
+        ("data/a.py", "import pickle", "imports pickle"),
+        ("data/a.py", "import numpy as np\nnp.load('x', allow_pickle=True)", "a.py:2 allows"),
+    ],
+)
+def test_a_violation_is_seen(path, text, fault):
+    assert fault in "\n".join(faults_of(path, text))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("models/a.py", "import flax.linen as nn\nfrom unified_fm.models.layers import Block"),
+        ("step.py", "from flax import linen as nn"),
+        ("main.py", STARTS + "\n    return jax.devices()"),
+        ("rules.py", "import difflib\nfrom jax import tree_util"),
+        ("data/a.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
+    ],
+)
+def test_what_is_allowed_passes(path, text):
+    assert faults_of(path, text) == []
