@@ -1,0 +1,199 @@
+"""The mesh and where every array lies on it.
+
+Three axes, always present: `data` and `fsdp` split the batch, `fsdp` also splits parameters and the
+optimizer's state, `tensor` splits attention heads and the hidden layer of the MLPs. Which parameter
+goes where is a rule list, so the same code runs on 1 device and on 8.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unified_fm import rules as path_rules
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+# "tensor:N" splits dimension N: heads of the attention, width of the MLP's hidden layer.
+NAMED_RULES: dict[str, path_rules.Rules] = {
+    "replicate": [(".*", "replicate")],
+    "fsdp": [(".*", "fsdp")],
+    "tensor": [
+        (".*_attn/(query|key|value)/kernel", "tensor:1+fsdp"),
+        (".*_attn/(query|key|value)/bias", "tensor:0"),
+        (".*_attn/out/kernel", "tensor:0+fsdp"),
+        (".*/relative_position_bias", "tensor:1"),
+        (".*/mlp_in/kernel", "tensor:1+fsdp"),
+        (".*/mlp_in/bias", "tensor:0"),
+        (".*/mlp_out/kernel", "tensor:0+fsdp"),
+        (".*", "fsdp"),
+    ],
+}
+
+
+def make_mesh(
+    *, data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """Makes the mesh of the run.
+
+    Args:
+        data, fsdp, tensor: sizes of the axes; one of them may be -1, "the rest".
+        devices: all devices of all processes when None.
+
+    Raises:
+        ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = [data, fsdp, tensor]
+    named = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh {named}: sizes are positive, and at most one is -1 (the rest)")
+    known = math.prod(size for size in sizes if size != -1)
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise ValueError(f"mesh {named} does not fit {len(devices)} device(s)")
+    sizes = tuple(len(devices) // known if size == -1 else size for size in sizes)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """The number of parts into which the mesh splits a batch."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of a value that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def params_shardings(mesh: Mesh, params: Any, rules: Any = None) -> Any:
+    """Gives every parameter its sharding.
+
+    Args:
+        mesh: the mesh.
+        params: the parameter tree, or its shapes.
+        rules: a rule list, or the name of one of `NAMED_RULES`; None is "replicate". Values:
+            "replicate"; "fsdp" splits the largest dimension that the axis divides, and leaves the
+            parameter whole if there is none; "tensor:N" splits dimension N over `tensor`;
+            "tensor:N+fsdp" does both, on different dimensions.
+
+    Raises:
+        ValueError: an unknown name or value, or a dimension that `tensor` does not divide.
+    """
+    values = path_rules.assign(params, named_rules(rules), what="sharding")
+    return jax.tree.map_with_path(
+        lambda path, leaf, value: NamedSharding(
+            mesh, _spec(mesh, path_rules.path_name(path), leaf.shape, value)
+        ),
+        params,
+        values,
+    )
+
+
+def named_rules(rules: Any) -> path_rules.Rules:
+    """Returns the rule list that `rules` is or names.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    rules = "replicate" if rules is None else rules
+    if not isinstance(rules, str):
+        return rules
+    if rules not in NAMED_RULES:
+        known = ", ".join(sorted(NAMED_RULES))
+        raise ValueError(f"sharding: no rule list is named {rules!r}; possible: {known}")
+    return NAMED_RULES[rules]
+
+
+def like_params(mesh: Mesh, tree: Any, params: Any, shardings: Any) -> Any:
+    """Shards a tree that contains copies of the parameter tree, such as an optimizer's state.
+
+    A leaf whose path ends with a parameter's path and whose shape is that parameter's lies where
+    the parameter lies; every other leaf (a count, a norm) is replicated.
+    """
+    known = {
+        name: (leaf.shape, sharding)
+        for (name, leaf), sharding in zip(
+            path_rules.named_leaves(params), jax.tree.leaves(shardings), strict=True
+        )
+    }
+
+    def sharding(path, leaf):
+        parts = path_rules.path_name(path).split("/")
+        for start in range(len(parts)):  # the longest suffix first
+            shape, found = known.get("/".join(parts[start:]), (None, None))
+            if shape == leaf.shape:
+                return found
+        return replicated(mesh)
+
+    return jax.tree.map_with_path(sharding, tree)
+
+
+def global_batches(mesh: Mesh, batches: Any) -> Any:
+    """Turns this process's rows of every stream into global arrays, split over the mesh.
+
+    Args:
+        mesh: the mesh.
+        batches: tree of NumPy arrays whose axis 0 holds the rows of this process.
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batches)
+
+
+def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1) -> None:
+    """Refuses batches that cannot be split evenly over the mesh.
+
+    Args:
+        mesh: the mesh.
+        batches: {stream: batch} of this process.
+        accumulate: number of micro-batches that each batch is cut into.
+
+    Raises:
+        ValueError: with the stream, the array and the numbers.
+    """
+    parts = batch_shards(mesh) * accumulate
+    for stream, batch in batches.items():
+        for name, leaf in path_rules.named_leaves(batch):
+            rows = np.shape(leaf)[0] * jax.process_count() if np.ndim(leaf) else 0
+            if rows == 0 or rows % parts:
+                raise ValueError(
+                    f"stream {stream!r}: {name!r} has {rows} rows, which {parts} parts "
+                    f"(data x fsdp = {batch_shards(mesh)}, accumulate = {accumulate}) do not "
+                    "divide; change batch_size, accumulate or mesh"
+                )
+
+
+def _spec(mesh: Mesh, name: str, shape: Sequence[int], value: Any) -> P:
+    """The partition of one parameter."""
+    axes: list[str | None] = [None] * len(shape)
+    for part in str(value).split("+"):
+        if part.startswith("tensor:"):
+            axes[_tensor_dimension(mesh, name, shape, part)] = "tensor"
+        elif part == "fsdp":
+            size = mesh.shape["fsdp"]
+            free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % size == 0]
+            if free and size > 1:
+                axes[max(free, key=lambda i: shape[i])] = "fsdp"
+        elif part != "replicate":
+            raise ValueError(
+                f"sharding: {name} got {value!r}; possible: 'replicate', 'fsdp', 'tensor:N', "
+                "'tensor:N+fsdp' (N = the dimension to split)"
+            )
+    return P(*axes)
+
+
+def _tensor_dimension(mesh: Mesh, name: str, shape: Sequence[int], part: str) -> int:
+    """Reads N of "tensor:N" and checks that the axis divides that dimension."""
+    text = part.removeprefix("tensor:")
+    if not text.isdigit() or int(text) >= len(shape):
+        raise ValueError(f"sharding: {name} of shape {tuple(shape)} has no dimension {text!r}")
+    if shape[int(text)] % mesh.shape["tensor"]:
+        raise ValueError(
+            f"sharding: dimension {text} of {name} {tuple(shape)} cannot be split over "
+            f"tensor={mesh.shape['tensor']}"
+        )
+    return int(text)

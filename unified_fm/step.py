@@ -1,0 +1,299 @@
+"""One training step: streams -> views -> losses -> a gradient tree per group -> one update.
+
+The step knows no objective: a stream's objectives are called with the model, its views and the
+batch, and return a loss with the number it was divided by. That number is what makes micro-batches
+(`accumulate`) recombine exactly.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from unified_fm import micro_batches
+from unified_fm.optim.build import ClipState
+
+Batches = Mapping[str, Mapping[str, Any]]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes.
+
+    Attributes:
+        step: i32[], steps made, refused ones included.
+        params: f32 parameter tree.
+        opt_state: state of the optax chain.
+        ema: moving average of `params`, or None.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What is asked of one stream.
+
+    Attributes:
+        objectives: {name in the log: objective}.
+        weights: {name in the log: weight of its loss}.
+        packs: number of groups of rows that reference each other; None when rows are independent.
+    """
+
+    objectives: Mapping[str, Callable]
+    weights: Mapping[str, float]
+    packs: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """What is learnt from what: the model, the streams and the groups of their gradients.
+
+    Attributes:
+        model: Linen module; `net(batch)` returns its views.
+        streams: {name: stream}.
+        groups: {gradient group: names of its streams}.
+        seed: of dropout and of the objectives' own draws.
+        accumulate: number of micro-batches into which every batch is cut.
+        teachers: `(teacher_params, batches) -> batches` with the targets of frozen teachers.
+    """
+
+    model: nn.Module
+    streams: Mapping[str, Stream]
+    groups: Mapping[str, Sequence[str]]
+    seed: int = 0
+    accumulate: int = 1
+    teachers: Callable = lambda teacher_params, batches: batches
+
+    @property
+    def needs_ema(self) -> bool:
+        """Whether an objective reads the moving average as a teacher."""
+        return any(_needs_ema(stream) for stream in self.streams.values())
+
+    @property
+    def inexact(self) -> list[str]:
+        """The losses whose value over micro-batches is not the value over the whole batch."""
+        return [
+            f"{name}/{key}"
+            for name, stream in self.streams.items()
+            for key, objective in stream.objectives.items()
+            if not getattr(objective, "accumulates", True)
+        ]
+
+
+def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
+    """Makes the parameters that the streams' objectives use, and no others.
+
+    Args:
+        program: the program.
+        teacher_params: as in the step.
+        batches: one batch of every stream, or any batches of the same keys.
+
+    Returns:
+        Nested dict of f32 arrays. Call it under `jit` or `eval_shape`.
+    """
+
+    def run(net, batches):
+        for name, stream in program.streams.items():
+            batch = batches[name]
+            views = net(batch)
+            if _needs_ema(stream):
+                batch = _with_teacher(batch, "ema", {"image": views.image})
+            for objective in stream.objectives.values():
+                objective(net, views, batch)
+
+    rngs = dict(
+        zip(
+            ("params", "dropout", "objective"),
+            jax.random.split(jax.random.key(program.seed), 3),
+            strict=True,
+        )
+    )
+    batches = program.teachers(teacher_params, batches)
+    return nn.init(run, program.model)(rngs, batches)["params"]
+
+
+def init_state(params: Any, tx: optax.GradientTransformation, *, ema: bool) -> TrainState:
+    """Makes the state of step 0 from the parameters."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=tx.init(params),
+        # A copy: the step donates its state, and one buffer cannot be donated twice.
+        ema=jax.tree.map(jnp.copy, params) if ema else None,
+    )
+
+
+def make_train_step(
+    program: Program,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    ema_decay: float | None = None,
+    state_shardings: Any = None,
+) -> Callable:
+    """Makes the jitted step.
+
+    Args:
+        program: the program.
+        tx: chain whose first link merges `{group: gradient tree}`.
+        ema_decay: of the moving average; None keeps none.
+        state_shardings: where the new state lies, a `TrainState` of shardings.
+
+    Returns:
+        `step(state, teacher_params, batches) -> (state, metrics)`. The state is donated. Metrics
+        are f32[] by name: "stream/objective", "stream/objective/metric", "loss/group",
+        "grad_norm/group" before the merge, "grad_norm" after it, and "ok", which is 0 when a loss
+        or a gradient was not finite: such a step changes nothing but `step`.
+    """
+
+    def step(state, teacher_params, batches):
+        rng = jax.random.fold_in(jax.random.key(program.seed), state.step)
+        losses, grads, metrics = _gradients(program, state, teacher_params, batches, rng)
+
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, losses=losses)
+        new = state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+        if ema_decay is not None:
+            new = new.replace(ema=optax.incremental_update(new.params, state.ema, 1.0 - ema_decay))
+
+        checked = {f"loss/{group}": loss for group, loss in losses.items()}
+        checked |= {f"grad_norm/{group}": optax.tree.norm(tree) for group, tree in grads.items()}
+        checked["grad_norm"] = _merged_norm(opt_state)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
+        metrics |= checked
+        state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
+        return state.replace(step=state.step + 1), metrics | {"ok": ok.astype(jnp.float32)}
+
+    out = None if state_shardings is None else (state_shardings, None)
+    return jax.jit(step, donate_argnums=0, out_shardings=out)
+
+
+def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:
+    """Makes what evaluators call: `apply(fn, params, batch, rngs=None) -> fn(net, batch)`, jitted.
+
+    Args:
+        model: Linen module.
+        place: puts a batch of NumPy arrays on the devices.
+    """
+    compiled = {}
+
+    def apply(fn, params, batch, rngs=None):
+        if fn not in compiled:
+            bound = nn.apply(fn, model)
+            compiled[fn] = jax.jit(lambda p, b, r: bound({"params": p}, b, rngs=r))
+        return compiled[fn](params, place(batch), rngs)
+
+    return apply
+
+
+def _gradients(program, state, teacher_params, batches, rng):
+    """Losses {group: f32[]}, gradients {group: tree} and metrics of the whole batch."""
+
+    def part(batches, rng, shares):
+        batches = program.teachers(teacher_params, batches)
+        losses, grads, metrics = {}, {}, {}
+        for group in program.groups:
+            fn = jax.value_and_grad(
+                lambda params, group=group: _group_loss(
+                    program, group, params, state.ema, batches, rng, shares
+                ),
+                has_aux=True,
+            )
+            (losses[group], logs), grads[group] = fn(state.params)
+            metrics |= logs
+        return losses, grads, metrics
+
+    if program.accumulate == 1:
+        return part(batches, rng, None)
+
+    pieces = micro_batches.split(
+        batches, program.accumulate, {name: s.packs for name, s in program.streams.items()}
+    )
+    rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(program.accumulate))
+    shares = _shares(program, state, teacher_params, pieces, rngs)
+
+    def body(total, piece):
+        return jax.tree.map(jnp.add, total, part(*piece)), None
+
+    shapes = jax.eval_shape(part, *jax.tree.map(lambda x: x[0], (pieces, rngs, shares)))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(body, zeros, (pieces, rngs, shares))[0]
+
+
+def _group_loss(program, group, params, ema, batches, rng, shares):
+    """The weighted sum of a group's losses, and its metrics by name.
+
+    `shares` holds for every term the part of the whole batch's denominator that lies in this
+    micro-batch, so that the sum over micro-batches is the value over the batch.
+    """
+    total, metrics = jnp.zeros((), jnp.float32), {}
+    for name in program.groups[group]:
+        outputs = _outputs(program, name, params, ema, batches[name], rng)
+        for key, terms in outputs.items():
+            share = shares[name][key] if shares is not None else {}
+            loss = micro_batches.combine(terms, share)
+            total += program.streams[name].weights[key] * loss
+            metrics |= micro_batches.log(f"{name}/{key}", terms, loss, share)
+    return total, metrics
+
+
+def _outputs(program, name, params, ema, batch, rng):
+    """{objective: Output} of one stream."""
+    stream = program.streams[name]
+    # By the stream's name, so that a stream draws the same whatever the others are.
+    rng = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    rngs = dict(zip(("dropout", "objective"), jax.random.split(rng), strict=True))
+    if _needs_ema(stream):
+        image = nn.apply(lambda net, batch: net(batch).image, program.model)({"params": ema}, batch)
+        batch = _with_teacher(batch, "ema", {"image": jax.lax.stop_gradient(image)})
+
+    def run(net, batch):
+        views = net(batch)
+        return {key: fn(net, views, batch) for key, fn in stream.objectives.items()}
+
+    return nn.apply(run, program.model)({"params": params}, batch, rngs=rngs)
+
+
+def _shares(program, state, teacher_params, pieces, rngs):
+    """{stream: {objective: {term: f32[A]}}}: each micro-batch's part of the denominators.
+
+    They depend on the data alone, so XLA drops the model from this pass.
+    """
+
+    def denominators(piece):
+        batches, rng = piece
+        batches = program.teachers(teacher_params, batches)
+        return {
+            name: {
+                key: micro_batches.denominators(output)
+                for key, output in _outputs(
+                    program, name, state.params, state.ema, batches[name], rng
+                ).items()
+            }
+            for name in program.streams
+        }
+
+    found = jax.lax.map(denominators, (pieces, rngs))
+    return jax.tree.map(lambda x: x / jnp.maximum(x.sum(), jnp.finfo(x.dtype).tiny), found)
+
+
+def _needs_ema(stream: Stream) -> bool:
+    return any(getattr(fn, "target", None) == "ema" for fn in stream.objectives.values())
+
+
+def _with_teacher(batch, name, arrays):
+    return {**batch, "teacher": {**batch.get("teacher", {}), name: arrays}}
+
+
+def _merged_norm(opt_state):
+    """The norm that the clipping link has seen."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ClipState))
+    return next(x.grad_norm for x in states if isinstance(x, ClipState))
