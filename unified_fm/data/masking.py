@@ -1,0 +1,183 @@
+"""Which tokens and which patches are hidden. NumPy only, one Generator per example."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from unified_fm.data.tokenizer import Encoded, Tokenizer
+
+IGNORED = -100  # the label of an unused slot; only this value marks it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenMasker:
+    """Masked language modelling: n = min(max_masked, max(1, round(rate * length))) tokens.
+
+    Of the chosen tokens 80% become the mask token, 10% a random token, 10% stay.
+
+    Attributes:
+        rate: share of the real tokens (cls and sep counted, as published).
+        max_masked: slots K of the output; X-FM has 20 for text, 15 for captions.
+        units: "words" hides whole words (n may be missed by less than one word); "spans" is the
+            published behaviour, token-level with spans of 2 or 3 tokens at p = 0.2 (X-FM 2.2).
+        special_tokens: "never" hides sep or puts in a special token; "official" does both, as
+            published.
+    """
+
+    rate: float = 0.15
+    max_masked: int = 20
+    units: str = "words"
+    special_tokens: str = "never"
+
+    def __post_init__(self):
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"mask_rate is {self.rate}; it is a fraction, 0 to 1")
+        if self.max_masked < 1:
+            raise ValueError(f"max_masked is {self.max_masked}; at least 1 slot is needed")
+        _check_choice("mask_units", self.units, ("words", "spans"))
+        _check_choice("special_tokens", self.special_tokens, ("never", "official"))
+
+    def __call__(
+        self, encoded: Encoded, tokenizer: Tokenizer, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Masks one text.
+
+        Returns:
+            `text_masked i32[L]`, `masked_positions i32[K]` (ascending; 0 in unused slots),
+            `masked_ids i32[K]` (the true ids; -100 in unused slots).
+        """
+        number = min(self.max_masked, max(1, round(self.rate * encoded.length)))
+        if self.units == "words":
+            chosen = _whole_words(encoded.word_start, encoded.length, number, self.max_masked, rng)
+        else:
+            end = encoded.length - (self.special_tokens == "never")
+            chosen = _spans(end, number, rng)
+        positions = np.zeros(self.max_masked, np.int32)
+        ids = np.full(self.max_masked, IGNORED, np.int32)
+        positions[: len(chosen)] = chosen
+        ids[: len(chosen)] = encoded.ids[chosen]
+
+        masked = encoded.ids.copy()
+        masked[chosen] = self._corrupted(encoded.ids[chosen], tokenizer, rng)
+        return {"text_masked": masked, "masked_positions": positions, "masked_ids": ids}
+
+    def _corrupted(
+        self, ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator
+    ) -> np.ndarray:
+        fate = rng.random(len(ids))
+        if self.special_tokens == "never":
+            drawn = rng.choice(tokenizer.normal_ids, len(ids))
+        else:
+            drawn = rng.integers(tokenizer.vocab_size, size=len(ids))
+        return np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, drawn, ids))
+
+
+def _spans(end: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions 1..end-1 in random order, each alone or as a span of 2 or 3, until `number`."""
+    starts = rng.permutation(np.arange(1, end))
+    sizes = np.where(rng.random(len(starts)) < 0.2, rng.integers(2, 4, len(starts)), 1)
+    spans = starts[:, None] + np.arange(3)  # i32[start 3]
+    inside = (np.arange(3) < sizes[:, None]) & (spans < end)
+    walked, span_of = spans[inside], np.nonzero(inside)[0]
+    _, first = np.unique(walked, return_index=True)
+    first.sort()
+    if len(first) > number:  # the span that reaches `number` is taken whole, then cut at random
+        first = first[span_of[first] <= span_of[first[number - 1]]]
+        first = rng.choice(first, number, replace=False)
+    return np.sort(walked[first])
+
+
+def _whole_words(
+    word_start: np.ndarray, length: int, number: int, slots: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Words in random order, those that still fit in `number` tokens; at least one word."""
+    starts = np.flatnonzero(word_start)
+    if not len(starts):
+        return starts
+    sizes = np.diff(starts, append=length - 1)  # sep ends the last word
+    order = rng.permutation(len(starts))
+    sizes = sizes[order]
+    taken = np.cumsum(sizes) <= number
+    left = number - sizes[taken].sum()
+    while left > 0:
+        fitting = np.flatnonzero(~taken & (sizes <= left))
+        if not len(fitting):
+            break
+        taken[fitting[0]] = True
+        left -= sizes[fitting[0]]
+    if not taken.any():  # every word is longer than `number`
+        taken[np.argmin(sizes)] = True
+    words = order[taken]
+    sizes = sizes[taken]
+    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(np.repeat(starts[words], sizes) + within)[:slots]
+
+
+def block_patch_mask(
+    grid: int,
+    num_masked: int,
+    rng: np.random.Generator,
+    *,
+    min_block: int | None = None,
+    min_aspect: float = 0.3,
+) -> np.ndarray:
+    """Hides blocks of patches, exactly `num_masked` in all (BEiT; X-FM 2.4).
+
+    Args:
+        grid: patches along one side.
+        num_masked: how many are hidden, of grid * grid.
+        min_block: the least area of a block; 16 of 14 x 14 as published, and the same share of
+            another grid.
+        min_aspect: aspect ratios are log-uniform in min_aspect .. 1 / min_aspect.
+
+    Returns:
+        bool[grid * grid], row-major; True = masked.
+    """
+    if not 0 <= num_masked <= grid * grid:
+        raise ValueError(f"num_masked is {num_masked}; the image has {grid * grid} patches")
+    least = min_block or max(1, round(16 * grid * grid / 196))
+    mask = np.zeros((grid, grid), bool)
+    while (left := num_masked - int(mask.sum())) > 0:
+        tries = 10
+        area = rng.uniform(min(least, left), max(least, left), tries)
+        aspect = np.exp(rng.uniform(math.log(min_aspect), -math.log(min_aspect), tries))
+        heights = np.rint(np.sqrt(area * aspect)).astype(int)
+        widths = np.rint(np.sqrt(area / aspect)).astype(int)
+        tops, lefts = rng.random((2, tries))
+        for height, width, top, start in zip(heights, widths, tops, lefts, strict=True):
+            if not (0 < height < grid and 0 < width < grid):
+                continue
+            y, x = int(top * (grid - height + 1)), int(start * (grid - width + 1))
+            block = mask[y : y + height, x : x + width]
+            if 0 < height * width - block.sum() <= left:
+                block[:] = True
+                break
+        else:
+            break
+    flat = mask.reshape(-1)
+    if left := num_masked - int(flat.sum()):
+        flat[rng.choice(np.flatnonzero(~flat), left, replace=False)] = True
+    return flat
+
+
+def random_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np.ndarray:
+    """Hides single patches, exactly `num_masked` of them: bool[grid * grid]."""
+    if not 0 <= num_masked <= grid * grid:
+        raise ValueError(f"num_masked is {num_masked}; the image has {grid * grid} patches")
+    mask = np.zeros(grid * grid, bool)
+    mask[rng.choice(grid * grid, num_masked, replace=False)] = True
+    return mask
+
+
+def patch_masker(name: str) -> Callable[[int, int, np.random.Generator], np.ndarray]:
+    """The function for "blocks" or "random"."""
+    makers = {"blocks": block_patch_mask, "random": random_patch_mask}
+    _check_choice("mask_patches", name, makers)
+    return makers[name]
+
+
+def _check_choice(option: str, value: str, possible) -> None:
+    if value not in possible:
+        raise ValueError(f"{option} is {value!r}; possible: {', '.join(possible)}")
