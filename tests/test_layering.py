@@ -137,9 +137,8 @@ def general_faults(path: str, text: str) -> list[str]:
         if isinstance(node, FUNCTIONS) and (n := node.end_lineno - node.lineno + 1) > MAX_FUNCTION:
             where = f"{path}:{node.lineno} {node.name}"
             faults.append(f"{where} has {n} lines (at most {MAX_FUNCTION})")
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            if ast.unparse(node.value) != "False":
-                faults.append(f"{path}:{node.value.lineno} allows pickle")
+        if isinstance(node, ast.keyword) and ast.unparse(node) == "allow_pickle=True":
+            faults.append(f"{path}:{node.value.lineno} allows pickle")
     return faults
 
 

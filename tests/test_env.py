@@ -1,0 +1,233 @@
+"""The environment script against a stand-in for Python and pip, and what the locks may hold."""
+
+import ast
+import configparser
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = pathlib.Path(__file__).parents[1]
+LOCKS = ["build.txt", "lock.txt", "demo.txt"]
+
+# Answers as Python does, but makes an empty .venv and only writes down what pip was asked for.
+FAKE_PYTHON = """#!/usr/bin/env bash
+case " $* " in
+  *" -m venv "*) mkdir -p "${!#}/bin" && cp "$0" "${!#}/bin/python" ;;
+  *" -m pip "*)
+    echo "$*" >>"$CALLS"
+    case "$*" in
+      *"${FAIL_ON:-nothing at all}"*) echo "no matching distribution" && exit 1 ;;
+      *"${SLEEP_ON:-nothing at all}"*) sleep "$SLEEP" ;;
+    esac ;;
+  *version_info*) [ -z "${OLD:-}" ] || { echo 3.9.1; exit 1; }; exec "$REAL" "$@" ;;
+  *) exec "$REAL" "$@" ;;
+esac
+"""
+
+
+class Checkout:
+    """A folder with tools/env.sh, small locks and the stand-in."""
+
+    def __init__(self, root: pathlib.Path):
+        self.root, self.venv, self.calls = root, root / ".venv", root / "calls"
+        (root / "tools").mkdir(parents=True)
+        (root / "requirements").mkdir()
+        shutil.copy(ROOT / "tools" / "env.sh", root / "tools")
+        for name in LOCKS:
+            (root / "requirements" / name).write_text("a==1 --hash=sha256:0\n")
+        python = root / "fake_python"
+        python.write_text(FAKE_PYTHON)
+        python.chmod(0o755)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("UNIFIED_FM")}
+        self.env |= {"UNIFIED_FM_PYTHON": str(python), "CALLS": str(self.calls)}
+        self.env["REAL"] = sys.executable
+
+    def start(self, *command, **env) -> subprocess.Popen:
+        return subprocess.Popen(
+            [self.root / "tools" / "env.sh", *command],
+            env=self.env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command, **env) -> tuple[int, str, str]:
+        process = self.start(*command, **env)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def installs(self) -> list[str]:
+        """What pip was asked to install, one word each: a lock's name, or the project."""
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [re.sub(r".*/", "", call.split()[-1]) for call in calls]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path / "with space" / "checkout")
+
+
+def wait_for(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("waited 10 s in vain")
+
+
+def test_first_call_installs_and_second_does_not(checkout):
+    show = ["bash", "-c", 'echo "$VIRTUAL_ENV" "$(command -v python)"; exit 7']
+    expected = f"{checkout.venv} {checkout.venv}/bin/python\n"
+    code, out, err = checkout.run(*show)
+    assert (code, out) == (7, expected), err
+    assert checkout.installs() == [*LOCKS, "checkout"]
+    for call in checkout.calls.read_text().splitlines()[:3]:
+        assert "--require-hashes" in call
+
+    assert checkout.run(*show) == (7, expected, "")
+    assert len(checkout.installs()) == 4
+
+
+def test_a_changed_lock_makes_it_anew(checkout):
+    checkout.run("true")
+    (checkout.venv / "old").touch()
+    (checkout.root / "requirements" / "lock.txt").write_text("a==2 --hash=sha256:0\n")
+    assert checkout.run("true")[0] == 0
+    assert len(checkout.installs()) == 8
+    assert not (checkout.venv / "old").exists()
+
+
+def test_a_moved_folder_makes_it_anew(checkout, tmp_path):
+    checkout.run("true")
+    moved = tmp_path / "moved"
+    shutil.copytree(checkout.root, moved)
+    checkout.root, checkout.venv = moved, moved / ".venv"
+    assert checkout.run("true")[0] == 0
+    assert len(checkout.installs()) == 8
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_failed_install_says_what_failed_and_leaves_nothing(checkout, lock):
+    code, out, err = checkout.run("echo", "ran", FAIL_ON=lock)
+    assert (code, out) == (1, "")
+    assert "no matching distribution" in err
+    assert "FAILED: installing the" in err.splitlines()[-1]
+    assert not checkout.venv.exists()
+
+    assert checkout.run("echo", "ran")[:2] == (0, "ran\n")
+
+
+def test_an_interrupted_install_leaves_nothing(checkout):
+    process = checkout.start("true", SLEEP_ON="lock.txt", SLEEP="30")
+    wait_for(lambda: "lock.txt" in checkout.installs())
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the whole foreground group
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert not checkout.venv.exists()
+
+
+def test_an_install_killed_outright_is_made_anew(checkout):
+    process = checkout.start("true", SLEEP_ON="lock.txt", SLEEP="30")
+    wait_for(lambda: "lock.txt" in checkout.installs())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=20)
+    (checkout.venv / "half").touch()
+    assert checkout.run("echo", "ran")[:2] == (0, "ran\n")
+    assert not (checkout.venv / "half").exists()
+
+
+def test_two_calls_at_once_install_once(checkout):
+    both = [checkout.start("echo", "ran", SLEEP_ON="lock.txt", SLEEP="0.5") for _ in range(2)]
+    results = [process.communicate(timeout=60) for process in both]
+    assert [out for out, _ in results] == ["ran\n", "ran\n"]
+    assert len(checkout.installs()) == 4
+    assert "waiting for another" in results[0][1] + results[1][1]
+
+
+def test_the_demo_packages_can_be_left_out(checkout):
+    assert checkout.run("true", UNIFIED_FM_DEMO="0")[0] == 0
+    assert checkout.installs() == ["build.txt", "lock.txt", "checkout"]
+
+
+def test_an_old_python_is_refused_with_a_sentence(checkout):
+    code, _, err = checkout.run("true", OLD="1")
+    assert code == 1
+    assert "needs Python 3.11 or newer" in err
+    assert "UNIFIED_FM_PYTHON" in err
+    assert not checkout.venv.exists()
+
+
+def test_no_command_is_refused(checkout):
+    assert checkout.run()[0] == 1
+    assert checkout.installs() == []
+
+
+@pytest.mark.parametrize("script", ["tools/env.sh", "tools/lock.sh", ".ci/run"])
+def test_scripts_parse_and_can_be_run(script):
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+    assert os.access(ROOT / script, os.X_OK)
+    assert "set -euo pipefail" in (ROOT / script).read_text()
+
+
+def pins(name: str) -> list[Requirement]:
+    """The requirements of a lock, whose every line is of a known form (so: no URL, no host)."""
+    found, hashes = [], 0
+    for line in (ROOT / "requirements" / name).read_text().splitlines():
+        if pin := re.fullmatch(r"([a-z][\w.-]*==[\w.]+(?: ; [\w'<>=!. ()]+)?) \\", line):
+            assert not found or hashes, f"{found[-1]} has no hash"
+            found.append(Requirement(pin[1]))
+            hashes = 0
+        elif re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line):
+            hashes += 1
+        else:
+            assert re.fullmatch(r" *#[\w ./,():-]*", line), f"unexpected line: {line}"
+            assert not re.search(r"://|\w\.(org|com|net|io)\b", line), f"a host: {line}"
+    assert hashes
+    return found
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_the_lock_meets_the_ranges_on_every_python(python, system):
+    where = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    where |= {"platform_system": system.title(), "implementation_name": "cpython"}
+    chosen = {}
+    for pin in pins("lock.txt"):
+        if pin.marker is None or pin.marker.evaluate(where):
+            assert pin.name not in chosen, f"{pin.name} twice"
+            chosen[pin.name] = next(iter(pin.specifier)).version
+
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
+    for requirement in map(Requirement, wanted.split()):
+        name = requirement.name.lower().replace("_", "-")
+        assert requirement.specifier.contains(chosen[name]), f"{requirement}: {chosen[name]}"
+    assert chosen["jax"].startswith("0.10.2" if python == "3.11" else ("0.11.", "0.12."))
+    assert "torch" not in chosen
+
+
+def test_demo_packages_are_pinned_and_never_imported():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = config["options.extras_require"]["demo"].split()
+    assert sorted(f"{pin.name}{pin.specifier}" for pin in pins("demo.txt")) == sorted(wanted)
+
+    # Their import names, but for the renderer, which is a library.
+    data = {name.split("==")[0].replace("-", "_") for name in wanted} - {"resvg_py"}
+    for file in (ROOT / "unified_fm").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            imported = {name.split(".")[0] for name in names}
+            assert not imported & data, f"{file.name} imports {imported & data}"
