@@ -1,0 +1,206 @@
+"""Images from bytes, safely, and their geometry: crops, resizing, flips. uint8 RGB throughout."""
+
+import contextlib
+import io
+import os
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from unified_fm.data.skips import Skip
+
+# A format whose decoder runs programs or reads other files (EPS, WMF, ...) is not in the list.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_PIXELS = 40_000_000  # a larger image is refused from its header
+MAX_BYTES = 100_000_000
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+class Picture:
+    """An image whose header was read and judged, and whose pixels are decoded when asked for.
+
+    Attributes:
+        height, width: in pixels, upright (after EXIF rotation).
+    """
+
+    def __init__(self, data: bytes | np.ndarray | str | os.PathLike):
+        """Reads the header.
+
+        Args:
+            data: encoded bytes, a path, or an array u8[H W], u8[H W 1], u8[H W 3] or u8[H W 4].
+
+        Raises:
+            Skip: missing, empty, too large, or not an image.
+        """
+        self._pixels = self._data = None
+        self._orientation = 1
+        if isinstance(data, np.ndarray):
+            self._pixels = _from_array(data)
+            self.height, self.width = self._pixels.shape[:2]
+            return
+        if not isinstance(data, bytes | bytearray | memoryview):
+            data = _read(data)
+        if not data:
+            raise Skip("empty image")
+        self._data = bytes(data)
+        with _skipping():
+            self._image = Image.open(io.BytesIO(self._data), formats=_FORMATS)
+            self.width, self.height = self._image.size
+            if self.width * self.height > MAX_PIXELS:
+                raise Skip(
+                    "oversized image",
+                    f"{self.height} x {self.width} pixels; at most {MAX_PIXELS:,} are decoded",
+                )
+            self._orientation = self._image.getexif().get(_ORIENTATION, 1)
+        if self._orientation in (5, 6, 7, 8):
+            self.height, self.width = self.width, self.height
+
+    def pixels(self, *, min_height: int = 0, min_width: int = 0) -> np.ndarray:
+        """Decodes to u8[H W 3].
+
+        EXIF rotation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bit,
+        CMYK is converted, and of an animation the first frame is taken.
+
+        Args:
+            min_height, min_width: where given, a JPEG of twice this size or more is decoded
+                smaller, not below it: that costs less.
+
+        Raises:
+            Skip: truncated or damaged.
+        """
+        if self._pixels is not None:
+            return self._pixels
+        with _skipping():
+            if self._image.format in ("JPEG", "MPO") and self._image.mode in ("RGB", "L"):
+                smaller = {}
+                if 0 < 2 * min_height <= self.height and 0 < 2 * min_width <= self.width:
+                    if self._orientation in (5, 6, 7, 8):
+                        min_height, min_width = min_width, min_height
+                    smaller = {"min_height": min_height, "min_width": min_width}
+                pixels = simplejpeg.decode_jpeg(self._data, "RGB", **smaller)
+            else:
+                pixels = _to_rgb(self._image)
+        return _upright(pixels, self._orientation)
+
+
+def decode(data: bytes | np.ndarray | str | os.PathLike) -> np.ndarray:
+    """Decodes one image of any usual kind to u8[H W 3], as `Picture` does.
+
+    Raises:
+        Skip: missing, empty, truncated, too large, or not an image.
+    """
+    return Picture(data).pixels()
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bicubic resize, aspect ratio not kept. A shrink by 2 or more is averaged first.
+
+    OpenCV's bicubic looks at 4 x 4 pixels however much it shrinks, which alone would alias.
+    """
+    factor = min(image.shape[0] // height, image.shape[1] // width)
+    if factor >= 2:
+        size = (-(-image.shape[1] // factor), -(-image.shape[0] // factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def random_crop_box(
+    height: int, width: int, rng: np.random.Generator, *, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """The crop of RandomResizedCrop: (top, left, height, width).
+
+    Area uniform in `scale` of the image, aspect ratio log-uniform in 3/4 .. 4/3; after ten misses
+    the largest central crop within these ratios.
+    """
+    area = height * width * rng.uniform(*scale, 10)
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3), 10))
+    widths = np.rint(np.sqrt(area * aspect)).astype(int)
+    heights = np.rint(np.sqrt(area / aspect)).astype(int)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    if fits.any():
+        h, w = int(heights[fits.argmax()]), int(widths[fits.argmax()])
+        return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = min(width, max(1, round(height * 4 / 3)))
+    h = min(height, max(1, round(width * 4 / 3)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def flip(image: np.ndarray) -> np.ndarray:
+    """Mirrors left and right."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def mentions_side(texts: list[str]) -> bool:
+    """Whether a caption says "left" or "right", which a flip would make false."""
+    words = " ".join(texts).lower()
+    return "left" in words or "right" in words
+
+
+@contextlib.contextmanager
+def _skipping():
+    """Turns what decoders raise into `Skip` with a reason."""
+    try:
+        yield
+    except Skip:
+        raise
+    except UnidentifiedImageError as error:
+        raise Skip("not an image", str(error)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Skip("oversized image", str(error)) from error
+    except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ... by format
+        raise Skip("truncated or damaged image", str(error)) from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """Any Pillow mode to u8[H W 3]."""
+    if image.mode == "F":
+        raise Skip("floating-point image", "pixel values have no known range")
+    if image.mode.startswith("I"):  # 16-bit grey
+        values = np.asarray(image, np.int64)
+        grey = np.clip(values >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(ground, image)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes the EXIF orientation (1 to 8; anything else is taken as 1)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):  # after the transpose for 7 and 8
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _from_array(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise Skip("image array of a wrong type", f"{image.dtype}; uint8 is needed")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise Skip("image array of a wrong shape", f"{image.shape}; [H W 3] is needed")
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    if image.shape[2] == 4:
+        return _to_rgb(Image.fromarray(image, "RGBA"))
+    return image
+
+
+def _read(path: str | os.PathLike) -> bytes:
+    try:
+        size = os.path.getsize(path)
+        if size > MAX_BYTES:
+            raise Skip("oversized image", f"{path} has {size:,} bytes; at most {MAX_BYTES:,}")
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError, TypeError) as error:  # ValueError: a NUL byte in the path
+        raise Skip("missing image", str(error)) from error
