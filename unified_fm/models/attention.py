@@ -96,7 +96,7 @@ def attend(
 
 
 def relative_position_index(grid: int) -> np.ndarray:
-    """Rows of BEiT's table i32[1+N 1+N] for a class token and N = grid^2 patches in row-major order.
+    """Rows of BEiT's table i32[1+N 1+N] for a class token and N = grid^2 patches, row by row.
 
     Patches i, j use row (r_i - r_j + g - 1)(2g - 1) + (c_i - c_j + g - 1); the last three rows of
     the table are class to any, any to class, class to class (X-FM section 1.3).

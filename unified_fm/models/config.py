@@ -37,7 +37,7 @@ class EncoderConfig:
         relative_position_bias: BEiT's table of biases, one in each layer.
         query_bias, key_bias, value_bias: whether the projections have a bias (BEiT: no key bias).
         init: distribution of the kernels: "normal", "truncated_normal" (at two deviations), both of
-            `init_std`, "lecun_normal", or "uniform_fan_in" (U(+-1/sqrt(fan_in)), PyTorch's default).
+            `init_std`, "lecun_normal", or "uniform_fan_in" (U(+-1/sqrt(fan_in)), as in PyTorch).
         init_std: standard deviation of the two normal choices.
         residual_init_scale: divides the kernels that write to the residual stream: "none", "stack"
             (by sqrt(2 * layers)) or "layer" (by sqrt(2 * l), l counted from 1, as in BEiT).

@@ -44,7 +44,7 @@ def uniform_fan_in(key, shape, dtype=jnp.float32):
 
 
 def uniform(fan_in: int):
-    """U(-b, b), b = 1 / sqrt(fan_in): PyTorch's default for a bias, whose shape hides its fan-in."""
+    """U(-b, b), b = 1 / sqrt(fan_in): PyTorch's default for a bias."""
     bound = 1 / math.sqrt(fan_in)
 
     def init(key, shape, dtype=jnp.float32):

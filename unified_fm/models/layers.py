@@ -106,9 +106,9 @@ def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
 
 
 def dropout(module: nn.Module, x, rate: float, shape=None):
-    """Zeroes elements of x (or whole blocks: `shape` is broadcast) if the caller gave a dropout rng.
+    """Zeroes elements of x, or whole blocks (`shape` is broadcast), if there is an rng "dropout".
 
-    There is no train flag: the rng "dropout" is the flag.
+    There is no train flag: that rng, passed by the caller of `apply`, is the flag.
     """
     if rate == 0 or not module.has_rng("dropout"):
         return x

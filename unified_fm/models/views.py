@@ -31,7 +31,7 @@ class ImageMemory:
 
         Args:
             rows: indices into the rows of the batch; None = every row once, in order.
-            view: "row" = what belongs to the row (its region); "image" = the whole image of the row.
+            view: "row" = what belongs to the row (its region); "image" = the row's whole image.
 
         Returns:
             ((keys, values) f[B' 1+N H Dh] per layer, mask bool[B' 1+N] or None for all True).

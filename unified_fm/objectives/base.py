@@ -1,0 +1,92 @@
+"""What an objective returns, and the weighted means that all of them take."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Output:
+    """The value of one objective on one batch.
+
+    Micro-batches recombine exactly: with loss_i and denominator_i of the parts of a batch, the loss
+    of the whole is sum(loss_i * denominator_i) / sum(denominator_i), and so is each metric. The
+    exception is an objective whose class says `accumulates = False`: its rows look at each other.
+
+    Attributes:
+        loss: f32[].
+        denominator: f32[], what the mean was divided by; it has no gradient. 0 = nothing to learn.
+        metrics: name -> f32[], to be logged; means over the same rows.
+        parts: name -> (loss, denominator) of the terms of `loss`, for objectives of several terms.
+    """
+
+    loss: jax.Array
+    denominator: jax.Array
+    metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    parts: dict[str, tuple[jax.Array, jax.Array]] = dataclasses.field(default_factory=dict)
+
+
+def row_weights(batch, rows: int):
+    """The batch's `weight` as f32[B], or ones. A row of weight 0 is padding and counts nowhere."""
+    if "weight" not in batch:
+        return jnp.ones(rows, jnp.float32)
+    return batch["weight"].astype(jnp.float32)
+
+
+def weighted_mean(values, weights):
+    """(mean, denominator) of values f[...] with weights f[...] of the same shape.
+
+    Values of weight 0 may be NaN or infinite; they change neither the mean nor its gradient, as
+    long as their own gradient is finite. Without any weight the mean is 0.
+    """
+    values = jnp.where(weights > 0, values.astype(jnp.float32), 0.0)
+    total = jax.lax.stop_gradient(weights.sum())
+    mean = (values * weights).sum() / jnp.where(total > 0, total, 1.0)
+    return mean, total
+
+
+def masked_word_loss(logits, ids, weights, ignored: int = -100) -> Output:
+    """Cross-entropy of masked words.
+
+    Args:
+        logits: f[B K V].
+        ids: i32[B K], the true words; `ignored` marks an unused slot.
+        weights: f32[B].
+        ignored: see `ids`.
+    """
+    used = ids != ignored
+    labels = jnp.where(used, ids, 0)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    slots = used * weights[:, None]  # f32[B K]
+    mean, denominator = weighted_mean(loss, slots)
+    accuracy, _ = weighted_mean(logits.argmax(-1) == labels, slots)
+    return Output(loss=mean, denominator=denominator, metrics={"accuracy": accuracy})
+
+
+def take_positions(x, positions):
+    """States f[B K D] at positions i32[B K] of x f[B L D].
+
+    Gathered before the head: logits over a large vocabulary at every position would be most of the
+    memory of a step.
+    """
+    return jnp.take_along_axis(x, positions[..., None], axis=1)
+
+
+def require(objective: str, views, names: tuple[str, ...], batch) -> None:
+    """Raises a ValueError if one of the views that an objective needs is missing."""
+    for name in names:
+        if getattr(views, name) is None:
+            raise ValueError(
+                f"objective {objective!r} needs views.{name}, which this batch does not give; "
+                f"the batch has {', '.join(sorted(batch))}"
+            )
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises a ValueError if an option has a value that does not exist."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; possible: {', '.join(choices)}")

@@ -1,0 +1,95 @@
+"""Predicting the box that a text speaks of (X-FM section 2.5)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """L1 distance and 1 - GIoU of the box that the fusion encoder reads off the whole image.
+
+    Both are means over the rows that describe a region; rows of `is_image` describe the whole
+    image and have no box to find. Reads `box f32[R 4]` (cx, cy, w, h in 0..1), `is_image bool[R]`
+    and `weight`.
+
+    Attributes:
+        stop_text_gradient: fusion losses do not move the language encoder (X-FM section 2.6).
+        degenerate: when a predicted or true box has a negative side, "row" leaves that box out of
+            the GIoU term (its denominator stays), "batch" drops the whole term, as published.
+        l1_weight, giou_weight: of the two terms.
+    """
+
+    stop_text_gradient: bool = True
+    degenerate: str = "row"
+    l1_weight: float = 1.0
+    giou_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("bbox.degenerate", self.degenerate, ("row", "batch"))
+
+    def __call__(self, net, views, batch) -> Output:
+        require("bbox", views, ("text", "image_memory"), batch)
+        text = views.text  # f[R L D]
+        if self.stop_text_gradient:
+            text = jax.lax.stop_gradient(text)
+        fused = net.fuse(
+            text=text, text_mask=batch["text_mask"], memory=views.image_memory, view="image"
+        )
+        predicted = net.box_head(fused[:, 0])  # f32[R 4]
+        target = batch["box"].astype(jnp.float32)
+
+        weights = row_weights(batch, len(text)) * (1 - batch["is_image"].astype(jnp.float32))
+        l1, boxes = weighted_mean(jnp.abs(predicted - target).sum(-1), weights)
+        giou_loss, overlap = self._giou(predicted, target, weights)
+        return Output(
+            loss=self.l1_weight * l1 + self.giou_weight * giou_loss,
+            denominator=boxes,
+            metrics={"iou": weighted_mean(overlap, weights)[0]},
+            parts={"l1": (l1, boxes), "giou": (giou_loss, boxes)},
+        )
+
+    def _giou(self, predicted, target, weights):
+        """(mean of 1 - GIoU, IoU f32[R])."""
+        predicted, target = corners(predicted), corners(target)
+        good = _valid(predicted) & _valid(target)
+        if self.degenerate == "batch":
+            good = jnp.broadcast_to((good | (weights == 0)).all(), good.shape)
+        # Bad boxes are replaced before the division: a NaN times 0 would still be NaN.
+        unit = jnp.array([0.0, 0.0, 1.0, 1.0])
+        predicted = jnp.where(good[:, None], predicted, unit)
+        target = jnp.where(good[:, None], target, unit)
+        overlap, value = giou(predicted, target)
+        return weighted_mean(jnp.where(good, 1 - value, 0.0), weights)[0], overlap * good
+
+
+def corners(box):
+    """(x1, y1, x2, y2) of boxes (cx, cy, w, h), f[... 4]; not clipped."""
+    centre, size = box[..., :2], box[..., 2:]
+    return jnp.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+
+
+def giou(a, b):
+    """(IoU, generalised IoU) f[...] of boxes (x1, y1, x2, y2) f[... 4].
+
+    GIoU = I/U - (hull - U)/hull (Rezatofighi et al. 2019).
+    """
+    intersection = _area(jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:]))
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - intersection
+    hull = _area(jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:]))
+    # Two points have no area; their intersection is 0 as well.
+    tiny = jnp.finfo(jnp.float32).tiny
+    iou = intersection / jnp.maximum(union, tiny)
+    return iou, iou - (hull - union) / jnp.maximum(hull, tiny)
+
+
+def _area(low, high):
+    side = jnp.maximum(high - low, 0)
+    return side[..., 0] * side[..., 1]
+
+
+def _valid(box):
+    return jnp.isfinite(box).all(-1) & (box[..., 2:] >= box[..., :2]).all(-1)

@@ -1,0 +1,74 @@
+"""Image-text contrast over the global batch (CLIP, ALBEF, X-FM section 2.3)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Cross-entropy of the match among all images for a text, and of all texts for an image.
+
+    The loss is the mean over both directions and over the global batch, and so is its gradient, on
+    any mesh. Reads `weight`, and `example_id` if the targets ask for it. A row of weight 0 is
+    nobody's negative.
+
+    Attributes:
+        targets: "diagonal" = row b belongs to row b; "ids" = to all rows of its `example_id`, in
+            equal shares (retrieval fine-tuning).
+        gradient_scale: multiplies the gradient towards the features, not that of the temperature.
+            1 / W is what W devices do in the published program, whose gather returns only the local
+            slice of the gradient.
+    """
+
+    # Rows are each other's negatives: parts of a batch do not add up to the whole.
+    accumulates: ClassVar[bool] = False
+
+    targets: str = "diagonal"
+    gradient_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_choice("itc.targets", self.targets, ("diagonal", "ids"))
+
+    def __call__(self, net, views, batch) -> Output:
+        require("itc", views, ("text", "pooled"), batch)
+        text = _scale_gradient(net.text_feature(views), self.gradient_scale)
+        image = _scale_gradient(net.image_feature(views), self.gradient_scale)
+        similarity = text @ image.T / net.clipped_temperature()  # f32[text image]
+
+        rows = len(text)
+        weights = row_weights(batch, rows)
+        same = jnp.eye(rows, dtype=bool)
+        if self.targets == "ids":
+            ids = batch["example_id"]
+            same = ids[:, None] == ids
+        to_image, to_text = (_cross_entropy(s, same, weights) for s in (similarity, similarity.T))
+        loss, denominator = weighted_mean((to_image + to_text) / 2, weights)
+
+        best = jnp.where(weights > 0, similarity, -jnp.inf).argmax(-1)
+        right = jnp.take_along_axis(same, best[:, None], axis=1)[:, 0]
+        metrics = {
+            "accuracy": weighted_mean(right, weights)[0],
+            "temperature": net.clipped_temperature(),
+        }
+        return Output(loss=loss, denominator=denominator, metrics=metrics)
+
+
+def _cross_entropy(logits, same, weights):
+    """Of each row f32[B], towards equal shares of the columns that are the same."""
+    real = weights > 0  # bool[B], columns that may be seen
+    logits = jnp.where(real, logits, jnp.finfo(jnp.float32).min)
+    same = (same & real).astype(jnp.float32)
+    share = same / jnp.maximum(same.sum(-1, keepdims=True), 1)
+    return -(share * jax.nn.log_softmax(logits)).sum(-1)
+
+
+def _scale_gradient(x, scale):
+    if scale == 1:
+        return x
+    still = jax.lax.stop_gradient(x)
+    return still + scale * (x - still)

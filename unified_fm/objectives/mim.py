@@ -1,0 +1,49 @@
+"""Masked image modelling towards the encoder's own unmasked output (X-FM section 2.4)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Squared error at the masked patches, plus that at the pooled slot; trains the masked pass.
+
+    Reads `patch_mask` and `weight` of a batch. Images of one batch must have equally many masked
+    patches for micro-batches to recombine exactly; the image pipelines see to that.
+
+    Attributes:
+        target: "self" = the encoder's own output for the unmasked image, as published; "ema" = that
+            of the averaged parameters, read from `batch["teacher"]["ema"]["image"]` f[B 1+N D].
+        normalise_target: give each target vector mean 0 and variance 1, which a collapsed encoder
+            cannot imitate.
+        pooled: include the pooled slot (the published flag `mim_cls_only` drops it).
+    """
+
+    target: str = "self"
+    normalise_target: bool = False
+    pooled: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("mim.target", self.target, ("self", "ema"))
+
+    def __call__(self, net, views, batch) -> Output:
+        require("mim", views, ("image", "image_masked"), batch)
+        own = self.target == "self"
+        target = views.image if own else batch["teacher"]["ema"]["image"]  # f[B 1+N D]
+        target = jax.lax.stop_gradient(target).astype(jnp.float32)
+        if self.normalise_target:
+            target = jax.nn.standardize(target, epsilon=1e-6)
+        error = jnp.square(views.image_masked.astype(jnp.float32) - target).mean(-1)  # f32[B 1+N]
+
+        weights = row_weights(batch, len(error))
+        masked = weights[:, None] * batch["patch_mask"]
+        patches = weighted_mean(error[:, 1:], masked)
+        parts = {"patches": patches}
+        if self.pooled:
+            parts["pooled"] = weighted_mean(error[:, 0], weights)
+        loss = sum(value for value, _ in parts.values())
+        return Output(loss=loss, denominator=patches[1], parts=parts)
