@@ -1,0 +1,230 @@
+"""Charts of a run's metrics.jsonl: loss curves and heat maps, for the report and `tools/plot.py`.
+
+matplotlib is imported when a chart is drawn, never before, and only its SVG and PNG writers are
+used: no window, no global state. In an inline SVG text and axes take the page's text colour.
+"""
+
+import io
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PALETTE = ("#3b82c4", "#d9822b", "#3f9e5a", "#a76bb0", "#c2504a", "#5aa5a8", "#8a7a3d", "#7a7f87")
+_TEXT = "#7f7f80"  # neutral on light and dark; the SVG writer turns it into the page's colour
+_GRID = "#9a9a9a"
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a stream's name is a "$"
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "legend.frameon": False,
+}
+_POINTS = 400  # of a curve; more are averaged in equal groups
+
+
+class Series(NamedTuple):
+    """One measurement over a run."""
+
+    steps: np.ndarray  # i[T]
+    values: np.ndarray  # f[T], finite
+
+
+def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
+    """Reads metrics.jsonl: one JSON object per line with `step` and numbers by name.
+
+    A run that resumed from an earlier step wrote some steps twice; the later line counts. Lines
+    that were cut by a kill, and values that are no finite numbers, are left out.
+
+    Returns:
+        {name: series in the order of steps}; empty if the file does not exist.
+    """
+    found: dict[str, dict[int, float]] = {}
+    path = pathlib.Path(path)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            continue
+        for name, value in row.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name != "step" and number and math.isfinite(value):
+                found.setdefault(name, {})[row["step"]] = float(value)
+    return {
+        name: Series(np.array(sorted(by_step)), np.array([by_step[s] for s in sorted(by_step)]))
+        for name, by_step in found.items()
+    }
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Series]], *, columns: int = 3, width: float = 9.6
+) -> "Figure":
+    """Small multiples: one panel for each name, one line for each of its series.
+
+    Args:
+        panels: {panel title: {line label: series}}; labels are shown where a panel has several.
+        columns: panels beside each other.
+        width: of the figure, in inches.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, 1.9 * rows), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for (title, lines), axis in zip(panels.items(), axes, strict=False):
+            _panel(axis, title, lines)
+        for axis in list(axes)[len(panels) :]:
+            axis.set_visible(False)
+        for axis in list(figure.axes)[len(panels) :]:
+            axis.set_visible(False)
+    return figure
+
+
+def heat_map(rows: Mapping[str, Series], *, title: str, width: float = 9.6) -> "Figure":
+    """Blocks of the network against steps, such as the cosine of two gradients in each layer.
+
+    Args:
+        rows: {block name: series}, drawn from top to bottom in natural order.
+        title: what the colour shows.
+        width: of the figure, in inches.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names = sorted(rows, key=_natural)
+    steps = np.unique(np.concatenate([rows[name].steps for name in names]))
+    grid = np.full((len(names), len(steps)), np.nan)
+    for number, name in enumerate(names):
+        grid[number, np.searchsorted(steps, rows[name].steps)] = rows[name].values
+    signed = np.nanmin(grid) < 0
+    bound = np.nanmax(np.abs(grid)) or 1.0
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, 0.7 + 0.2 * len(names)), layout="constrained")
+        figure.patch.set_alpha(0)
+        axis = figure.subplots()
+        axis.patch.set_alpha(0)
+        shown = axis.imshow(
+            grid,
+            aspect="auto",
+            interpolation="nearest",
+            cmap="RdBu" if signed else "viridis",
+            vmin=-bound if signed else None,
+            vmax=bound if signed else None,
+        )
+        axis.set_title(title)
+        axis.set_yticks(range(len(names)), names)
+        ticks = np.unique(np.linspace(0, len(steps) - 1, min(8, len(steps))).round().astype(int))
+        axis.set_xticks(ticks, [f"{steps[t]:,}" for t in ticks])
+        axis.set_xlabel("step")
+        figure.colorbar(shown, ax=axis, pad=0.01).outline.set_visible(False)
+    return figure
+
+
+def to_svg(figure: "Figure", *, salt: str = "") -> str:
+    """The figure as an `<svg>` element to be put into a page.
+
+    Its text and axes take the colour of the surrounding text. `salt` keeps the ids of several
+    figures of one page apart.
+    """
+    import matplotlib
+
+    page = io.StringIO()
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": salt}):
+        figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None})
+    text = page.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text.replace(_TEXT, "currentColor")
+
+
+def save(figure: "Figure", path: str | os.PathLike, *, background: str = "white") -> None:
+    """Writes the figure to a .png or .svg file, whole or not at all."""
+    import matplotlib
+
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, facecolor=background)
+    os.replace(temporary, path)
+
+
+def _panel(axis: Any, title: str, lines: Mapping[str, Series]) -> None:
+    axis.patch.set_alpha(0)
+    axis.grid(True, color=_GRID, alpha=0.25, linewidth=0.5)
+    axis.set_title(title)
+    for number, (label, series) in enumerate(lines.items()):
+        colour = PALETTE[number % len(PALETTE)]
+        steps, values = _thinned(series)
+        smooth = _smoothed(values)
+        axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
+        axis.plot(steps, smooth, color=colour, linewidth=1.6, label=label)
+        if len(lines) == 1:
+            axis.annotate(
+                f"{smooth[-1]:.4g}",
+                (1, 1.03),
+                xycoords="axes fraction",
+                ha="right",
+                va="bottom",
+                color=colour,
+                fontsize=9.5,
+            )
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
+    axis.margins(x=0.02)
+
+
+def _thinned(series: Series) -> Series:
+    """At most _POINTS points: means of equal groups of neighbours."""
+    group = -(-len(series.steps) // _POINTS)
+    if group <= 1:
+        return series
+    starts = np.arange(0, len(series.steps), group)
+    sizes = np.diff(np.append(starts, len(series.steps)))
+    means = [np.add.reduceat(x.astype(float), starts) / sizes for x in series]
+    return Series(*means)
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over a window of a twentieth of the curve, shrinking at both ends."""
+    half = len(values) // 40
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    reach = np.minimum(np.minimum(at, at[::-1]), half)
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+
+
+def _natural(name: str) -> Sequence[Any]:
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name)]
+
+
+def by_prefix(names: Iterable[str], prefix: str) -> dict[str, list[str]]:
+    """Names below `prefix`, grouped by the next part: {"cosine": ["telemetry/cosine/...", ...]}."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if name.startswith(prefix):
+            groups.setdefault(name[len(prefix) :].split("/")[0], []).append(name)
+    return groups

@@ -1,0 +1,68 @@
+"""Classification of frozen features by their nearest neighbours, against the majority class.
+
+Needs no training: every test image takes the vote of the k training images whose features have the
+largest cosine with its own, each vote weighted by exp(cosine / 0.07). The feature is the encoder's
+summary of the image (slot 0), or of the text (first token).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(base.Labelled):
+    """k-nearest-neighbour accuracy.
+
+    Attributes:
+        neighbours: k.
+        temperature: of the votes.
+    """
+
+    neighbours: int = 20
+    temperature: float = 0.07
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields the accuracy on `source`."""
+        self.examples.clear()
+        known, known_labels = self.features(apply, params, self.train_source, self.train_examples)
+        asked, labels = self.features(apply, params, self.source, self.num_examples)
+        guesses = vote(known, known_labels, asked, self.neighbours, self.temperature)
+        yield base.share(
+            f"accuracy, {self.neighbours} nearest neighbours",
+            guesses == labels,
+            **base.majority(known_labels, labels),
+        )
+
+
+def vote(
+    known: np.ndarray, known_labels: np.ndarray, asked: np.ndarray, k: int, temperature: float
+) -> np.ndarray:
+    """The label i[Q] that the k most similar of known f[N D] give to each of asked f[Q D]."""
+    k = min(k, len(known))
+    cosine = _normalised(asked) @ _normalised(known).T  # f[Q N]
+    nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    weight = np.exp(np.take_along_axis(cosine, nearest, axis=1) / temperature)
+    votes = np.zeros((len(asked), known_labels.max() + 1))
+    np.add.at(votes, (np.arange(len(asked))[:, None], known_labels[nearest]), weight)
+    return votes.argmax(axis=1)
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def image_features(net, batch):
+    """Slot 0 of the vision encoder, f32[B D]."""
+    return net({"image": batch["image"]}).image[:, 0].astype(jnp.float32)
+
+
+def text_features(net, batch):
+    """The first token of the language encoder, f32[B D]."""
+    return net(base.text_of(batch)).text[:, 0].astype(jnp.float32)

@@ -1,0 +1,145 @@
+"""Grounding: the box of the thing that a phrase names, from the whole image.
+
+The fusion encoder reads the phrase over the full-image view and its first output gives the box, as
+in X-FM's bounding-box prediction (section 2.5). Boxes are (cx, cy, w, h) in 0..1 and are compared
+as continuous areas. What a guess reaches is measured: the constant box that fits these very targets
+best, searched anew for each of the two measures.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import BoxExample, Metric
+
+_STARTS = 256  # true boxes tried as constant boxes before the best are refined
+_TARGETS = 2000  # boxes that the search looks at; its result is scored on all
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(base.HeldOut):
+    """Mean IoU and the share of boxes with IoU > 0.5, over the regions of the records.
+
+    A record's `regions` give the phrases and the boxes in pixels; the pipeline sees the phrase as
+    the caption of the image, resized as a whole, so relative boxes do not change.
+
+    Attributes:
+        threshold: IoU above which a box counts as found.
+        shown: boxes kept for the report.
+    """
+
+    threshold: float = 0.5
+    shown: int = 12
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields the mean IoU and the share above the threshold.
+
+        Raises:
+            ValueError: no record has a region.
+        """
+        self.examples.clear()
+        images, rows, phrases, targets = self._regions()
+        predicted = base.in_batches(apply, _boxes, params, rows, self.batch_size, images=images)
+        overlap = iou(predicted, targets)
+        constant = best_constant_box(targets, np.mean)
+        yield base.mean(
+            "mean IoU",
+            overlap,
+            chance=float(iou(constant[None], targets).mean()),
+            chance_is="best constant box",
+        )
+        found = _share_above(self.threshold)
+        constant = best_constant_box(targets, found)
+        yield base.share(
+            f"IoU > {self.threshold:g}",
+            overlap > self.threshold,
+            chance=float(found(iou(constant[None], targets))),
+            chance_is="best constant box",
+        )
+        for row in range(min(self.shown, len(targets))):
+            self.examples.append(
+                BoxExample(
+                    images[rows["image_row"][row]],
+                    phrases[row],
+                    predicted[row],
+                    targets[row],
+                    float(overlap[row]),
+                )
+            )
+
+    def _regions(self):
+        images, rows, phrases, targets = [], [], [], []
+        for index, (record, whole) in enumerate(self.load()):
+            images.append(whole["image"])
+            height, width = base.image_size(record["image"])
+            for region in record.get("regions", ()):
+                arrays = self.prepare({**record, "text": region["text"]}, index)
+                rows.append(base.text_of(arrays) | {"image_row": np.int32(index)})
+                phrases.append(region["text"])
+                x, y, w, h = region["box"]
+                targets.append([(x + w / 2) / width, (y + h / 2) / height, w / width, h / height])
+        if not rows:
+            raise ValueError(f"no record of {self.source!r} has regions: nothing to ground")
+        return np.stack(images), base.stack(rows), phrases, np.array(targets, np.float32)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes f[... 4] (cx, cy, w, h), broadcast; 0 without any area."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
+    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
+    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
+
+
+def best_constant_box(
+    targets: np.ndarray, measure: Callable[..., Any], *, seed: int = 0
+) -> np.ndarray:
+    """The one box f[4] that would score best if it were predicted for every target.
+
+    A search: many of the targets and their median as starts, then the best of them are moved and
+    resized in ever smaller steps. `measure(iou f[... N], axis=-1)` is to be maximised (`np.mean`).
+    """
+    rng = np.random.default_rng(seed)
+    seen = targets[rng.permutation(len(targets))[:_TARGETS]]
+    starts = np.concatenate([np.median(seen, axis=0, keepdims=True), seen[:_STARTS]])
+
+    def score(boxes):
+        return measure(iou(boxes[:, None], seen[None]), axis=-1)
+
+    order = np.argsort(-score(starts), kind="stable")[:4]
+    boxes, best = starts[order], score(starts)[order]
+    step = 0.25
+    while step > 1e-3:
+        moves = rng.normal(size=(64, 1, 4)) * step * rng.integers(0, 2, size=(64, 1, 4))
+        tried = boxes[None] + moves  # f[64 starts 4]
+        tried[..., 2:] = np.clip(tried[..., 2:], 1e-3, 1)
+        scores = score(tried.reshape(-1, 4)).reshape(tried.shape[:2])
+        winner = scores.argmax(axis=0)
+        better = scores.max(axis=0) > best
+        boxes = np.where(better[:, None], tried[winner, np.arange(len(boxes))], boxes)
+        best = np.where(better, scores.max(axis=0), best)
+        if not better.any():
+            step *= 0.6
+    return boxes[best.argmax()]
+
+
+def _share_above(threshold: float) -> Callable[..., Any]:
+    return lambda overlap, axis=None: np.mean(overlap > threshold, axis=axis)
+
+
+def _boxes(net, batch):
+    views = net(batch)
+    fused = net.fuse(
+        text=views.text,
+        text_mask=batch["text_mask"],
+        memory=views.image_memory,
+        rows=jnp.arange(len(views.text)),
+        view="image",
+    )
+    return net.box_head(fused[:, 0]).astype(jnp.float32)

@@ -1,0 +1,127 @@
+"""Image-text matching: is this the caption of this image, or a wrong one?
+
+Each image is judged with its own caption and with a wrong one, half and half, so a guess is right
+half of the time. Wrong captions are of two kinds: another record's caption, and the own one with
+one object swapped for an object that is not there. X-FM's matching head is trained with two
+negatives for each positive and says "no" to everything for a while, so the share of images whose
+own caption scores above the wrong one is reported beside the accuracy.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(base.HeldOut):
+    """Accuracy and pair ranking against a random caption and against a swapped object.
+
+    The swapped phrase is the text of one of the record's regions that its caption contains; its
+    substitute is such a phrase of another record. Records without one are left out of this kind. A
+    tie counts against the model.
+    """
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields accuracy and ranking for each kind of wrong caption that can be made."""
+        self.examples.clear()
+        loaded = list(self.load())
+        records = [record for record, _ in loaded]
+        kinds = (
+            ("random caption", random_captions(records, self.rng(0))),
+            ("one object swapped", swapped_captions(records, self.rng(1))),
+        )
+        for kind, wrong in kinds:
+            rows = [
+                self._row(record, arrays, text, index)
+                for index, ((record, arrays), text) in enumerate(zip(loaded, wrong, strict=True))
+                if text is not None
+            ]
+            if not rows:
+                continue
+            margin = base.in_batches(apply, _margins, params, base.stack(rows), self.batch_size)
+            right = np.stack([margin[:, 0] > 0, margin[:, 1] < 0], axis=1)
+            yield base.share(f"accuracy, {kind}", right, chance=0.5, chance_is="half are true")
+            yield base.share(
+                f"true above wrong, {kind}",
+                margin[:, 0] > margin[:, 1],
+                chance=0.5,
+                chance_is="random order",
+            )
+
+    def _row(self, record, arrays, wrong, index):
+        other = base.text_of(self.prepare({**record, "text": wrong}, index))
+        own = self.prepare({**record, "text": base.caption(record)}, index)
+        return {
+            "image": arrays["image"],
+            **base.text_of(own),
+            "wrong_text": other["text"],
+            "wrong_mask": other["text_mask"],
+        }
+
+
+def random_captions(records: list[Mapping[str, Any]], rng: np.random.Generator) -> list[str | None]:
+    """For each record the caption of another one that differs in words and in id.
+
+    None where there is no such record.
+    """
+    chosen: list[str | None] = []
+    for row, record in enumerate(records):
+        own = {base.caption(record), *base.captions(record)}
+        for other in rng.permutation(len(records)):
+            text = base.caption(records[other])
+            same = records[other].get("id", int(other)) == record.get("id", row)
+            if not same and text not in own:
+                chosen.append(text)
+                break
+        else:
+            chosen.append(None)
+    return chosen
+
+
+def swapped_captions(
+    records: list[Mapping[str, Any]], rng: np.random.Generator
+) -> list[str | None]:
+    """Each caption with one object's phrase replaced by a phrase that is nowhere in the record.
+
+    None where the caption contains no region's phrase, or no other phrase exists.
+    """
+    phrases = [
+        [p for p in _phrases(record) if base.contains(base.caption(record), p)]
+        for record in records
+    ]
+    every = sorted({phrase for some in phrases for phrase in some})
+    chosen: list[str | None] = []
+    for record, own in zip(records, phrases, strict=True):
+        others = [p for p in every if p not in _phrases(record)]
+        if not own or not others:
+            chosen.append(None)
+            continue
+        old, new = own[rng.integers(len(own))], others[rng.integers(len(others))]
+        chosen.append(base.replaced(base.caption(record), old, new))
+    return chosen
+
+
+def _phrases(record: Mapping[str, Any]) -> list[str]:
+    return [region["text"] for region in record.get("regions", ())]
+
+
+def _margins(net, batch):
+    """Logit of "match" minus "no match" f[B 2]: with the own and with the wrong caption."""
+    count = len(batch["image"])
+    mask = jnp.concatenate([batch["text_mask"], batch["wrong_mask"]])
+    text = jnp.concatenate([batch["text"], batch["wrong_text"]])
+    rows = jnp.arange(count)
+    fused = net.fuse(
+        text=net({"text": text, "text_mask": mask}).text,
+        text_mask=mask,
+        memory=net.remember(net({"image": batch["image"]}).image),
+        rows=jnp.concatenate([rows, rows]),
+    )
+    logits = net.itm_head(fused[:, 0]).astype(jnp.float32)  # f[2B 2]
+    return (logits[:, 1] - logits[:, 0]).reshape(2, count).T

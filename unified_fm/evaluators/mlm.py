@@ -1,0 +1,79 @@
+"""Masked language modelling on held-out text, against the unigram model of the training text.
+
+The cross-entropy is in nats per masked token. The unigram guess gives every token its share among
+the training text's tokens (one more of each, so that none is impossible) and is scored on the very
+same masked tokens; special tokens are not counted.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(base.HeldOut):
+    """Cross-entropy and accuracy at the masked tokens of the text pipeline.
+
+    Attributes:
+        train_source: source string of the text the model is trained on, for the unigram counts.
+        train_examples: how many of its records are counted.
+    """
+
+    train_source: str
+    pipeline: str = "text"
+    train_examples: int = 5000
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields the cross-entropy and the accuracy."""
+        self.examples.clear()
+        keys = ("text", "text_mask", "text_masked", "masked_positions", "masked_ids")
+        rows = base.stack([{key: arrays[key] for key in keys} for _, arrays in self.load()])
+        scored = base.in_batches(apply, _scores, params, rows, self.batch_size)
+        used = rows["masked_ids"] >= 0
+        logs = unigram(self._counts())
+        targets = rows["masked_ids"][used]
+        yield base.mean(
+            "cross-entropy",
+            -scored["log_share"][used],
+            chance=float(-logs[targets].mean()),
+            chance_is="unigram of the training text",
+            better="lower",
+        )
+        frequent = int(logs.argmax())
+        yield base.share(
+            "accuracy",
+            scored["right"][used],
+            chance=float((targets == frequent).mean()),
+            chance_is="always the most frequent token",
+        )
+
+    def _counts(self) -> np.ndarray:
+        counts = np.zeros(self.tokenizer.vocab_size, np.int64)
+        for _, arrays in self.load_from(self.train_source, self.train_examples):
+            ids = arrays["text"][arrays["text_mask"]]
+            counts += np.bincount(ids, minlength=len(counts))
+        return np.where(self.tokenizer.is_special, 0, counts)
+
+
+def unigram(counts: np.ndarray) -> np.ndarray:
+    """log of the share of each token f[V], with one added to every count."""
+    return np.log(counts + 1) - np.log(counts.sum() + len(counts))
+
+
+def _scores(net, batch):
+    """log-probability and correctness f[B K], bool[B K] at the masked positions."""
+    states = net(batch).text_masked
+    at = jnp.take_along_axis(states, batch["masked_positions"][..., None], axis=1)  # f[B K D]
+    logs = jax.nn.log_softmax(net.mlm_head(at).astype(jnp.float32))
+    target = jnp.maximum(batch["masked_ids"], 0)
+    return {
+        "log_share": jnp.take_along_axis(logs, target[..., None], axis=-1)[..., 0],
+        "right": logs.argmax(-1) == target,
+    }

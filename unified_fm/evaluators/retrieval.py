@@ -1,0 +1,324 @@
+"""Image-text retrieval: which caption belongs to this image, and the other way round.
+
+Candidates are ranked by the cosine of the two projections (ITC). With `rerank=k` the best k of
+each query are ranked again by the matching logit of the fusion encoder alone, the rest come after
+them, as published (X-FM section 4.1). Each image's keys and values are projected once per chunk and
+shared by all captions scored against it, and captions are fused in groups of similar length.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric, RetrievalExample
+
+_LENGTH_STEP = 8  # captions are grouped by length rounded up to this many tokens
+_SHOWN = 5  # candidates shown in the report for each query
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(base.HeldOut):
+    """R@1, R@5 and R@10 in both directions among `candidates` images and their captions.
+
+    A candidate that carries the same caption (token for token) as a true match, or the same image
+    id, is a match too. Ties count against the model. Scores that are not a number rank last.
+
+    Attributes:
+        candidates: images per set; the recalls are averaged over all queries of all sets. 0: one
+            set of everything. A last incomplete set is left out.
+        ranks: the cut-offs of the recalls.
+        rerank: how many of the best candidates the fusion encoder ranks again; 0: none.
+        pair_batch: pairs scored at once when re-ranking.
+        shown: queries of each direction kept for the report.
+    """
+
+    candidates: int = 100
+    ranks: tuple[int, ...] = (1, 5, 10)
+    rerank: int = 0
+    pair_batch: int = 256
+    shown: int = 6
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields the recalls, first of the images' captions, then of the captions' images."""
+        self.examples.clear()
+        gallery = _gather(self)
+        image_features, text_features = _encode(self, gallery, apply, params)
+        sets = _sets(gallery, self.candidates)
+        cosine = [image_features[images] @ text_features[texts].T for images, texts in sets]
+        yield from self._recalls("", sets, gallery, cosine)
+        if self.rerank:
+            wanted = [_best_pairs(scores, self.rerank) for scores in cosine]
+            logits = _match(self, gallery, sets, wanted, apply, params)
+            yield from self._recalls("reranked/", sets, gallery, logits)
+            cosine = logits
+        self.examples.extend(_shown(gallery, sets, cosine, self.shown))
+
+    def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
+        positive = [gallery.positive(images, texts) for images, texts in sets]
+        for direction, turn in (("image to text", np.asarray), ("text to image", np.transpose)):
+            matches = [turn(p) for p in positive]
+            ranks = np.concatenate(
+                [first_rank(turn(s), p) for s, p in zip(scores, matches, strict=True)]
+            )
+            among = matches[0].shape[1]
+            for k in self.ranks:
+                chance = np.concatenate([chance_recall(p, k) for p in matches]).mean()
+                yield base.share(
+                    f"{prefix}{direction} R@{k} among {among}",
+                    ranks < k,
+                    chance=float(chance),
+                    chance_is="random order",
+                )
+
+
+def first_rank(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """The rank of each query's best match, counted from 0; ties and NaN count against it.
+
+    Args:
+        scores: f[queries candidates], higher is better.
+        positive: bool[queries candidates], the true matches.
+
+    Returns:
+        i[queries]: how many wrong candidates score at least as high as the best true one.
+    """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    best = np.where(positive, scores, -np.inf).max(axis=1, keepdims=True)
+    return ((scores >= best) & ~positive).sum(axis=1)
+
+
+def chance_recall(positive: np.ndarray, k: int) -> np.ndarray:
+    """R@k of a random order: 1 - C(n - p, k) / C(n, k) for p matches among n. f[queries]."""
+    total = positive.shape[1]
+    matches = positive.sum(axis=1)
+    missed = np.ones(len(positive))
+    for drawn in range(min(k, total)):
+        missed *= np.clip(total - matches - drawn, 0, None) / (total - drawn)
+    return 1.0 - missed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gallery:
+    """All images and captions: arrays as the pipeline makes them, one row each."""
+
+    image: np.ndarray  # u8[I H W 3]
+    image_class: np.ndarray  # i[I], equal for the same image id
+    text: np.ndarray  # i32[T L]
+    text_mask: np.ndarray  # bool[T L]
+    text_class: np.ndarray  # i[T], equal for the same tokens
+    image_of: np.ndarray  # i[T], the image a caption was written for
+    captions: list[str]
+
+    def positive(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        """bool[images texts]: the caption, or one that reads the same, belongs to the image."""
+        table = np.zeros((self.image_class.max() + 1, self.text_class.max() + 1), bool)
+        table[self.image_class[self.image_of[texts]], self.text_class[texts]] = True
+        return table[self.image_class[images]][:, self.text_class[texts]]
+
+
+def _gather(evaluator: Evaluator) -> _Gallery:
+    images, ids, texts, masks, owners, captions = [], [], [], [], [], []
+    for row, (record, first) in enumerate(evaluator.load()):
+        images.append(first["image"])
+        ids.append(str(record.get("id", row)))
+        every = record["text"] if isinstance(record["text"], list | tuple) else [record["text"]]
+        for caption in every:
+            arrays = evaluator.prepare({**record, "text": caption}, row)
+            texts.append(arrays["text"])
+            masks.append(arrays["text_mask"])
+            owners.append(row)
+            captions.append(caption)
+    mask = np.stack(masks)
+    length = int(mask.sum(axis=1).max())
+    mask = mask[:, :length]
+    text = np.stack(texts)[:, :length]
+    return _Gallery(
+        image=np.stack(images),
+        image_class=np.unique(ids, return_inverse=True)[1].reshape(-1),
+        text=text,
+        text_mask=mask,
+        text_class=np.unique(np.where(mask, text, -1), axis=0, return_inverse=True)[1].reshape(-1),
+        image_of=np.array(owners),
+        captions=captions,
+    )
+
+
+def _sets(gallery: _Gallery, candidates: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits the images into sets of equal size, each with all captions of its images."""
+    size = min(candidates or len(gallery.image), len(gallery.image))
+    split = []
+    for start in range(0, len(gallery.image) - size + 1, size):
+        images = np.arange(start, start + size)
+        split.append((images, np.flatnonzero(np.isin(gallery.image_of, images))))
+    return split
+
+
+def _encode(evaluator, gallery, apply, params) -> tuple[np.ndarray, np.ndarray]:
+    """L2-normalised features f[I E] of the images and f[T E] of the captions."""
+    size = evaluator.batch_size
+    image = base.in_batches(apply, _image_feature, params, {"image": gallery.image}, size)
+    rows = {"text": gallery.text, "text_mask": gallery.text_mask}
+    return image, base.in_batches(apply, _text_feature, params, rows, size)
+
+
+def _image_feature(net, batch):
+    return net.image_feature(net(batch)).astype(jnp.float32)
+
+
+def _text_feature(net, batch):
+    return net.text_feature(net(batch)).astype(jnp.float32)
+
+
+def _best_pairs(scores: np.ndarray, k: int) -> np.ndarray:
+    """bool[images texts]: among the k best captions of the image or k best images of the text."""
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    wanted = np.zeros(scores.shape, bool)
+    for axis in (0, 1):
+        kept = min(k, scores.shape[axis])
+        best = np.take(np.argsort(-scores, axis=axis, kind="stable"), np.arange(kept), axis=axis)
+        np.put_along_axis(wanted, best, True, axis=axis)
+    return wanted
+
+
+def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
+    """Matching logits f[images texts] of the wanted pairs of every set, -inf elsewhere."""
+    pairs = np.concatenate(
+        [
+            np.stack([images[np.nonzero(w)[0]], texts[np.nonzero(w)[1]]], axis=1)
+            for (images, texts), w in zip(sets, wanted, strict=True)
+        ]
+    )
+    score = score_pairs(
+        apply,
+        params,
+        image=gallery.image,
+        text=gallery.text,
+        text_mask=gallery.text_mask,
+        pairs=pairs,
+        image_batch=evaluator.batch_size,
+        pair_batch=evaluator.pair_batch,
+    )
+    results, start = [], 0
+    for w in wanted:
+        logits = np.full(w.shape, -np.inf, np.float32)
+        count = int(w.sum())
+        logits[w] = score[start : start + count]
+        results.append(logits)
+        start += count
+    return results
+
+
+def score_pairs(
+    apply: base.Apply,
+    params: Any,
+    *,
+    image: np.ndarray,
+    text: np.ndarray,
+    text_mask: np.ndarray,
+    pairs: np.ndarray,
+    image_batch: int,
+    pair_batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """The logit of "match" for chosen pairs of images and captions.
+
+    Images are visited in chunks: their keys and values of every fusion layer are projected once and
+    stay on the device while all captions wanted for that chunk are scored against them. Captions
+    are encoded once and fused in groups of similar length, so short ones pay for no padding.
+
+    Args:
+        image: u8[I H W 3]; text: i32[T L]; text_mask: bool[T L].
+        pairs: i[P 2], (image, caption) rows.
+        image_batch: images per chunk; pair_batch: pairs per fusion pass.
+        progress: called with (pairs done, all pairs) after every chunk.
+
+    Returns:
+        f32[P] in the order of `pairs`.
+    """
+    result = np.empty(len(pairs), np.float32)
+    groups = _length_groups(apply, params, text, text_mask, image_batch)
+    group_of = np.empty(len(text), int)
+    row_in_group = np.empty(len(text), int)
+    for number, (members, _) in enumerate(groups):
+        group_of[members] = number
+        row_in_group[members] = np.arange(len(members))
+
+    done = 0
+    for start in range(0, len(image), image_batch):
+        inside = np.flatnonzero(pairs[:, 0] // image_batch == start // image_batch)
+        if not len(inside):
+            continue
+        chunk = base.padded({"image": image[start : start + image_batch]}, image_batch)
+        memory = apply(_image_memory, params, chunk)
+        for number, (_, encoded) in enumerate(groups):
+            chosen = inside[group_of[pairs[inside, 1]] == number]
+            for at in range(0, len(chosen), pair_batch):
+                some = chosen[at : at + pair_batch]
+                rows = {
+                    "rows": (pairs[some, 0] - start).astype(np.int32),
+                    "which": row_in_group[pairs[some, 1]].astype(np.int32),
+                }
+                batch = {**base.padded(rows, pair_batch), **encoded, "memory": memory}
+                result[some] = np.asarray(apply(_match_logit, params, batch))[: len(some)]
+        done += len(inside)
+        if progress is not None:
+            progress(done, len(pairs))
+    return result
+
+
+def _length_groups(apply, params, text, text_mask, size):
+    """[(caption rows, {states f[G Lg D], text_mask bool[G Lg]})], one per rounded length."""
+    lengths = text_mask.sum(axis=1)
+    rounded = np.minimum(-(-lengths // _LENGTH_STEP) * _LENGTH_STEP, text.shape[1])
+    groups = []
+    for length in np.unique(rounded):
+        members = np.flatnonzero(rounded == length)
+        rows = {"text": text[members, :length], "text_mask": text_mask[members, :length]}
+        states = base.in_batches(apply, _text_states, params, rows, size, on_device=True)
+        groups.append((members, {"states": states, "text_mask": rows["text_mask"]}))
+    return groups
+
+
+def _text_states(net, batch):
+    return net(batch).text
+
+
+def _image_memory(net, batch):
+    return net.remember(net(batch).image)
+
+
+def _match_logit(net, batch):
+    fused = net.fuse(
+        text=batch["states"][batch["which"]],
+        text_mask=batch["text_mask"][batch["which"]],
+        memory=batch["memory"],
+        rows=batch["rows"],
+    )
+    return net.itm_head(fused[:, 0])[:, 1].astype(jnp.float32)
+
+
+def _shown(gallery: _Gallery, sets, scores, count: int) -> Iterator[RetrievalExample]:
+    """The first queries of the first set, in both directions, with their best candidates."""
+    images, texts = sets[0]
+    positive = gallery.positive(images, texts)
+    for row in range(min(count, len(images))):
+        best = np.argsort(-scores[0][row], kind="stable")[:_SHOWN]
+        yield RetrievalExample(
+            image=gallery.image[images[row]],
+            caption=None,
+            candidates=[gallery.captions[texts[t]] for t in best],
+            correct=[bool(positive[row, t]) for t in best],
+            truth=[gallery.captions[t] for t in texts if gallery.image_of[t] == images[row]],
+        )
+    for column in range(min(count, len(texts))):
+        best = np.argsort(-scores[0][:, column], kind="stable")[:_SHOWN]
+        yield RetrievalExample(
+            image=None,
+            caption=gallery.captions[texts[column]],
+            candidates=[gallery.image[images[i]] for i in best],
+            correct=[bool(positive[i, column]) for i in best],
+            truth=[gallery.image[gallery.image_of[texts[column]]]],
+        )

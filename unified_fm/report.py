@@ -1,0 +1,236 @@
+"""The report of a run: one self-contained HTML file, no scripts, nothing fetched.
+
+Everything that comes from data or configuration is escaped by the template engine; only the charts
+drawn here are inserted as they are. Images are inline PNG, boxes are drawn over them as SVG.
+"""
+
+import base64
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+from PIL import Image
+
+from unified_fm import charts
+from unified_fm.evaluators import base
+from unified_fm.report_page import PAGE
+
+_LARGEST = 192  # pixels of the longer side of an embedded image; smaller ones stay as they are
+_MAX_PANELS = 24
+
+
+def write_report(
+    path: str | os.PathLike,
+    *,
+    config: Mapping[str, Any],
+    metrics_path: str | os.PathLike,
+    results: Sequence[base.Metric] = (),
+    examples: Mapping[str, Sequence[Any]] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    title: str = "Run",
+) -> None:
+    """Writes the report; a reader of an older one never sees half a file.
+
+    Args:
+        path: the HTML file.
+        config: the run's configuration as nested dicts; `streams` becomes the table of streams.
+        metrics_path: metrics.jsonl; a missing file gives a report without curves. Names
+            "STREAM/OBJECTIVE" are losses, "telemetry/MEASURE/BLOCK" become heat maps.
+        results: metrics with full names, such as `evaluators.base.run_all` gives.
+        examples: {evaluator name: retrieval, box and word examples}.
+        facts: short lines for the head (steps, time, device, parameters).
+        title: of the page.
+    """
+    config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    series = charts.read_metrics(metrics_path)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(PAGE).render(
+        title=title,
+        facts=dict(facts or {}),
+        streams=_streams(config),
+        settings=sorted((name, str(value)) for name, value in _flat(config)),
+        results=_results(results),
+        charts=list(_charts(config, series)),
+        sections=list(_sections(examples or {})),
+    )
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, tree
+
+
+def _streams(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for each stream: what it reads, how much of it, and what is learnt from it."""
+    rows = []
+    for name, stream in (config.get("streams") or {}).items():
+        source = stream.get("source", "")
+        objectives = []
+        for objective, options in (stream.get("objectives") or {}).items():
+            weight = options.get("weight", 1.0) if isinstance(options, Mapping) else options
+            objectives.append(objective if weight == 1 else f"{objective} x {weight:g}")
+        rows.append(
+            {
+                "name": name,
+                "pipeline": stream.get("pipeline", ""),
+                "source": source if isinstance(source, str) else " + ".join(map(str, source)),
+                "batch_size": stream.get("batch_size", ""),
+                "objectives": ", ".join(objectives),
+            }
+        )
+    return rows
+
+
+def _results(metrics: Iterable[base.Metric]) -> list[dict[str, Any]]:
+    """Rows of the table: text of the numbers and, for what lies in 0..1, lengths of a bar."""
+    rows = []
+    for metric in metrics:
+        group, _, name = metric.name.partition("/")
+        value, chance = base.format_metric(metric)
+        drawn = metric.better == "higher" and 0 <= metric.value <= 1
+        rows.append(
+            {
+                "group": group if name else "",
+                "name": name or group,
+                "value": value.replace("+-", "±"),
+                "chance": chance,
+                "chance_is": metric.chance_is,
+                "lower": metric.better == "lower",
+                "bar": round(100 * metric.value, 1) if drawn else None,
+                "mark": round(100 * metric.chance, 1) if drawn and metric.chance else None,
+            }
+        )
+    return rows
+
+
+def _charts(
+    config: Mapping[str, Any], series: Mapping[str, charts.Series]
+) -> Iterator[dict[str, Any]]:
+    """Loss curves, other curves, and heat maps of whatever telemetry there is."""
+    losses = {}
+    for stream, options in (config.get("streams") or {}).items():
+        for objective in options.get("objectives") or {}:
+            name = f"{stream}/{objective}"
+            if name in series:
+                losses[f"{stream} · {objective}"] = {name: series[name]}
+    shown = {name for lines in losses.values() for name in lines}
+    rest = {
+        name: {name: line}
+        for name, line in sorted(series.items())
+        if name not in shown and not name.startswith("telemetry/") and len(line.steps) > 1
+    }
+    for title, panels in (("Losses", losses), ("Other measurements", rest)):
+        if panels:
+            kept = dict(list(panels.items())[:_MAX_PANELS])
+            yield _chart(title, charts.curves(kept), folded=title != "Losses")
+    for measure, names in charts.by_prefix(series, "telemetry/").items():
+        prefix = f"telemetry/{measure}/"
+        rows = {name.removeprefix(prefix): series[name] for name in names}
+        yield _chart(f"Telemetry: {measure}", charts.heat_map(rows, title=measure))
+
+
+def _chart(title: str, figure: Any, *, folded: bool = False) -> dict[str, Any]:
+    # The charts are our own output; matplotlib escapes the names in them.
+    svg = markupsafe.Markup(charts.to_svg(figure, salt=title))
+    return {"title": title, "svg": svg, "folded": folded}
+
+
+def _sections(examples: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """One section for each evaluator and kind of example, with what the template shows of it."""
+    kinds = (
+        ("captions", _captions),
+        ("images", _images),
+        ("boxes", _box),
+        ("words", _word),
+    )
+    for name, some in examples.items():
+        for kind, prepare in kinds:
+            rows = [row for row in map(prepare, some) if row is not None]
+            if rows:
+                yield {"name": name, "kind": kind, "rows": rows}
+
+
+def _captions(example: Any) -> dict[str, Any] | None:
+    if not isinstance(example, base.RetrievalExample) or example.image is None:
+        return None
+    candidates = list(zip(example.candidates, example.correct, strict=True))
+    found = any(example.correct)
+    return {
+        "image": _picture(example.image),
+        "candidates": candidates,
+        "truth": None if found else list(example.truth),
+    }
+
+
+def _images(example: Any) -> dict[str, Any] | None:
+    if not isinstance(example, base.RetrievalExample) or example.image is not None:
+        return None
+    pictures = map(_picture, example.candidates)
+    return {
+        "caption": example.caption,
+        "candidates": list(zip(pictures, example.correct, strict=True)),
+        "truth": None if any(example.correct) else [_picture(image) for image in example.truth],
+    }
+
+
+def _box(example: Any) -> dict[str, Any] | None:
+    if not isinstance(example, base.BoxExample):
+        return None
+    return {
+        "image": _picture(example.image),
+        "phrase": example.phrase,
+        "iou": f"{example.iou:.2f}",
+        "good": example.iou > 0.5,
+        "predicted": _corners(example.predicted),
+        "target": _corners(example.target),
+    }
+
+
+def _word(example: Any) -> dict[str, Any] | None:
+    if not isinstance(example, base.WordExample):
+        return None
+    return {
+        "image": None if example.image is None else _picture(example.image),
+        "caption": example.caption,
+        "word": example.word,
+        "guesses": [
+            {"word": word, "percent": round(100 * share), "right": word.strip() == example.word}
+            for word, share in example.guesses
+        ],
+    }
+
+
+def _corners(box: Any) -> dict[str, float]:
+    """(cx, cy, w, h) in 0..1 as left, top, width, height in percent of the picture."""
+    cx, cy, w, h = (float(np.clip(np.nan_to_num(v), -1, 2)) for v in box)
+    return {
+        name: round(100 * value, 2)
+        for name, value in (("x", cx - w / 2), ("y", cy - h / 2), ("w", w), ("h", h))
+    }
+
+
+def _picture(image: np.ndarray) -> dict[str, Any]:
+    """An image u8[H W 3] as the source of an `<img>`."""
+    picture = Image.fromarray(np.asarray(image, np.uint8))
+    picture.thumbnail((_LARGEST, _LARGEST))
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return {
+        "source": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii"),
+        "small": max(picture.size) <= 96,
+    }
