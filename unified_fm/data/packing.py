@@ -1,0 +1,78 @@
+"""Rows of several images in a batch of fixed shape, in packs that can be split."""
+
+from typing import Any
+
+import numpy as np
+
+
+def pack(
+    examples: list[dict[str, Any] | None],
+    *,
+    rows: int,
+    packs: int,
+    first_image: int,
+    blank: dict[str, np.ndarray],
+    size: int,
+) -> dict[str, np.ndarray]:
+    """Packs the images and rows of one process.
+
+    The images are divided into `packs` equal groups in order; the rows of a pack refer only to its
+    images, so that a batch can be cut between packs. Too many rows: those with the lowest
+    `priority`, drawn with the example, stay. Too few: padded rows with weight 0.
+
+    Args:
+        examples: as `regions.Pipeline` gives them; None = an image slot that stays empty.
+        rows: rows of all packs together.
+        packs: of this process.
+        first_image: place of the first image in the global batch's image axis.
+        blank: one padded row, [1 ...] per key.
+        size: pixels of a side of an image.
+
+    Returns:
+        `image u8[I H W 3]`, the row arrays [rows ...], `image_index i32[rows]` into the global
+        image axis, `weight f32[rows]`.
+    """
+    images = len(examples)
+    if images % packs or rows % packs:
+        raise ValueError(f"{images} images and {rows} rows do not divide into {packs} packs")
+    per_pack = images // packs
+    parts = [
+        _pack(
+            examples[start : start + per_pack],
+            rows=rows // packs,
+            first_image=first_image + start,
+            blank=blank,
+        )
+        for start in range(0, images, per_pack)
+    ]
+    batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    empty = np.zeros((size, size, 3), np.uint8)
+    batch["image"] = np.stack([empty if e is None else e["image"] for e in examples])
+    if any(e is not None and "patch_mask" in e for e in examples):
+        none = next(np.zeros_like(e["patch_mask"]) for e in examples if e is not None)
+        batch["patch_mask"] = np.stack([none if e is None else e["patch_mask"] for e in examples])
+    return batch
+
+
+def _pack(
+    examples: list[dict[str, Any] | None],
+    *,
+    rows: int,
+    first_image: int,
+    blank: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    present = [(first_image + k, e) for k, e in enumerate(examples) if e is not None]
+    index = np.concatenate(
+        [np.full(len(e["priority"]), image) for image, e in present] or [np.zeros(0)]
+    ).astype(np.int32)
+    priority = np.concatenate([e["priority"] for _, e in present] or [np.zeros(0)])
+    kept = np.sort(np.argsort(priority, kind="stable")[:rows])
+    missing = rows - len(kept)
+
+    out = {}
+    for key, padding in blank.items():
+        found = np.concatenate([e["rows"][key] for _, e in present] or [padding[:0]])[kept]
+        out[key] = np.concatenate([found, np.repeat(padding, missing, axis=0)])
+    out["image_index"] = np.concatenate([index[kept], np.full(missing, first_image, np.int32)])
+    out["weight"] = (np.arange(rows) < len(kept)).astype(np.float32)
+    return out

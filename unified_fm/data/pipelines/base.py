@@ -1,0 +1,200 @@
+"""Options that several pipelines share: how a text and an image of an example become arrays."""
+
+import dataclasses
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+
+from unified_fm.data import captions, images, masking
+from unified_fm.data.randaugment import randaugment
+from unified_fm.data.skips import Skip
+from unified_fm.data.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Text to `text`, `text_mask`, and unless `mask_rate` is 0 to the masked copy.
+
+    Attributes:
+        tokenizer: given by the stream.
+        max_len: tokens of the output, cls and sep included.
+        mask_rate, max_masked, mask_units, special_tokens: see `masking.TokenMasker`.
+        clean, max_words: see `captions.clean`.
+    """
+
+    tokenizer: Tokenizer
+    max_len: int = 30
+    mask_rate: float = 0.5
+    max_masked: int = 15
+    mask_units: str = "words"
+    special_tokens: str = "never"
+    clean: str = "caption"
+    max_words: int = 30
+
+    def __post_init__(self):
+        if self.max_len < 3:
+            raise ValueError(f"max_len is {self.max_len}; cls, sep and one word need 3")
+        masking.check_choice("clean", self.clean, captions.KINDS)
+        self.masker()
+
+    def masker(self) -> masking.TokenMasker:
+        """The token masker that these options describe."""
+        return masking.TokenMasker(
+            rate=self.mask_rate,
+            max_masked=self.max_masked,
+            units=self.mask_units,
+            special_tokens=self.special_tokens,
+        )
+
+    def pick_text(self, text: Any, rng: np.random.Generator) -> str:
+        """One clean text; of a list a random one.
+
+        Raises:
+            Skip: no text, an empty one, or not a text.
+        """
+        if isinstance(text, list | tuple) and text:
+            text = text[rng.integers(len(text))]
+        if text is None or text == []:
+            raise Skip("no text")
+        if not isinstance(text, str):
+            raise Skip("text of a wrong type", type(text).__name__)
+        text = captions.clean(text, self.clean, self.max_words)
+        if not text or text.isspace():
+            raise Skip("empty text")
+        return text
+
+    def text_arrays(self, text: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The arrays of one clean text; keys as in `text.Pipeline`."""
+        encoded = self.tokenizer.encode(text, self.max_len)
+        arrays = {"text": encoded.ids, "text_mask": encoded.mask}
+        if self.mask_rate:
+            arrays |= self.masker()(encoded, self.tokenizer, rng)
+        return arrays
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Image to `image`, and unless `num_masked` is 0 to `patch_mask`.
+
+    Attributes:
+        size: pixels of a side of the output.
+        patch_size: pixels of a side of a patch.
+        num_masked: patches hidden; X-FM has 75 of 196.
+        mask_patches: "blocks" (BEiT) or "random".
+        augment: "default" does what the next three say; "none" only resizes (evaluation).
+        crop_scale: area of the random crop as fractions of the image; (1, 1) resizes the whole
+            image.
+        flip: "random" (p = 0.5), "careful" (not if a text says left or right), or "none".
+        randaugment: "A" (colour and geometry), "B" (colour), or "none".
+    """
+
+    size: int = 224
+    patch_size: int = 16
+    num_masked: int = 75
+    mask_patches: str = "blocks"
+    augment: str = "default"
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    flip: str = "random"
+    randaugment: str = "A"
+
+    def __post_init__(self):
+        if self.size < 1 or self.size % self.patch_size:
+            raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")
+        if not 0 <= self.num_masked <= self.grid**2:
+            raise ValueError(f"num_masked {self.num_masked}; an image has {self.grid**2} patches")
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale is {self.crop_scale}; 0 < low <= high <= 1 is needed")
+        masking.check_choice("augment", self.augment, ("default", "none"))
+        masking.check_choice("flip", self.flip, ("random", "careful", "none"))
+        masking.check_choice("randaugment", self.randaugment, ("A", "B", "none"))
+        masking.check_choice("mask_patches", self.mask_patches, masking.PATCH_MASKS)
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.size // self.patch_size
+
+    def image_arrays(
+        self, example: dict[str, Any], rng: np.random.Generator, texts: list[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """`image u8[size size 3]` and `patch_mask bool[N]` of one example.
+
+        Raises:
+            Skip: no image, or one that cannot be decoded.
+        """
+        picture = open_picture(example)
+        box = (0, 0, picture.height, picture.width)
+        if self.augment != "none" and tuple(self.crop_scale) != (1, 1):
+            box = images.random_crop_box(
+                picture.height, picture.width, rng, scale=tuple(self.crop_scale)
+            )
+        image = self.cut(picture, box)
+        if self.draw_flip(rng, texts or []):
+            image = images.flip(image)
+        return {"image": self.coloured(image, rng), **self.patch_arrays(rng)}
+
+    def patch_arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """`patch_mask bool[N]`, or nothing if no patch is hidden."""
+        if not self.num_masked:
+            return {}
+        return {
+            "patch_mask": masking.PATCH_MASKS[self.mask_patches](self.grid, self.num_masked, rng)
+        }
+
+    def cut(self, picture: images.Picture, box: tuple[int, int, int, int]) -> np.ndarray:
+        """The part (top, left, height, width) of a picture, resized to u8[size size 3]."""
+        top, left, height, width = box
+        pixels = picture.pixels(
+            min_height=math.ceil(self.size * picture.height / height),
+            min_width=math.ceil(self.size * picture.width / width),
+        )
+        # A JPEG may have been decoded smaller than its header says.
+        y, x = pixels.shape[0] / picture.height, pixels.shape[1] / picture.width
+        rows = slice(int(top * y), max(math.ceil((top + height) * y), int(top * y) + 1))
+        columns = slice(int(left * x), max(math.ceil((left + width) * x), int(left * x) + 1))
+        return images.resize(pixels[rows, columns], self.size, self.size)
+
+    def draw_flip(self, rng: np.random.Generator, texts: list[str]) -> bool:
+        """Whether this image is mirrored."""
+        if self.augment == "none" or self.flip == "none":
+            return False
+        mirrored = rng.random() < 0.5
+        return mirrored and not (self.flip == "careful" and images.mentions_side(texts))
+
+    def coloured(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """RandAugment, if it is on."""
+        return image if self.augment == "none" else randaugment(image, rng, self.randaugment)
+
+
+def open_picture(example: dict[str, Any]) -> images.Picture:
+    """Reads the header of the example's image.
+
+    Raises:
+        Skip: there is none, or it is unusable.
+    """
+    if example.get("image") is None:
+        raise Skip("no image")
+    return images.Picture(example["image"])
+
+
+def example_id(example: dict[str, Any]) -> np.int32:
+    """The example's id as i32, the same for the same id everywhere; strings are hashed."""
+    value = example.get("id", 0)
+    if isinstance(value, int | np.integer) and 0 <= value < 2**31:
+        return np.int32(value)
+    return np.int32(zlib.crc32(str(value).encode("utf-8", "replace")) & 0x7FFFFFFF)
+
+
+def label(example: dict[str, Any]) -> np.int32:
+    """The example's class number.
+
+    Raises:
+        Skip: there is none, or it is not a whole number >= 0.
+    """
+    value = example.get("label")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise Skip("no usable label", repr(value)[:80])
+    return np.int32(value)

@@ -1,0 +1,143 @@
+"""An image, its boxes and their texts: the regions stream (X-FM 2.5)."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from unified_fm.data import boxes, images, packing
+from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id, open_picture
+from unified_fm.data.skips import Skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline(ImageOptions, TextOptions):
+    """Gives `image u8[H W 3]` and, per text of the image, one row of `text i32[r L]`, `text_mask`,
+    `text_masked`, `masked_positions`, `masked_ids`, `region_mask bool[r N]` (the patches that the
+    box touches), `box f32[r 4]` (cx, cy, w, h in 0..1), `is_image bool[r]` (the caption of the
+    whole image, which comes first), `example_id i32[r]`. `collate` packs the rows of several
+    images into a batch of fixed size, with `image_index i32` and `weight f32`.
+
+    The crop contains one random box; a box of which half or more is cut away is left out. An
+    unusable box is dropped and counted, and the image is kept.
+
+    Attributes:
+        max_regions: texts per image, the whole image's caption included.
+    """
+
+    num_masked: int = 0
+    randaugment: str = "B"
+    max_regions: int = 5
+
+    def __post_init__(self):
+        ImageOptions.__post_init__(self)
+        TextOptions.__post_init__(self)
+        if self.max_regions < 1:
+            raise ValueError(f"max_regions is {self.max_regions}; at least 1 is needed")
+        if self.randaugment == "A":
+            raise ValueError('randaugment "A" moves the image under its boxes; use "B" or "none"')
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Raises `Skip` if there is no usable image, or no usable text or box in it."""
+        picture = open_picture(example)
+        dropped: collections.Counter[str] = collections.Counter()
+        corners, texts = self._regions(example, picture, dropped, rng)
+        caption = self._caption(example, dropped, rng)
+        if not texts and caption is None:
+            raise Skip("no usable region", ", ".join(dropped) or "no region and no caption")
+
+        order = np.arange(len(texts)) if self.augment == "none" else rng.permutation(len(texts))
+        corners, texts = corners[order], [texts[k] for k in order]
+        crop = (0, 0, picture.height, picture.width)
+        if texts and self.augment != "none":
+            crop = boxes.crop_around(corners[0], picture.height, picture.width, rng)
+        mirrored = self.draw_flip(rng, texts + [caption or ""])
+        unit, kept = boxes.through_crop(corners, crop, mirrored=mirrored)
+        unit, texts = unit[kept], [text for text, keep in zip(texts, kept, strict=True) if keep]
+        if caption is not None:
+            unit, texts = np.concatenate([[[0.0, 0, 1, 1]], unit]), [caption, *texts]
+        unit, texts = unit[: self.max_regions], texts[: self.max_regions]
+
+        image = self.cut(picture, crop)
+        image = self.coloured(images.flip(image) if mirrored else image, rng)
+        rows = self._rows(texts, unit, rng)
+        rows["is_image"] = np.arange(len(texts)) < (caption is not None)
+        rows["example_id"] = np.full(len(texts), example_id(example))
+        arrays = {"image": image, "rows": rows, "priority": rng.random(len(texts))}
+        return arrays | {"dropped": dict(dropped)} | self.patch_arrays(rng)
+
+    def collate(
+        self,
+        examples: list[dict[str, Any] | None],
+        *,
+        rows: int,
+        packs: int,
+        first_image: int,
+    ) -> dict[str, np.ndarray]:
+        """Packs images and their rows into one batch; see `packing.pack`."""
+        rng = np.random.default_rng(0)  # nothing random is left in a padded row
+        blank = self._rows([""], np.array([[0.0, 0, 1, 1]]), rng)
+        blank["is_image"] = np.ones(1, bool)
+        blank["example_id"] = np.full(1, -1, np.int32)
+        if self.mask_rate:
+            blank |= {
+                "text_masked": blank["text"],
+                "masked_positions": np.zeros_like(blank["masked_positions"]),
+                "masked_ids": np.full_like(blank["masked_ids"], -100),
+            }
+        return packing.pack(
+            examples, rows=rows, packs=packs, first_image=first_image, blank=blank, size=self.size
+        )
+
+    def _regions(self, example, picture, dropped, rng) -> tuple[np.ndarray, list[str]]:
+        """Usable boxes f64[r 4] (x0, y0, x1, y1 in pixels) and their texts."""
+        corners, texts = [], []
+        found = example.get("regions")
+        for region in found if isinstance(found, list | tuple) else ():
+            if not isinstance(region, dict):
+                dropped["region of a wrong type"] += 1
+                continue
+            box, problem = boxes.parse(region.get("box"), picture.height, picture.width)
+            if box is None:
+                dropped[problem] += 1
+                continue
+            try:
+                text = self.pick_text(_with_attribute(region, rng), rng)
+            except Skip as skip:
+                dropped[f"region with {skip.reason}"] += 1
+                continue
+            corners.append(box)
+            texts.append(text)
+        return np.array(corners, np.float64).reshape(-1, 4), texts
+
+    def _caption(self, example, dropped, rng) -> str | None:
+        if example.get("text") in (None, "", []):
+            return None
+        try:
+            return self.pick_text(example["text"], rng)
+        except Skip as skip:
+            dropped[f"image with {skip.reason}"] += 1
+            return None
+
+    def _rows(self, texts: list[str], unit: np.ndarray, rng) -> dict[str, np.ndarray]:
+        each = [self.text_arrays(text, rng) for text in texts]
+        rows = {key: np.stack([arrays[key] for arrays in each]) for key in each[0]}
+        rows["region_mask"] = boxes.touched_patches(unit, self.grid)
+        rows["box"] = boxes.to_centre(unit)
+        return rows
+
+
+def _with_attribute(region: dict[str, Any], rng: np.random.Generator) -> Any:
+    """The region's text, with a random one of its attributes before it ("red" + "car")."""
+    text, attributes = region.get("text"), region.get("attributes")
+    if isinstance(attributes, str):
+        attributes = [attributes]
+    if not attributes or not isinstance(attributes, list | tuple):
+        return text
+    if isinstance(text, list | tuple) and text:
+        text = text[rng.integers(len(text))]
+    attribute = attributes[rng.integers(len(attributes))]
+    if not isinstance(text, str) or not isinstance(attribute, str):
+        return text
+    return f"{attribute} {text}"

@@ -1,0 +1,26 @@
+"""Text alone, masked: the text stream."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from unified_fm.data.pipelines.base import TextOptions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline(TextOptions):
+    """Gives `text i32[L]`, `text_mask bool[L]` (True = real token), `text_masked i32[L]`,
+    `masked_positions i32[K]`, `masked_ids i32[K]` (-100 = unused slot).
+
+    One text of the example is taken (of a list a random one), raw as published (X-FM 1.7, 2.2).
+    """
+
+    max_len: int = 128
+    mask_rate: float = 0.15
+    max_masked: int = 20
+    clean: str = "none"
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Raises `Skip` if there is no usable text."""
+        return self.text_arrays(self.pick_text(example.get("text"), rng), rng)
