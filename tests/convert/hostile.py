@@ -1,0 +1,210 @@
+"""Damaged and hostile files, made from a seed: the input of `test_hostile_files.py`."""
+
+import io
+import json
+import pathlib
+import random
+import struct
+import zipfile
+
+FILES = pathlib.Path(__file__).parent / "files"
+
+_PROGRAMS = [
+    b"cos\nsystem\n(X\x04\x00\x00\x00truetR.",
+    b"cposix\nsystem\nX\x04\x00\x00\x00true\x85R.",
+    b"cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
+    b"csubprocess\nPopen\nX\x04\x00\x00\x00true\x85R.",
+    b"\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.",
+    b"(X\x04\x00\x00\x00trueios\nsystem\n.",
+    b"(cos\nsystem\nX\x04\x00\x00\x00trueo.",
+    b"ccollections\nOrderedDict\n)\x81.",
+    b"c__builtin__\ngetattr\nctorch\nFloatStorage\nX\x07\x00\x00\x00__doc__\x86R.",
+    b"ctorch\nload\nX\x01\x00\x00\x00x\x85R.",
+    b"ctorch.serialization\nload\nX\x01\x00\x00\x00x\x85R.",
+    b"c_codecs\nencode\nX\x01\x00\x00\x00x\x85R.",
+    b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b".",
+    b"r\xff\xff\xff\xff.",
+    b"]" * 300_000 + b".",
+    b"(" * 300_000 + b".",
+    b"}q\x00" + b"h\x00" * 300_000 + b".",
+    b"]q\x00" + b"(" + b"h\x00" * 60 + b"e" + b".",
+    b"K\x01" + b"\x85" * 200_000 + b".",
+    b"".join(b"]q" + bytes([n + 1]) + b"(" + b"h" + bytes([n]) * 1 + b"e" for n in range(99))
+    + b".",
+]
+
+
+def archive(members, *, compression=zipfile.ZIP_STORED) -> bytes:
+    """A zip file of (name, content) pairs; the checksums are right."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as file:
+        for name, content in members:
+            file.writestr(zipfile.ZipInfo(name), content, compression)
+    return out.getvalue()
+
+
+def members(data: bytes) -> list[tuple[str, bytes]]:
+    """The (name, content) pairs of a zip file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        return [(name, file.read(name)) for name in file.namelist()]
+
+
+def safetensors(entries: dict, data: bytes, *, raw: bytes | None = None) -> bytes:
+    """A safetensors file of a header, right or wrong, and data."""
+    header = json.dumps(entries).encode() if raw is None else raw
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def entry(shape, first, last, dtype="F32") -> dict:
+    """One value of a safetensors header."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": [first, last]}
+
+
+def good_files() -> list[tuple[str, bytes]]:
+    """(ending, bytes) of one good file of each kind."""
+    shapes = {"a": entry([2, 3], 0, 24), "b": entry([4], 24, 32, "F16")}
+    return [
+        (".pth", (FILES / "torch_training.pth").read_bytes()),
+        (".bin", (FILES / "torch_protocol4.pth").read_bytes()),
+        (".npz", (FILES / "torch_expected.npz").read_bytes()),
+        (".safetensors", safetensors(shapes, bytes(range(32)))),
+    ]
+
+
+def mutated(seed: int) -> tuple[str, bytes, bool]:
+    """One file: its ending, its bytes, and whether a reader must refuse it."""
+    rng = random.Random(seed)
+    kinds = [_flip, _cut, _splice, _flip_inside, _program, _declare, _bomb, _path, _json]
+    return kinds[seed % len(kinds)](rng)
+
+
+def _flip(rng):
+    """Some bits anywhere: may hit padding, so reading may also succeed."""
+    ending, data = rng.choice(good_files())
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return ending, bytes(data), False
+
+
+def _cut(rng):
+    ending, data = rng.choice(good_files())
+    return ending, data[: rng.randrange(len(data))], True
+
+
+def _splice(rng):
+    """A run of bytes replaced by another run of the file, or by noise."""
+    ending, data = rng.choice(good_files())
+    data, size = bytearray(data), rng.randrange(1, 200)
+    at, source = rng.randrange(len(data)), rng.randrange(len(data))
+    data[at : at + size] = (
+        data[source : source + size] if rng.random() < 0.5 else rng.randbytes(size)
+    )
+    return ending, bytes(data), False
+
+
+def _flip_inside(rng):
+    """Bits of the pickle or of an array's header, with right checksums: reaches the interpreter."""
+    ending, data = rng.choice(good_files()[:3])
+    parts = dict(members(data))
+    name = rng.choice([n for n in parts if n.endswith((".pkl", ".npy"))])
+    content = bytearray(parts[name])
+    for _ in range(rng.choice([1, 2, 5, 20])):
+        content[rng.randrange(min(len(content), 4000))] = rng.randrange(256)
+    parts[name] = bytes(content)
+    return ending, archive(parts.items()), False
+
+
+def _program(rng):
+    """A pickle that would run something, or grow without end."""
+    program = rng.choice(_PROGRAMS)
+    if rng.random() < 0.5:
+        program = b"\x80\x02}X\x05\x00\x00\x00model" + program[:-1] + b"s."
+    return ".pth", archive([("x/data.pkl", program), ("x/data/0", b"1234")]), True
+
+
+def _declare(rng):
+    """Sizes that the file does not have."""
+    huge = rng.choice([2**31, 2**40, 2**62, 2**63, 2**64 - 1, 10**30])
+    npy = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d,), }" % huge
+    head = {"w": entry([huge], 0, huge * 4)}
+    choices = [
+        (".safetensors", safetensors(head, b"")),
+        (".safetensors", struct.pack("<Q", min(huge, 2**64 - 1)) + b"{}"),
+        (".safetensors", safetensors({"w": entry([huge, 0, huge], 0, 4)}, b"1234")),
+        (".npz", archive([("w.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(npy)) + npy)])),
+        (".npz", archive([("w.npy", b"\x93NUMPY\x02\x00" + b"\xff" * 4 + npy)])),
+        (".pth", archive([("x/data.pkl", _tensor(huge, rng)), ("x/data/0", b"1234")])),
+    ]
+    return (*rng.choice(choices), True)
+
+
+def _tensor(count, rng) -> bytes:
+    """A pickled tensor of one storage of 4 bytes that claims more."""
+
+    def number(value):
+        return b"\x8a\x10" + value.to_bytes(16, "little")
+
+    where = rng.randrange(4)
+    sizes = [number(count if where == n else 1) for n in range(4)]
+    storage = (
+        b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+    )
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + sizes[0] + b"tQ" + sizes[1]
+    # Two elements, so that a stride counts too.
+    shape = b"K\x02" if where == 3 else sizes[2]
+    return b"}X\x01\x00\x00\x00w" + tensor + shape + b"\x85" + sizes[3] + b"\x85\x89}tRs."
+
+
+def _bomb(rng):
+    """A small compressed file of much nothing; entries that repeat or overlap."""
+    zeros = bytes(2**22)
+    names = rng.choice([["x/data.pkl"], ["x/data.pkl", "x/data/0"], ["a.npy"]])
+    deflated = archive([(name, zeros) for name in names], compression=zipfile.ZIP_DEFLATED)
+    twice = archive([("x/data.pkl", b"}."), ("x/data/0", b"1234"), ("x/data/1", b"1234")])
+    twice = twice.replace(b"x/data/1", b"x/data/0")
+    choices = [deflated, twice, _overlap(), archive([(f"{n}.npy", b"") for n in range(500)])]
+    return (rng.choice([".pth", ".npz", ".bin"]), rng.choice(choices), True)
+
+
+def _overlap() -> bytes:
+    """Two directory entries of different names over the same local header."""
+    data = archive([("a.npy", b"x" * 80), ("b.npy", b"x" * 80)])
+    second = data.rindex(b"PK\x01\x02")
+    return data[: second + 42] + struct.pack("<I", 0) + data[second + 46 :]
+
+
+def _path(rng):
+    """Names that lead out of the archive or of the folder."""
+    name = rng.choice(
+        ["../../evil.npy", "/etc/evil.npy", "a/../../evil.npy", "C:/evil.npy", "a\\b.npy"]
+    )
+    ok = [("x/data.pkl", b"}."), ("x/data/0", b"1234")]
+    return rng.choice([".npz", ".pth"]), archive([*ok, (name, b"1")]), True
+
+
+def _json(rng):
+    """Headers of safetensors that lie: faults row 20."""
+    four = b"\0" * 16
+    good = entry([2], 0, 8)
+    double = b'{"w":' + json.dumps(good).encode() + b',"w":' + json.dumps(good).encode() + b"}"
+    choices = [
+        safetensors({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, four[:12]),
+        safetensors({"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, four[:16] + four[:4]),
+        safetensors({"a": entry([2], -8, 0)}, four),
+        safetensors({"a": entry([2], 8, 0)}, four),
+        safetensors({"a": entry([2], 0, 8)}, four),
+        safetensors({"a": entry([True], 0, 4)}, four[:4]),
+        safetensors({"a": entry([2.0], 0, 8)}, four[:8]),
+        safetensors({"a": entry([-2], 0, 8)}, four[:8]),
+        safetensors({"a": entry([1] * 10_000, 0, 4)}, four[:4]),
+        safetensors({"a": entry([2], 0, 8, "object")}, four[:8]),
+        safetensors({"a": {**good, "call": "os.system"}}, four[:8]),
+        safetensors({}, four[:8], raw=double),
+        safetensors({}, b"", raw=b"[" * 200_000),
+        safetensors({}, b"", raw=b'{"a":' * 100_000),
+        safetensors({}, b"", raw=b'{"a":' + b"9" * 10_000 + b"}"),
+        safetensors({}, b"", raw=b'{"a":NaN}'),
+        safetensors({}, b"", raw=b"\xff\xfe{}"),
+    ]
+    return ".safetensors", rng.choice(choices), True

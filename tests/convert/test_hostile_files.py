@@ -1,0 +1,122 @@
+"""No damaged or hostile file runs code, hangs, takes memory, or raises anything undocumented."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import hostile
+
+from unified_fm.convert.errors import CheckpointFormatError
+from unified_fm.convert.npz_file import open_npz
+from unified_fm.convert.safetensors_file import open_safetensors
+from unified_fm.convert.weights import open_weights
+
+SPARE = 6 * 2**20  # bytes for the interpreter's own structures, whatever the size of the file
+
+
+def read_all(path):
+    """Opens a file and reads every array once; returns how many there were."""
+    arrays = open_weights(path)
+    return sum(1 for name in arrays if isinstance(arrays[name], np.ndarray))
+
+
+def refuses(path):
+    """Whether a reader refuses the file; any other exception comes through."""
+    try:
+        read_all(path)
+    except CheckpointFormatError as error:
+        assert len(str(error)) < 1000
+        return True
+    return False
+
+
+def check(seed, folder):
+    """One mutated file: right outcome, under a second, bounded memory."""
+    ending, data, must_refuse = hostile.mutated(seed)
+    path = folder / f"file{ending}"
+    path.write_bytes(data)
+    start = time.process_time()
+    refused = refuses(path)
+    elapsed = time.process_time() - start
+    assert refused or not must_refuse, f"seed {seed}: {ending} of {len(data)} bytes was read"
+    assert elapsed < 1.0, f"seed {seed}: {elapsed:.2f} s"
+    tracemalloc.start()
+    refuses(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * len(data) + SPARE, f"seed {seed}: {peak} bytes for {len(data)}"
+    return refused
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    """Any of the calls that hostile pickles ask for fails the test."""
+    for module, name in ((os, "system"), (os, "popen"), (subprocess, "Popen")):
+        monkeypatch.setattr(module, name, lambda *a, **k: pytest.fail("code of the file was run"))
+
+
+def test_20_and_19_three_hundred_mutated_files(tmp_path, nothing_runs):
+    refused = sum(check(seed, tmp_path) for seed in range(300))
+    # Bit flips in padding or in the numbers of formats without checksums may go unnoticed.
+    assert 200 < refused <= 300
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutated_files(tmp_path, nothing_runs):
+    refused = sum(check(seed, tmp_path) for seed in range(1000, 11_000))
+    assert refused > 7000
+
+
+def test_the_unchanged_files_are_read(tmp_path):
+    for ending, data in hostile.good_files():
+        (tmp_path / f"good{ending}").write_bytes(data)
+        assert read_all(tmp_path / f"good{ending}") >= 2
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            hostile.safetensors(
+                {"a": hostile.entry([2], 0, 8), "b": hostile.entry([2], 4, 12)}, bytes(12)
+            ),
+            "'b' starts at byte 4, expected 8: overlap or gap",
+        ),
+        (
+            hostile.safetensors({"a": hostile.entry([2], 0, 8)}, bytes(4)),
+            r"bytes 0\.\.8 are not in the file",
+        ),
+        (b"\0\0\0\6\0\0\0\0" + b"{" * 100, "a header of 100663296 bytes in a file of 108"),
+        (
+            hostile.safetensors({}, b"", raw=b'{"a":1,"a":2}'),
+            "the header holds a name twice",
+        ),
+    ],
+)
+def test_20_safetensors_refusals_give_the_reason(tmp_path, data, message):
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointFormatError, match=message):
+        open_safetensors(tmp_path / "bad.safetensors")
+
+
+def test_objects_and_compressed_arrays_are_refused(tmp_path):
+    np.savez(tmp_path / "object.npz", a=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(CheckpointFormatError, match="does not hold plain numbers"):
+        open_npz(tmp_path / "object.npz")
+    np.savez_compressed(tmp_path / "small.npz", a=np.zeros(4))
+    with pytest.raises(CheckpointFormatError, match="write the file again without compression"):
+        open_npz(tmp_path / "small.npz")
+
+
+def test_a_shard_outside_the_folder_is_refused(tmp_path):
+    index = '{"weight_map": {"w": "../other.safetensors"}}'
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointFormatError, match="outside its folder"):
+        open_weights(tmp_path)

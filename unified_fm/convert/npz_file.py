@@ -1,0 +1,57 @@
+"""`.npz`: NumPy's own archives, as Google publishes ViT and AugReg weights in.
+
+Only plain numbers stored without compression; objects (which would be pickles) are refused.
+bfloat16 arrays, which NumPy writes as raw two-byte records, come back as float32.
+"""
+
+import os
+import re
+import struct
+
+from unified_fm.convert import lazy
+from unified_fm.convert.errors import CheckpointFormatError
+from unified_fm.convert.lazy import Block, LazyArrays
+from unified_fm.convert.zip_entries import stored_entries
+
+_DTYPES = {code: name for name, code in lazy.DTYPES.items() if name not in ("bfloat16", "bool")}
+_DTYPES |= {"|b1": "bool", "|V2": "bfloat16", "<V2": "bfloat16"}
+_HEADER = re.compile(
+    r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,200})\), *\}"
+)
+
+
+def open_npz(path: str | os.PathLike) -> LazyArrays:
+    """Opens an `.npz` file; arrays are read when they are asked for.
+
+    Raises:
+        CheckpointFormatError: damaged, compressed, or not plain numbers.
+    """
+    size = os.path.getsize(path)
+    arrays = {}
+    with open(path, "rb") as file:
+        for name, block in stored_entries(file, size).items():
+            if not name.endswith(".npy"):
+                raise CheckpointFormatError(f"{name!r} in an .npz file is no array")
+            arrays[name.removesuffix(".npy")] = _entry(file, name, block)
+    return LazyArrays(path, arrays)
+
+
+def _entry(file, name: str, block: Block) -> lazy.Entry:
+    file.seek(block.start)
+    start = file.read(min(block.size, 12))
+    if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
+        raise CheckpointFormatError(f"{name!r} is no array of NumPy's format")
+    code, skip = ("<H", 10) if start[6] == 1 else ("<I", 12)
+    (length,) = struct.unpack_from(code, start, 8)
+    if length > 4096 or skip + length > block.size:
+        raise CheckpointFormatError(f"{name!r}: a header of {length} bytes")
+    file.seek(block.start + skip)
+    header = file.read(length).decode("latin-1").rstrip()
+    found = _HEADER.fullmatch(header)
+    if not found or found[1] not in _DTYPES:
+        raise CheckpointFormatError(f"{name!r} does not hold plain numbers: {header[:80]!r}")
+    shape = tuple(int(n) for n in found[3].replace(" ", "").split(",") if n)
+    strides = lazy.c_strides(shape[::-1])[::-1] if found[2] == "True" else None
+    # The checksum covers the header too, so it cannot serve the data alone.
+    data = Block(block.start + skip + length, block.size - skip - length)
+    return lazy.checked_entry(name, data, _DTYPES[found[1]], shape, strides)

@@ -1,0 +1,106 @@
+"""Opens whatever holds weights: one file of any kind, or a Hugging Face folder."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from unified_fm.convert.errors import CheckpointFormatError
+from unified_fm.convert.npz_file import open_npz
+from unified_fm.convert.safetensors_file import open_safetensors
+from unified_fm.convert.torch_file import open_torch
+
+# In a folder the first of these that exists is read.
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+_READERS = {
+    ".safetensors": open_safetensors,
+    ".npz": open_npz,
+    **dict.fromkeys((".bin", ".pt", ".pth", ".th"), open_torch),
+}
+_MAX_JSON = 2**24
+
+
+class Shards(Mapping):
+    """Several files of one checkpoint as one mapping."""
+
+    def __init__(self, files: Mapping[str, Mapping[str, np.ndarray]]):
+        self.files = files  # array name -> the mapping that holds it
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.files[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def open_weights(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
+    """Opens a file by its ending, or a folder with `model.safetensors` or `pytorch_model.bin`.
+
+    Folders may be sharded (`*.index.json`). Arrays are read one at a time, when asked for.
+
+    Raises:
+        CheckpointFormatError: damaged, hostile, or no file of a known kind.
+        FileNotFoundError: there is nothing at `path`.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return _open_folder(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise CheckpointFormatError(
+            f"{path.name}: unknown ending {path.suffix!r}; possible: {', '.join(_READERS)}"
+        )
+    try:
+        return reader(path)
+    except CheckpointFormatError as error:
+        raise CheckpointFormatError(f"{path.name}: {error}") from error
+
+
+def read_config(path: str | os.PathLike) -> dict:
+    """The `config.json` of a folder or beside a file; {} where there is none."""
+    path = pathlib.Path(path)
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    return _read_json(file) if file.is_file() else {}
+
+
+def _open_folder(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
+    for name in _NAMES:
+        if (folder / name).is_file():
+            return open_weights(folder / name)
+        if (folder / f"{name}.index.json").is_file():
+            return _open_shards(folder, f"{name}.index.json")
+    raise CheckpointFormatError(
+        f"{folder.name} holds no weights: expected one of {', '.join(_NAMES)} or their index files"
+    )
+
+
+def _open_shards(folder: pathlib.Path, index: str) -> Shards:
+    names = _read_json(folder / index).get("weight_map")
+    if type(names) is not dict or not all(type(file) is str for file in names.values()):
+        raise CheckpointFormatError(f"{index} has no `weight_map` of names to files")
+    files = {}
+    for file in sorted(set(names.values())):
+        if pathlib.PurePath(file).name != file or "\\" in file:
+            raise CheckpointFormatError(f"{index} points to {file[:80]!r}, outside its folder")
+        files[file] = open_weights(folder / file)
+    for name, file in names.items():
+        if name not in files[file]:
+            raise CheckpointFormatError(f"{index} promises {name[:80]!r} in {file}: not there")
+    return Shards({name: files[file] for name, file in names.items()})
+
+
+def _read_json(file: pathlib.Path) -> dict:
+    if file.stat().st_size > _MAX_JSON:
+        raise CheckpointFormatError(f"{file.name} is larger than {_MAX_JSON} bytes")
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointFormatError(f"{file.name} is not JSON: {error}") from error
+    if type(content) is not dict:
+        raise CheckpointFormatError(f"{file.name} is not a JSON object")
+    return content
