@@ -46,11 +46,7 @@ def combine(output: Any, share: Mapping[str, jax.Array]) -> jax.Array:
         output: the `Output` of an objective.
         share: {term: part of the whole batch's denominator}; empty for a batch that is not cut.
     """
-    if not share:
-        return output.loss
-    if output.parts:
-        return sum(loss * share[name] for name, (loss, _) in output.parts.items())
-    return output.loss * share[_WHOLE]
+    return output.loss * share[_WHOLE] if share else output.loss
 
 
 def log(

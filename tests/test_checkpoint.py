@@ -1,0 +1,238 @@
+import logging
+import pathlib
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from unified_fm import checkpoint, checksums, tree_diff
+from unified_fm.step import TrainState
+
+PARAMS = {
+    "text": {"mlp_in": {"kernel": np.arange(12, dtype=np.float32).reshape(3, 4)}},
+    "temperature": np.float32(0.07),
+}
+CONFIG = {"model": {"name": "xfm"}, "rules": [[".*", 1.0]]}
+
+
+def _state(step=0, params=PARAMS, ema=True):
+    params = jax.tree.map(lambda x: jnp.asarray(x) + step, params)
+    tx = optax.chain(optax.identity(), optax.masked(optax.scale_by_adam(), True))
+    state = TrainState(step=jnp.int32(step), params=params, opt_state=tx.init(params))
+    return state.replace(ema=jax.tree.map(lambda x: x * 2, params)) if ema else state
+
+
+def _target(state):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
+
+
+def _save(checkpoints, step, **kw):
+    return checkpoints.save(step, _state(step), position={"text": step}, config=CONFIG, **kw)
+
+
+def _assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_state_comes_back_whole(tmp_path, ema):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    state = _state(3, ema=ema)
+    checkpoints.save(3, state, position={"text": 7}, config=CONFIG)
+    checkpoints.close()
+
+    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    restored, position = checkpoints.restore(_target(_state(ema=ema)))
+    _assert_same(restored, state)
+    assert position == {"text": 7}
+    assert checkpoints.saved_config(3) == CONFIG
+    checkpoints.close()
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, best="pairs/recall", best_mode="max")
+    for step, recall in [(1, 0.2), (2, 0.9), (3, None), (4, 0.5), (5, None), (6, None)]:
+        _save(checkpoints, step, metrics=None if recall is None else {"pairs/recall": recall})
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 5, 6]
+    assert checkpoints.latest() == 6
+    checkpoints.close()
+
+
+def test_the_smallest_may_be_the_best(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="loss", best_mode="min")
+    for step, loss in [(1, 3.0), (2, 0.5), (3, 0.9)]:
+        _save(checkpoints, step, metrics={"loss": loss})
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3]
+    checkpoints.close()
+    with pytest.raises(ValueError, match="'max' or 'min'"):
+        checkpoint.Checkpoints(tmp_path, best_mode="lowest")
+
+
+def test_fault_07_another_config_is_refused_with_the_differences(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    _save(checkpoints, 1)
+    checkpoints.wait()
+    other = {
+        "text": {"mlp_inner": {"kernel": np.zeros((3, 4), np.float32)}},
+        "temperature": np.zeros(2),
+    }
+    with pytest.raises(ValueError, match="is of another config") as error:
+        checkpoints.restore(_target(_state(params=other)))
+    text = str(error.value)
+    assert "temperature: () in the file, (2,) wanted" in text
+    assert (
+        "text/mlp_inner/kernel (3, 4): missing in the file; the nearest in the file is "
+        "text/mlp_in/kernel" in text
+    )
+    assert "text/mlp_in/kernel (3, 4): in the file, not in the model" in text
+    checkpoints.close()
+
+
+def test_only_ten_differences_are_printed():
+    lines = tree_diff.shape_differences({}, {f"layer_{i:02}": (1,) for i in range(13)})
+    text = tree_diff.message("differs:", lines)
+    assert text.count("\n") == 11
+    assert text.endswith("... and 3 more")
+
+
+def test_fault_06_a_damaged_array_is_named(tmp_path, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    real = checksums.of
+
+    def damaged(tree):  # one bit of one array, between the save and the checksum of the restore
+        return real(
+            jax.tree.map_with_path(lambda path, x: _flip(x) if "mlp_in" in str(path) else x, tree)
+        )
+
+    _save(checkpoints, 1)
+    checkpoints.wait()
+    monkeypatch.setattr(checksums, "of", damaged)
+    with pytest.raises(
+        ValueError, match=r"params is damaged; .* 1 array\(s\) differ:\n  text/mlp_in"
+    ):
+        checkpoints.restore(_target(_state()))
+    checkpoints.close()
+
+
+def _flip(x):
+    words = np.array(x).view(np.uint32)
+    words.flat[-1] ^= 1 << 20
+    return words.view(np.float32)
+
+
+def test_fault_06_a_flipped_byte_in_any_file_never_loads_silently(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    _save(checkpoints, 1)
+    checkpoints.wait()
+    state = _state(1)
+    files = [p for p in sorted((tmp_path / "1").rglob("*")) if p.is_file() and p.stat().st_size]
+    refused = 0
+    for path in files:
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :])
+        try:
+            saved = checkpoint.Checkpoints(tmp_path, read_only=True)
+            restored, position = saved.restore(_target(_state()))
+        except ValueError as error:
+            assert f"checkpoint {tmp_path / '1'}" in str(error)
+            refused += 1
+        else:
+            _assert_same(restored, state)  # the byte was of no consequence
+            assert position == {"text": 1}
+        path.write_bytes(whole)
+    assert refused > 3
+    checkpoints.close()
+
+
+def test_checksums_see_every_bit_and_the_place():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    base = checksums.of({"a": x})["a"]
+    for place in np.ndindex(x.shape):
+        changed = x.copy().view(np.uint32)
+        changed[place] ^= 1
+        assert checksums.of({"a": changed.view(np.float32)})["a"] != base
+    assert checksums.of({"a": x[:, ::-1].copy()})["a"] != base
+    assert checksums.of({"b": np.array([True, False])}) != checksums.of(
+        {"b": np.array([False, True])}
+    )
+
+
+def test_fault_05_a_full_disk_is_survived(tmp_path, caplog):
+    checkpoints = checkpoint.Checkpoints(tmp_path, max_failures=2)
+    _save(checkpoints, 1)
+    checkpoints.wait()
+    with _no_large_files(), caplog.at_level(logging.ERROR):
+        _save(checkpoints, 2)
+        assert not checkpoints.wait()
+    assert "CHECKPOINT NOT SAVED: saving step 2" in caplog.text
+    assert checkpoints.steps() == [1]
+    _wait_until(lambda: not list(tmp_path.glob("*tmp*")))  # the space is free again
+    _save(checkpoints, 3)
+    assert checkpoints.wait()
+    assert checkpoints.steps() == [1, 3]
+    with _no_large_files(), pytest.raises(OSError, match="Failure 2 of 2"):
+        for step in (4, 5):
+            _save(checkpoints, step)
+            checkpoints.wait()
+    restored, _ = checkpoints.restore(_target(_state()))
+    _assert_same(restored, _state(3))
+
+
+class _no_large_files:
+    """Makes writes beyond 100 bytes fail, as a full disk would (EFBIG stands in for ENOSPC)."""
+
+    def __enter__(self):
+        self.soft, self.hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, self.hard))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.soft, self.hard))
+
+
+def test_fault_01_rubbish_of_an_interrupted_save_is_removed(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    _save(checkpoints, 1)
+    checkpoints.close()
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "2.orbax-checkpoint-tmp" / "part").write_bytes(b"x")
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    assert checkpoints.steps() == [1]
+    _wait_until(lambda: not (tmp_path / "2.orbax-checkpoint-tmp").exists())
+    checkpoints.close()
+
+
+def _wait_until(true, seconds=20):
+    """Rubbish is removed in the background."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_parameters_alone(tmp_path):
+    checkpoint.save_params(tmp_path / "converted", PARAMS)
+    _assert_same(checkpoint.load_params(tmp_path / "converted"), PARAMS)
+    with pytest.raises(ValueError, match="exists"):
+        checkpoint.save_params(tmp_path / "converted", PARAMS)
+    with pytest.raises(ValueError, match="does not exist"):
+        checkpoint.load_params(pathlib.Path("no") / "such")
+
+    checkpoints = checkpoint.Checkpoints(tmp_path / "run" / "checkpoints")
+    for step in (1, 2):
+        _save(checkpoints, step)
+    checkpoints.close()
+    loaded = checkpoint.load_params(tmp_path / "run")
+    assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(loaded))
+    _assert_same(loaded, _state(2).params)
+    _assert_same(checkpoint.load_params(tmp_path / "run", step=1), _state(1).params)
+    with pytest.raises(ValueError, match=r"no complete checkpoint of step 5 .* found \[1, 2\]"):
+        checkpoint.load_params(tmp_path / "run", step=5)

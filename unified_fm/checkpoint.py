@@ -1,0 +1,300 @@
+"""Checkpoints: asynchronous, atomic, verified, and restored onto whatever mesh is present.
+
+A step directory holds five items: `params`, `train` (step, optimizer state, moving average),
+`position` (of every stream), `config`, and `checksums`, one number per array. Orbax makes a step
+visible only when it is complete, but its files carry no checksum that it verifies; ours are
+computed on the device from the arrays themselves, so they name the damaged tensor and do not depend
+on how it was sharded.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+
+from unified_fm import checksums, tree_diff
+from unified_fm import rules as path_rules
+from unified_fm.step import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self,
+        directory: Any,
+        *,
+        keep: int = 3,
+        best: str | None = None,
+        best_mode: str = "max",
+        max_failures: int = 3,
+        read_only: bool = False,
+    ):
+        """Opens the directory and removes what an interrupted save has left there.
+
+        Args:
+            directory: local or gs://; made if it is missing.
+            keep: number of latest steps to keep.
+            best: name of a metric; the step where it was best is kept beside the latest ones.
+            best_mode: "max" or "min".
+            max_failures: saves that may fail in a row before `save` raises.
+            read_only: neither makes nor removes anything.
+
+        Raises:
+            ValueError: `best_mode` is neither "max" nor "min".
+        """
+        if best_mode not in ("max", "min"):
+            raise ValueError(f"checkpoint.best_mode is 'max' or 'min', found {best_mode!r}")
+        self.directory = epath.Path(directory)
+        self._max_failures = max_failures
+        self._failures = 0
+        self._pending: int | None = None  # the step that is being written in the background
+        self._best = best
+        policies = ocp.checkpoint_managers
+        kept = [policies.LatestN(keep)]
+        if best:
+            order = {"reverse": best_mode == "min", "keep_checkpoints_without_metrics": False}
+            kept.append(policies.BestN(get_metric_fn=lambda found: found[best], n=1, **order))
+        self._options = ocp.CheckpointManagerOptions(
+            save_interval_steps=0 if read_only else 1,
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self._manager = self._open()
+
+    def latest(self) -> int | None:
+        """The latest complete step, or None."""
+        return max(self.steps(), default=None)
+
+    def steps(self) -> list[int]:
+        """All complete steps, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        *,
+        position: Any,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> bool:
+        """Starts saving; returns whether it was started, once the arrays are off the devices.
+
+        A save that fails (a full disk) is reported loudly; the steps saved before stay.
+
+        Args:
+            step: number of steps made.
+            state: after them.
+            position: of every stream, as JSON values.
+            config: of the run, as JSON values.
+            metrics: of an evaluation at this very step; a step without `best` is never the best.
+
+        Raises:
+            OSError: more than `max_failures` saves have failed in a row.
+        """
+        args = self._args(state, position, config)
+        self.wait()
+        if step in self._manager.all_steps():
+            return True
+        try:
+            self._manager.save(
+                step,
+                args=args,
+                metrics=dict(metrics) if metrics and self._best in metrics else None,
+                force=True,
+            )
+        except Exception as error:  # whatever the file system raises
+            self._failed(step, error)
+            return False
+        self._pending = step
+        return True
+
+    def wait(self) -> bool:
+        """Waits for the save in the background; returns whether it succeeded. Raises as `save`."""
+        if self._pending is None:
+            return True
+        step, self._pending = self._pending, None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # whatever the file system raises
+            self._failed(step, error)
+            return False
+        self._failures = 0
+        return True
+
+    def close(self) -> None:
+        """Waits and closes."""
+        self.wait()
+        self._manager.close()
+
+    def saved_config(self, step: int) -> dict[str, Any]:
+        """The config of the run that saved `step`."""
+        return self._read(step, config=ocp.args.JsonRestore())["config"]
+
+    def restore(self, target: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
+        """Restores onto the shardings of `target`, whatever mesh the step was saved from.
+
+        Args:
+            target: `TrainState` of `jax.ShapeDtypeStruct` with shardings.
+            step: a complete step; the latest when None.
+
+        Returns:
+            The state, and the position of the streams.
+
+        Raises:
+            ValueError: no such step, other arrays than the target's (with the first ten
+                differences), or a damaged one (with the arrays' names).
+        """
+        step = self._complete(step)
+        items = _items(target)
+        for item, wanted in items.items():
+            title = f"checkpoint {self.directory / str(step)} is of another config:"
+            tree_diff.check_shapes(title, self._saved_shapes(step, item), wanted)
+        found = self._read(
+            step,
+            **{item: ocp.args.StandardRestore(wanted) for item, wanted in items.items()},
+            position=ocp.args.JsonRestore(),
+            checksums=ocp.args.JsonRestore(),
+        )
+        self._verify(step, found)
+        leaves = [found["train"][name] for name in items["train"]]
+        rest = jax.tree.unflatten(jax.tree.structure(_train(target)), leaves)
+        return TrainState(params=found["params"], **rest), found["position"]
+
+    def load_params(self, step: int | None = None) -> Any:
+        """The parameters of `step`, in host memory. See `load_params` below."""
+        step = self._complete(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            self._saved_shapes(step, "params"),
+        )
+        params = ocp.args.StandardRestore(target)
+        found = self._read(step, params=params, checksums=ocp.args.JsonRestore())
+        self._verify(step, found)
+        return jax.tree.map(jax.device_get, found["params"])
+
+    def _complete(self, step):
+        steps = self.steps()
+        wanted = self.latest() if step is None else step
+        if wanted not in steps:
+            which = "" if step is None else f" of step {step}"
+            raise ValueError(f"no complete checkpoint{which} in {self.directory}; found {steps}")
+        return wanted
+
+    def _open(self):
+        handlers = _handlers()
+        return ocp.CheckpointManager(self.directory, item_handlers=handlers, options=self._options)
+
+    def _args(self, state, position, config):
+        items = _items(state)
+        arrays = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+        # Through JSON, so that what is saved is what will be read (tuples become lists).
+        plain = json.loads(json.dumps({"position": position, "config": config}))
+        sums = {item: checksums.of(tree) for item, tree in items.items()}
+        plain["checksums"] = sums | {"position": checksums.of_json(plain["position"])}
+        return ocp.args.Composite(
+            **arrays, **{item: ocp.args.JsonSave(value) for item, value in plain.items()}
+        )
+
+    def _saved_shapes(self, step, item):
+        with self._readable(step):
+            return self._manager.item_metadata(step)[item].tree
+
+    def _read(self, step, **args):
+        with self._readable(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+
+    @contextlib.contextmanager
+    def _readable(self, step):
+        try:
+            yield
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            where = self.directory / str(step)
+            raise ValueError(
+                f"checkpoint {where} cannot be read, a file is damaged or missing: {error!r}"
+            ) from error
+
+    def _verify(self, step, found):
+        for item in ("params", "train", "position"):
+            if item in found:
+                place = f"checkpoint {self.directory / str(step) / item}"
+                checksums.verify(place, found[item], found["checksums"][item])
+
+    def _failed(self, step, error):
+        self._failures += 1
+        text = (
+            f"CHECKPOINT NOT SAVED: saving step {step} failed ({type(error).__name__}: {error}). "
+            f"Failure {self._failures} of {self._max_failures} in a row; complete steps in "
+            f"{self.directory}: {self.steps()}"
+        )
+        _log.error(text)
+        # A half-written step takes the space the next one needs: a new manager removes it.
+        self._manager = self._open()
+        if self._failures >= self._max_failures:
+            raise OSError(text) from error
+
+
+def save_params(directory: Any, params: Any) -> None:
+    """Writes a nested dict of arrays, complete or not at all, for `load_params`.
+
+    Raises:
+        ValueError: the directory, local or gs://, exists.
+    """
+    directory = epath.Path(directory)
+    if directory.exists():
+        raise ValueError(f"{directory} exists; parameters are not written over anything")
+    params = jax.tree.map(jnp.asarray, params)
+    args = ocp.args.Composite(
+        params=ocp.args.StandardSave(params),
+        checksums=ocp.args.JsonSave({"params": checksums.of(params)}),
+    )
+    with ocp.CheckpointManager(directory, item_handlers=_handlers()) as manager:
+        manager.save(0, args=args)
+
+
+def load_params(directory: Any, step: int | None = None) -> Any:
+    """Reads a parameter tree into host memory: a nested dict of NumPy arrays.
+
+    Args:
+        directory: written by `save_params`, a run's workdir, or a run's `checkpoints` directory.
+        step: of a run; the latest when None.
+
+    Raises:
+        ValueError: no checkpoint there, or a damaged one.
+    """
+    directory = epath.Path(directory)
+    if (directory / "checkpoints").exists():
+        directory = directory / "checkpoints"
+    if not directory.exists():
+        raise ValueError(f"no checkpoint: {directory} does not exist")
+    return Checkpoints(directory, read_only=True).load_params(step)
+
+
+def _handlers() -> dict[str, Any]:
+    plain = {item: ocp.JsonCheckpointHandler() for item in ("position", "config", "checksums")}
+    return plain | {item: ocp.StandardCheckpointHandler() for item in ("params", "train")}
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "train": _flat(_train(state))}
+
+
+def _train(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "opt_state": state.opt_state, "ema": state.ema}
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """{"opt_state.0.mu.text...": leaf}: optax's nested tuples and empty states as a plain dict."""
+    return {name.replace("/", "."): leaf for name, leaf in path_rules.named_leaves(tree)}

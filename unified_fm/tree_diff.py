@@ -1,0 +1,57 @@
+"""A readable difference between the arrays a file holds and the arrays that are wanted."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unified_fm import rules
+
+Shapes = Mapping[str, Sequence[int]]
+
+_SHOWN = 10
+
+
+def shape_differences(found: Shapes, wanted: Shapes) -> list[str]:
+    """Lists, one line each, the arrays that are missing, unexpected or of another shape.
+
+    Args:
+        found: {path: shape} of the file.
+        wanted: {path: shape} of the model.
+
+    Returns:
+        The lines, sorted by path. A missing array comes with the nearest unexpected name.
+    """
+    extra = sorted(set(found) - set(wanted))
+    lines = {}
+    for name in sorted(set(wanted) - set(found)):
+        near = difflib.get_close_matches(name, extra, n=1, cutoff=0.6)
+        hint = f"; the nearest in the file is {near[0]}" if near else ""
+        lines[name] = f"{name} {tuple(wanted[name])}: missing in the file{hint}"
+    for name in extra:
+        lines[name] = f"{name} {tuple(found[name])}: in the file, not in the model"
+    for name in set(wanted) & set(found):
+        if tuple(wanted[name]) != tuple(found[name]):
+            lines[name] = f"{name}: {tuple(found[name])} in the file, {tuple(wanted[name])} wanted"
+    return [lines[name] for name in sorted(lines)]
+
+
+def message(title: str, lines: Sequence[str]) -> str:
+    """Writes a title and the first ten lines, with the number of the others."""
+    more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "\n  ".join([title, *lines[:_SHOWN]]) + more
+
+
+def check_shapes(title: str, found: Any, wanted: Any) -> None:
+    """Refuses a tree of other arrays or shapes than wanted.
+
+    Raises:
+        ValueError: `title` and the first ten differences.
+    """
+    lines = shape_differences(shapes(found), shapes(wanted))
+    if lines:
+        raise ValueError(message(title, lines))
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of a tree of arrays or of anything that has a shape."""
+    return {name: tuple(leaf.shape) for name, leaf in rules.named_leaves(tree)}
