@@ -1,0 +1,236 @@
+"""The evolving mask of IGM: its state, and how the next mask is chosen, between two steps.
+
+The mask changes at a few steps of a run, and choosing it sorts every shared tensor, so it is no
+part of the training step: `Refresh` is called by the loop. It reads and writes only optimizer
+state.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unified_fm.optim.merge.base import new_key, next_key
+from unified_fm.optim.ramp import Ramp
+
+Tree = Any
+_MOMENTS = ("mu", "nu", "trace")  # fields of optax states that average gradients
+
+
+class State(NamedTuple):
+    """The state of IGM; trees have the parameters' structure, `MaskedNode` where nothing is masked.
+
+    Attributes:
+        count: updates made.
+        mask: 1 where an entry belongs to the owner, 0 where to the other group.
+        score: what the next choice ranks the entries by; the lowest are given away first. Empty
+            for random scores, which are drawn when needed.
+        churn: how many entries of each masked tensor changed sides at the last refresh.
+        key: of random scores.
+    """
+
+    count: jax.Array  # i32[]
+    mask: Tree  # u8
+    score: Tree  # f32
+    churn: jax.Array  # f32[masked tensors]
+    key: jax.Array  # u32[2]
+
+
+def start(params: Tree, maskable: Tree, *, scored: bool, score_dtype: Any, seed: int) -> State:
+    """The state before the first step: the owner has every entry."""
+
+    nothing = optax.MaskedNode()
+
+    def only(make):
+        return jax.tree.map(lambda p, used: make(p) if used else nothing, params, maskable)
+
+    mask = only(lambda p: jnp.ones_like(p, dtype=jnp.uint8))
+    return State(
+        count=jnp.zeros([], jnp.int32),
+        mask=mask,
+        score=only(lambda p: jnp.zeros_like(p, dtype=score_dtype)) if scored else nothing,
+        churn=jnp.zeros(len(jax.tree.leaves(mask))),
+        key=new_key(seed),
+    )
+
+
+def next_mask(mask: jax.Array, score: jax.Array, released: jax.Array) -> jax.Array:
+    """Gives away the entries with the lowest score until exactly `released` are gone.
+
+    Entries that are 0 in `mask` go first, so a mask only loses entries; ties go in index order.
+
+    Args:
+        mask: u8 of any shape.
+        score: of the same shape.
+        released: how many entries of the new mask are 0, i32[].
+    """
+    keys = jnp.where(mask.reshape(-1) == 1, score.reshape(-1), -jnp.inf)
+    order = jnp.argsort(keys, stable=True)
+    places = jnp.arange(keys.size, dtype=jnp.int32)
+    rank = jnp.zeros(keys.size, jnp.int32).at[order].set(places)
+    return (rank >= released).astype(jnp.uint8).reshape(mask.shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """Chooses the next mask at the steps of the ramp; called by the loop, before each step.
+
+    Attributes:
+        ramp: when, and how many entries.
+        scope: "per_tensor", or "global": one ranking over all masked tensors.
+        nested: whether what was given away stays so; if not, each choice starts afresh.
+        clear_score: whether a refresh sets the scores back to zero.
+        reset_moments: whether the optimizer's moments are zeroed where an entry changed sides.
+    """
+
+    ramp: Ramp
+    scope: str
+    nested: bool
+    clear_score: bool
+    reset_moments: bool
+
+    def is_due(self, step: int) -> bool:
+        """Says whether the mask changes before the step of this index (the first is 0)."""
+        return step in self.ramp.steps()
+
+    def __call__(self, opt_state: Tree, step: int) -> Tree:
+        """Returns `opt_state` as the step of index `step` must find it.
+
+        Where no refresh is due it comes back as it is, so a loop may call this before every step;
+        also `jax.vmap`ped over the states of several runs.
+
+        Args:
+            opt_state: a state of any chain that contains IGM, once.
+            step: index of the step that follows, a number of the host.
+
+        Raises:
+            ValueError: the state of IGM is not there, or not once; or the moments should be reset
+                and the chain keeps none.
+        """
+        if not self.is_due(step):
+            return opt_state
+        old = find(opt_state)
+        sizes = [leaf.size for leaf in jax.tree.leaves(old.mask)]
+        if self.scope == "global":
+            sizes = [sum(sizes)]
+        released = np.asarray([self.ramp.released(step, size) for size in sizes], np.int32)
+        choose = jax.jit(
+            _choose,
+            static_argnames=("scope", "nested", "clear_score"),
+            out_shardings=jax.tree.map(_placement, old),
+        )
+        new = choose(
+            old, released, scope=self.scope, nested=self.nested, clear_score=self.clear_score
+        )
+        opt_state = _map_states(lambda _: new, opt_state)
+        return _reset_moments(opt_state, old.mask, new.mask) if self.reset_moments else opt_state
+
+
+def find_all(opt_state: Tree) -> list[State]:
+    """Lists the states of IGM in the state of any chain."""
+    found: list[State] = []
+    _map_states(found.append, opt_state)
+    return found
+
+
+def find(opt_state: Tree) -> State:
+    """Finds the state of IGM in the state of any chain.
+
+    Raises:
+        ValueError: it is not there, or more than once.
+    """
+    found = find_all(opt_state)
+    if len(found) != 1:
+        names = [type(node).__name__ for node in opt_state] if type(opt_state) is tuple else []
+        raise ValueError(
+            f"the optimizer state must hold one state of igm, found {len(found)} "
+            f"in {type(opt_state).__name__} of {names}"
+        )
+    return found[0]
+
+
+def _choose(
+    state: State, released: jax.Array, *, scope: str, nested: bool, clear_score: bool
+) -> State:
+    masks, structure = jax.tree.flatten(state.mask)
+    scores = jax.tree.leaves(state.score)
+    key = state.key
+    if not scores:
+        key, now = next_key(key)
+        keys = jax.random.split(now, len(masks))
+        scores = [jax.random.uniform(k, mask.shape) for k, mask in zip(keys, masks, strict=True)]
+    kept = masks if nested else [jnp.ones_like(mask) for mask in masks]
+    if scope == "global":
+        everything = [jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (kept, scores)]
+        parts = jnp.split(next_mask(*everything, released[0]), _ends(masks))
+        new = [part.reshape(mask.shape) for part, mask in zip(parts, masks, strict=True)]
+    else:
+        new = [next_mask(*leaf) for leaf in zip(kept, scores, released, strict=True)]
+    churn = [jnp.sum(a != b, dtype=jnp.float32) for a, b in zip(masks, new, strict=True)]
+    return state._replace(
+        mask=jax.tree.unflatten(structure, new),
+        score=jax.tree.map(jnp.zeros_like, state.score) if clear_score else state.score,
+        churn=jnp.stack(churn),
+        key=key,
+    )
+
+
+def _ends(arrays: list[jax.Array]) -> list[int]:
+    return np.cumsum([array.size for array in arrays])[:-1].tolist()
+
+
+def _placement(leaf: Any) -> Any:
+    """Where the new leaf must lie: as before, or where a sort would leave it whole everywhere."""
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
+        return None
+    return leaf.sharding if isinstance(leaf.sharding, jax.sharding.NamedSharding) else None
+
+
+def _map_states(function: Callable[[State], Any], opt_state: Tree) -> Tree:
+    def is_state(node):
+        return isinstance(node, State)
+
+    return jax.tree.map(
+        lambda node: function(node) if is_state(node) else node, opt_state, is_leaf=is_state
+    )
+
+
+def _reset_moments(opt_state: Tree, old: Tree, new: Tree) -> Tree:
+    """Zeroes Adam's moments where the mask changed: they average another group's gradients."""
+    changed = jax.tree.map(lambda a, b: a != b, old, new)
+    seen = []
+
+    def keep(change, moment):
+        if isinstance(change, optax.MaskedNode) or isinstance(moment, optax.MaskedNode):
+            return moment
+        return jnp.where(change, jnp.zeros_like(moment), moment)
+
+    def has_moments(node):
+        return isinstance(node, tuple) and any(f in _MOMENTS for f in getattr(node, "_fields", ()))
+
+    def reset(node):
+        if not has_moments(node):
+            return node
+        seen.append(node)
+        fields = {field: getattr(node, field) for field in _MOMENTS if hasattr(node, field)}
+        return node._replace(
+            **{
+                field: jax.tree.map(keep, changed, moments, is_leaf=_is_masked)
+                for field, moments in fields.items()
+            }
+        )
+
+    opt_state = jax.tree.map(reset, opt_state, is_leaf=has_moments)
+    if not seen:
+        raise ValueError(
+            f"reset_moments_on_flip: the optimizer state has no moments ({', '.join(_MOMENTS)})"
+        )
+    return opt_state
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
