@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 from unified_fm import plugins
 
-# A "+" joins only where another prefix follows: file names may contain one.
-_JOIN = re.compile(r"\+(?=[A-Za-z_][\w.]*:)")
+_JOIN = re.compile(r"\+(?=([A-Za-z_][\w.]*):)")
 
 
 class Source(Protocol):
@@ -36,7 +35,7 @@ def open_source(spec: str | Sequence[str]) -> Source:
             no record in it.
     """
     parts = [spec] if isinstance(spec, str) else list(spec)
-    parts = [part for entry in parts for part in _JOIN.split(entry)]
+    parts = [part for entry in parts for part in _split(entry)]
     if not parts:
         raise ValueError("a stream needs a source; found an empty list")
     opened = [_open(part) for part in parts]
@@ -64,6 +63,14 @@ class Concatenation:
         if isinstance(example.get("id"), int | str):
             example = {**example, "id": f"{which}/{example['id']}"}
         return example
+
+
+def _split(spec: str) -> list[str]:
+    """Cuts at each "+" that a prefix follows: file names and TFDS splits may contain one."""
+    known = plugins.choices("data.sources")
+    cuts = [m.start() for m in _JOIN.finditer(spec) if m[1] in known or "." in m[1]]
+    edges = zip([-1, *cuts], [*cuts, len(spec)], strict=True)
+    return [spec[start + 1 : end] for start, end in edges]
 
 
 def _open(part: str) -> Source:

@@ -52,7 +52,7 @@ class Pipeline(ImageOptions, TextOptions):
         crop = (0, 0, picture.height, picture.width)
         if texts and self.augment != "none":
             crop = boxes.crop_around(corners[0], picture.height, picture.width, rng)
-        mirrored = self.draw_flip(rng, texts + [caption or ""])
+        mirrored = self.draw_flip(rng, [*texts, caption or ""])
         unit, kept = boxes.through_crop(corners, crop, mirrored=mirrored)
         unit, texts = unit[kept], [text for text, keep in zip(texts, kept, strict=True) if keep]
         if caption is not None:

@@ -1,0 +1,174 @@
+"""`jsonl:FILE`: one JSON object per line; FILE may be a folder (its *.jsonl) or a glob pattern.
+
+    {"image": "dogs/1.jpg", "text": "a dog runs"}
+    {"image": "<base64>", "text": ["a dog", "an animal"], "id": 17}
+    {"image": "2.jpg", "text": "two dogs", "regions": [
+        {"box": [10, 20, 50, 40], "text": "a dog", "attributes": ["brown"]}]}       (one line)
+    {"text": "only text"}
+    {"image": "3.jpg", "label": 4}
+
+A box is x, y, width, height in pixels of the stored image. An image is base64 (also as a data URL)
+or a path below the file's folder; `jsonl:FILE@DIR` takes paths below DIR instead. A path that
+leaves its folder is refused. The field names of the published X-FM files are read too: `binary`
+(image), `desc` or `caption` (a string, a list, or a dict of languages), `elems` with `bb`,
+`caption` and `attributes`, `image_id`.
+
+The file is indexed once by line and never loaded; each example is read when it is wanted.
+"""
+
+import base64
+import binascii
+import bisect
+import glob
+import itertools
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from unified_fm.data.skips import Skip
+
+_MAX_LINE = 200_000_000
+_BLOCK = 1 << 24
+
+
+class Source:
+    """Random access to the lines of one or several files; see the module for the format."""
+
+    def __init__(self, argument: str):
+        """Indexes the files.
+
+        Raises:
+            FileNotFoundError: no such file, folder or match.
+        """
+        argument, root = _split_root(argument)
+        self._files = _find(argument)
+        self._roots = [root or path.parent for path in self._files]
+        self._spans = [_line_spans(path) for path in self._files]  # i64[lines 2]: start, end
+        self._ends = list(itertools.accumulate(len(spans) for spans in self._spans))
+        self._handles = [os.open(path, os.O_RDONLY) for path in self._files]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises `Skip` for a line that is not a JSON object, or whose image path is refused."""
+        which = bisect.bisect_right(self._ends, index)
+        line = index - (self._ends[which - 1] if which else 0)
+        start, end = (int(x) for x in self._spans[which][line])
+        if end - start > _MAX_LINE:
+            raise Skip("oversized record", f"{end - start:,} bytes; at most {_MAX_LINE:,}")
+        raw = os.pread(self._handles[which], end - start, start)
+        try:
+            record = json.loads(raw.decode("utf-8", errors="replace"))
+        except (ValueError, RecursionError) as error:
+            raise Skip("invalid JSON", f"{self._files[which]}: {error}") from error
+        if not isinstance(record, dict):
+            raise Skip("invalid JSON", f"a line is an object; found {type(record).__name__}")
+        return _example(record, self._roots[which], index)
+
+    def __del__(self):
+        for handle in getattr(self, "_handles", ()):
+            os.close(handle)
+
+
+def _example(record: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
+    """A record with our field names or the published ones, as an example."""
+    example = {"id": record.get("id", record.get("image_id", index))}
+    image = record.get("image", record.get("binary"))
+    if isinstance(image, list) and image:
+        image = image[0]
+    if image is not None:
+        example["image"] = _image(image, root)
+    text = record.get("text", record.get("desc", record.get("caption")))
+    if isinstance(text, dict):
+        text = [text["en"]] if "en" in text else list(text.values())
+    if text is not None:
+        example["text"] = text
+    regions = record.get("regions", record.get("elems"))
+    if isinstance(regions, list):
+        example["regions"] = [_region(region) for region in regions]
+    if "label" in record:
+        example["label"] = record["label"]
+    return example
+
+
+def _region(region: Any) -> Any:
+    if not isinstance(region, dict):
+        return region  # the pipeline counts it
+    return {
+        "box": region.get("box", region.get("bb")),
+        "text": region.get("text", region.get("caption")),
+        "attributes": region.get("attributes"),
+    }
+
+
+def _image(image: Any, root: pathlib.Path) -> bytes | str:
+    """Bytes of a base64 string, or a path below `root`."""
+    if not isinstance(image, str):
+        raise Skip("image of a wrong type", f"{type(image).__name__}; a path or base64 is needed")
+    if image.startswith("data:"):
+        image = image.partition(",")[2]
+    # Base64 has no dot; a path without one is taken as such if the file is there.
+    if len(image) < 4096 and ("." in image or _exists(root / image)):
+        path = os.path.normpath(root / image)
+        if os.path.commonpath([os.path.abspath(root), os.path.abspath(path)]) != os.path.abspath(
+            root
+        ):
+            raise Skip("image path outside the data folder", image[:200])
+        return path
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Skip("image is neither a file nor base64", f"{image[:40]!r}: {error}") from error
+
+
+def _exists(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or a NUL byte
+        return False
+
+
+def _split_root(argument: str) -> tuple[str, pathlib.Path | None]:
+    path, at, root = argument.rpartition("@")
+    if at and not os.path.exists(argument):
+        if not os.path.isdir(root):
+            raise FileNotFoundError(f"jsonl:{argument}: {root!r} after the @ is not a folder")
+        return path, pathlib.Path(root)
+    return argument, None
+
+
+def _find(argument: str) -> list[pathlib.Path]:
+    if os.path.isdir(argument):
+        found = sorted(glob.glob(os.path.join(glob.escape(argument), "*.jsonl")))
+    else:
+        found = [argument] if os.path.isfile(argument) else sorted(glob.glob(argument))
+    if not found:
+        raise FileNotFoundError(
+            f"jsonl:{argument}: no such file, no *.jsonl in such a folder, and no match"
+        )
+    return [pathlib.Path(path) for path in found]
+
+
+def _line_spans(path: pathlib.Path) -> np.ndarray:
+    """i64[lines 2]: start and end of each line that is not blank."""
+    breaks = []
+    with open(path, "rb") as file:
+        offset = 0
+        while block := file.read(_BLOCK):
+            found = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            breaks.append(found + offset)
+            offset += len(block)
+        ends = np.concatenate([*breaks, [offset]]).astype(np.int64)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        spans = np.stack([starts, ends], axis=1)
+        blank = []
+        for start, end in spans[ends - starts < 16]:  # only short lines can be blank
+            file.seek(start)
+            blank.append(not file.read(end - start).strip())
+        spans_kept = np.ones(len(spans), bool)
+        spans_kept[np.flatnonzero(ends - starts < 16)] = ~np.array(blank, bool)
+    return spans[spans_kept]
