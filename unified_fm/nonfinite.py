@@ -1,0 +1,115 @@
+"""Steps whose loss or gradient was not finite: named, written down, and counted.
+
+The step itself has changed nothing (see `step.make_train_step`). The check lags two steps behind,
+so that the loop never waits for the step it has just started.
+"""
+
+import collections
+import json
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+_LAG = 2
+_log = logging.getLogger(__name__)
+
+
+class NotFinite(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+class Watch:
+    """Looks at `ok` of every step."""
+
+    def __init__(self, workdir: Any, *, seed: int, max_in_a_row: int = 10):
+        """Watches a run.
+
+        Args:
+            workdir: where the accounts are written.
+            seed: of the run, for the accounts.
+            max_in_a_row: refused steps after which the run stops.
+
+        Raises:
+            ValueError: `max_in_a_row` is not positive.
+        """
+        if max_in_a_row < 1:
+            raise ValueError(f"nonfinite.max_in_a_row must be at least 1, found {max_in_a_row}")
+        self._workdir = epath.Path(workdir)
+        self._seed = seed
+        self._most = max_in_a_row
+        self._in_a_row = 0
+        self._waiting: collections.deque = collections.deque()
+        self.refused = 0  # in this run
+
+    def see(self, step: int, metrics: Mapping[str, Any], batches: Mapping[str, Any]) -> None:
+        """Takes note of a step, and checks the one two steps before.
+
+        Args:
+            step: steps made, this one included.
+            metrics: of the step, on the devices.
+            batches: what it was given, as NumPy arrays.
+
+        Raises:
+            NotFinite: the last `max_in_a_row` steps were refused.
+        """
+        ids = {
+            name: batch["example_id"] for name, batch in batches.items() if "example_id" in batch
+        }
+        self._waiting.append((step, metrics, ids))
+        if len(self._waiting) > _LAG:
+            self._check(*self._waiting.popleft())
+
+    def finish(self) -> None:
+        """Checks the steps that are still waiting. Raises as `see`."""
+        while self._waiting:
+            self._check(*self._waiting.popleft())
+
+    def _check(self, step, metrics, ids):
+        if float(metrics["ok"]):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        self.refused += 1
+        values = {name: float(x) for name, x in jax.device_get(dict(metrics)).items()}
+        text = f"step {step} was not applied: {describe(values)}"
+        path = self._workdir / f"nonfinite-{step:08}.json"
+        if jax.process_index() == 0:
+            path.write_text(json.dumps(self._account(step, values, ids), indent=1))
+        _log.error("%s; written to %s", text, path)
+        if self._in_a_row >= self._most:
+            raise NotFinite(
+                f"{text}. That were {self._in_a_row} steps in a row, so the run stops; the "
+                f"parameters are those before them. See {path}"
+            )
+
+    def _account(self, step, values, ids):
+        key = jax.random.fold_in(jax.random.key(self._seed), step - 1)
+        return {
+            "step": step,
+            "seed": self._seed,
+            "rng": np.asarray(jax.random.key_data(key)).tolist(),
+            "not_finite": [name for name, x in values.items() if not math.isfinite(x)],
+            "grad_norms": {k: str(x) for k, x in values.items() if k.startswith("grad_norm")},
+            "metrics": {k: x if math.isfinite(x) else str(x) for k, x in values.items()},
+            "example_ids": {name: np.asarray(x).tolist() for name, x in ids.items()},
+        }
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """Says which loss of which stream was not finite, or that only a gradient was."""
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    terms = [name.split("/") for name in bad if not name.startswith(("loss/", "grad_norm"))]
+    losses = [
+        f"loss {parts[1]!r} of stream {parts[0]!r} is {bad['/'.join(parts)]}"
+        for parts in terms
+        if len(parts) == 2
+    ]
+    if losses:
+        return ", ".join(losses)
+    groups = [name.split("/", 1)[1] for name in bad if name.startswith("grad_norm/")]
+    return f"every loss is finite, the gradient of group {', '.join(groups) or 'all'} is not"

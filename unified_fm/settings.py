@@ -1,0 +1,239 @@
+"""The settings of a run: every key with its default, and the check of what a config says.
+
+A config file starts from `defaults()` and sets what it needs; a key that does not exist here is an
+error, as is a plugin that does not exist. Nothing here touches a device.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from unified_fm import plugins, sharding
+from unified_fm.optim import build, schedules
+
+# Marks a dict whose keys are names that the user chooses, or options of a plugin.
+_FREE = ("model", "streams", "gradient_groups", "merge", "teachers")
+_STREAM_KINDS = ("pipeline", "source", "batch_size", "objectives")
+
+
+def defaults() -> dict[str, Any]:
+    """Every setting with its default; `None` means "not used".
+
+    Keys:
+        seed: of parameters, dropout, objectives and data.
+        total_steps: steps of the run.
+        prepare: "demo" makes the demo corpus before the run if it is absent.
+        model: `name` of the plugin and its options.
+        tokenizer: see `data.tokenizer`.
+        streams: {name: `data.streams.stream(...)`}.
+        gradient_groups: {group: [streams]}; None is one group of all.
+        merge: `name` of the plugin and its options.
+        optimizer: of `optim.build.Settings`; `project` keeps parameters in an interval,
+            [(path regex, (low, high))].
+        rules: rule lists, or names of lists in `optim.build` and `sharding`.
+        mesh: sizes of the axes; -1 is the rest.
+        accumulate: micro-batches per step.
+        ema: decay of the moving average of the parameters.
+        init: {"path": checkpoint, "step": None, "allow": [path regexes that may be missing there or
+            superfluous]}.
+        checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
+            `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
+            an older step if the latest is damaged.
+        log: `every` steps; `tensorboard`.
+        evaluate: `every` steps (0: never) and `at_end`; `params` is "params" or "ema"; evaluators
+            {name: {"name": plugin, options}}.
+        teachers: {name: {"model": {...}, "path": ..., "streams": [...]}}.
+        nonfinite: steps in a row that may be refused.
+        report: whether to write report.html at the end.
+    """
+    return {
+        "seed": 0,
+        "total_steps": 1000,
+        "prepare": None,
+        "model": {"name": "xfm"},
+        "tokenizer": "bytes",
+        "streams": {},
+        "gradient_groups": None,
+        "merge": {"name": "sum"},
+        "optimizer": {
+            "lr": 1e-4,
+            "b1": 0.9,
+            "b2": 0.98,
+            "eps": 1e-8,
+            "weight_decay": 0.01,
+            "clip": 1.0,
+            "project": (("temperature", (0.001, 0.5)),),
+            "schedule": {"name": "linear", "warmup_steps": 0, "warmup_fraction": 0.0, "end": 0.0},
+        },
+        "rules": {"lr_scale": None, "weight_decay": None, "frozen": None, "sharding": None},
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+        "accumulate": 1,
+        "ema": None,
+        "init": None,
+        "checkpoint": {
+            "every": 1000,
+            "keep": 3,
+            "best": None,
+            "best_mode": "max",
+            "max_failures": 3,
+            "allow_changes": False,
+            "allow_fallback": False,
+        },
+        "log": {"every": 50, "tensorboard": True},
+        "evaluate": {"every": 0, "at_end": True, "params": "params", "evaluators": {}},
+        "teachers": {},
+        "nonfinite": {"max_in_a_row": 10},
+        "report": True,
+    }
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills in the defaults.
+
+    Raises:
+        ValueError: a key that does not exist, with the nearest one.
+    """
+    return _filled(defaults(), config, "config")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses settings that cannot work, before any device is touched.
+
+    Raises:
+        ValueError, TypeError: what was wrong, what was found, what is possible.
+    """
+    for key in ("total_steps", "accumulate"):
+        _at_least(1, config[key], key)
+    _at_least(1, config["checkpoint"]["every"], "checkpoint.every")
+    _at_least(0, config["evaluate"]["every"], "evaluate.every")
+    if not config["streams"]:
+        raise ValueError("config.streams is empty: a run needs at least one stream")
+    for name, stream in config["streams"].items():
+        _check_stream(name, stream)
+    groups(config)
+    _check_plugin("models", config["model"], "model")
+    plugins.load("optim.merge", config["merge"].get("name", "sum"))
+    for name, evaluator in config["evaluate"]["evaluators"].items():
+        _check_plugin("evaluators", {"name": name, **evaluator}, f"evaluate.evaluators.{name}")
+    optimizer = dict(config["optimizer"])
+    schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
+    for kind, rules in config["rules"].items():
+        (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
+    if config["evaluate"]["params"] not in ("params", "ema"):
+        raise ValueError(
+            f"evaluate.params is 'params' or 'ema', found {config['evaluate']['params']!r}"
+        )
+
+
+def groups(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The gradient groups, {group: [streams]}.
+
+    Raises:
+        ValueError: an unknown stream, or a stream that is in no group or in two.
+    """
+    streams = list(config["streams"])
+    given = config["gradient_groups"] or {"all": streams}
+    named = [stream for members in given.values() for stream in members]
+    for stream in named:
+        if stream not in streams:
+            raise ValueError(
+                f"gradient_groups names the stream {stream!r}; {plugins.possible(stream, streams)}"
+            )
+    for stream in streams:
+        if named.count(stream) != 1:
+            raise ValueError(
+                f"stream {stream!r} is in {named.count(stream)} gradient groups; each stream "
+                "belongs to exactly one"
+            )
+    return {group: list(members) for group, members in given.items()}
+
+
+def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lists the differences that give a resumed run other data or another model.
+
+    The seed, the model, the tokenizer and the streams are compared; rates, lengths, devices and
+    logging may change.
+    """
+    lines = []
+    for key in ("seed", "model", "tokenizer", "streams", "gradient_groups", "merge"):
+        old, new = _flat(before.get(key), key), _flat(now.get(key), key)
+        for name in sorted(set(old) | set(new)):
+            if old.get(name, "absent") != new.get(name, "absent"):
+                lines.append(f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
+    return lines
+
+
+def _filled(known: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{where} has no key {key!r}; {plugins.possible(key, known)}")
+    result = {}
+    for key, default in known.items():
+        value = given.get(key, default)
+        if isinstance(default, dict) and key not in _FREE and key != "evaluators":
+            if not isinstance(value, Mapping):
+                raise TypeError(f"{where}.{key} is a dict, found {value!r}")
+            value = _filled(default, value, f"{where}.{key}")
+        result[key] = value
+    return result
+
+
+def _check_stream(name: str, stream: Mapping[str, Any]) -> None:
+    for key in _STREAM_KINDS:
+        if key not in stream:
+            raise ValueError(f"stream {name!r} has no {key!r}; found {', '.join(stream)}")
+    _at_least(1, stream["batch_size"], f"streams.{name}.batch_size")
+    plugins.load("data.pipelines", stream["pipeline"])
+    if not stream["objectives"]:
+        raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
+    for key, value in stream["objectives"].items():
+        objective(key, value)
+
+
+def objective(key: str, value: Any) -> tuple[Any, float]:
+    """Builds one entry of a stream's objectives.
+
+    Args:
+        key: the name in the log, and of the plugin unless `value` names another.
+        value: the weight, or {"weight": ..., "name": plugin, options}.
+
+    Returns:
+        The objective and its weight.
+    """
+    options = dict(value) if isinstance(value, Mapping) else {"weight": value}
+    weight = float(options.pop("weight", 1.0))
+    return plugins.build("objectives", options.pop("name", key), **options), weight
+
+
+def _check_plugin(kind: str, config: Mapping[str, Any], what: str) -> None:
+    options = dict(config)
+    if "name" not in options:
+        raise ValueError(
+            f"config.{what} has no 'name'; {plugins.possible('', plugins.choices(kind))}"
+        )
+    plugin = plugins.load(kind, options.pop("name"))
+    plugins.check_keywords(plugin, options, what=f"config.{what}")
+    missing = [
+        name
+        for name, parameter in inspect.signature(plugin).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.KEYWORD_ONLY
+        and name not in options
+    ]
+    if missing:
+        raise TypeError(f"config.{what} lacks {', '.join(missing)}")
+
+
+def _at_least(least: int, value: Any, name: str) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"config.{name} must be an integer of at least {least}, found {value!r}")
+
+
+def _flat(tree: Any, prefix: str) -> dict[str, str]:
+    if isinstance(tree, Mapping):
+        return {
+            name: value
+            for key, sub in tree.items()
+            for name, value in _flat(sub, f"{prefix}.{key}").items()
+        }
+    return {prefix: str(list(tree) if isinstance(tree, tuple) else tree)}
