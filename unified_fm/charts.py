@@ -77,12 +77,17 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Series]], *, columns: int = 3, width: float = 9.6
+    panels: Mapping[str, Mapping[str, Series]],
+    *,
+    colours: Mapping[str, str] | None = None,
+    columns: int = 3,
+    width: float = 9.6,
 ) -> "Figure":
     """Small multiples: one panel for each name, one line for each of its series.
 
     Args:
         panels: {panel title: {line label: series}}; labels are shown where a panel has several.
+        colours: {panel title: colour of its first line, one of PALETTE}.
         columns: panels beside each other.
         width: of the figure, in inches.
     """
@@ -94,11 +99,11 @@ def curves(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, 1.9 * rows), layout="constrained")
         figure.patch.set_alpha(0)
+        figure.get_layout_engine().set(h_pad=0.06, hspace=0.04, wspace=0.03)
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for (title, lines), axis in zip(panels.items(), axes, strict=False):
-            _panel(axis, title, lines)
-        for axis in list(axes)[len(panels) :]:
-            axis.set_visible(False)
+            first = PALETTE.index((colours or {}).get(title, PALETTE[0]))
+            _panel(axis, title, lines, first)
         for axis in list(figure.axes)[len(panels) :]:
             axis.set_visible(False)
     return figure
@@ -172,12 +177,12 @@ def save(figure: "Figure", path: str | os.PathLike, *, background: str = "white"
     os.replace(temporary, path)
 
 
-def _panel(axis: Any, title: str, lines: Mapping[str, Series]) -> None:
+def _panel(axis: Any, title: str, lines: Mapping[str, Series], first: int) -> None:
     axis.patch.set_alpha(0)
     axis.grid(True, color=_GRID, alpha=0.25, linewidth=0.5)
     axis.set_title(title)
     for number, (label, series) in enumerate(lines.items()):
-        colour = PALETTE[number % len(PALETTE)]
+        colour = PALETTE[(first + number) % len(PALETTE)]
         steps, values = _thinned(series)
         smooth = _smoothed(values)
         axis.plot(steps, values, color=colour, alpha=0.3, linewidth=0.7)
@@ -195,6 +200,8 @@ def _panel(axis: Any, title: str, lines: Mapping[str, Series]) -> None:
     if len(lines) > 1:
         axis.legend(fontsize=8)
     axis.margins(x=0.02)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.locator_params(nbins=5)
 
 
 def _thinned(series: Series) -> Series:
@@ -209,12 +216,12 @@ def _thinned(series: Series) -> Series:
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Mean over a window of a twentieth of the curve, shrinking at both ends."""
+    """Mean over a window of a twentieth of the curve, cut off at both ends."""
     half = len(values) // 40
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
-    reach = np.minimum(np.minimum(at, at[::-1]), half)
-    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
 
 
 def _natural(name: str) -> Sequence[Any]:

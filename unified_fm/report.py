@@ -19,6 +19,7 @@ from PIL import Image
 from unified_fm import charts
 from unified_fm.evaluators import base
 from unified_fm.report_page import PAGE
+from unified_fm.results_table import format_metric
 
 _LARGEST = 192  # pixels of the longer side of an embedded image; smaller ones stay as they are
 _MAX_PANELS = 24
@@ -101,7 +102,7 @@ def _results(metrics: Iterable[base.Metric]) -> list[dict[str, Any]]:
     rows = []
     for metric in metrics:
         group, _, name = metric.name.partition("/")
-        value, chance = base.format_metric(metric)
+        value, chance = format_metric(metric)
         drawn = metric.better == "higher" and 0 <= metric.value <= 1
         rows.append(
             {
@@ -122,12 +123,13 @@ def _charts(
     config: Mapping[str, Any], series: Mapping[str, charts.Series]
 ) -> Iterator[dict[str, Any]]:
     """Loss curves, other curves, and heat maps of whatever telemetry there is."""
-    losses = {}
-    for stream, options in (config.get("streams") or {}).items():
+    losses, colours = {}, {}
+    for number, (stream, options) in enumerate((config.get("streams") or {}).items()):
         for objective in options.get("objectives") or {}:
-            name = f"{stream}/{objective}"
+            name, title = f"{stream}/{objective}", f"{stream} · {objective}"
             if name in series:
-                losses[f"{stream} · {objective}"] = {name: series[name]}
+                losses[title] = {name: series[name]}
+                colours[title] = charts.PALETTE[number % len(charts.PALETTE)]
     shown = {name for lines in losses.values() for name in lines}
     rest = {
         name: {name: line}
@@ -137,7 +139,7 @@ def _charts(
     for title, panels in (("Losses", losses), ("Other measurements", rest)):
         if panels:
             kept = dict(list(panels.items())[:_MAX_PANELS])
-            yield _chart(title, charts.curves(kept), folded=title != "Losses")
+            yield _chart(title, charts.curves(kept, colours=colours), folded=title != "Losses")
     for measure, names in charts.by_prefix(series, "telemetry/").items():
         prefix = f"telemetry/{measure}/"
         rows = {name.removeprefix(prefix): series[name] for name in names}

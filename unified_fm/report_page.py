@@ -35,14 +35,15 @@ svg.chart, .chart > svg { width: 100%; height: auto; color: var(--ink); }
 .over { position: relative; }
 .over svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: hidden; }
 .tight .picture { width: 100%; }
-.row { display: flex; gap: 6px; margin-top: 8px; flex-wrap: wrap; }
-.row .picture { width: calc(20% - 5px); border: 3px solid transparent; }
+.row { display: flex; gap: 6px; margin-top: 8px; flex-wrap: nowrap; }
+.row .picture { width: 12.8%; border: 3px solid transparent; }
 .row .picture.right { border-color: var(--good); }
 .row .picture.wrong { border-color: var(--line); }
 ol.plain { list-style: none; margin: 0; padding: 0; font-size: 13.5px; }
 ol.plain li { display: flex; gap: 7px; color: var(--soft); }
 ol.plain li.right { color: var(--good); font-weight: 600; }
 ol.plain li::before { content: "\\2013"; } ol.plain li.right::before { content: "\\2713"; }
+.row .truth { margin: 0 0 0 auto; align-self: center; white-space: nowrap; }
 .truth { margin-top: 7px; font-size: 12.5px; color: var(--bad); }
 .caption { font-size: 14px; } .guess { position: relative; font-size: 13px; padding: 1px 6px;
   margin-top: 3px; border-radius: 3px; display: flex; justify-content: space-between; z-index: 0; }
@@ -155,11 +156,13 @@ _SECTIONS = """
 {% for image, right in row.candidates %}
 {{ picture(image, "right" if right else "wrong") }}
 {% endfor %}
-</div>{% if row.truth %}<div class="truth">missed:</div><div class="row">
+{% if row.truth %}
+<div class="truth">missed:</div>
 {% for image in row.truth %}
 {{ picture(image) }}
 {% endfor %}
-</div>{% endif %}</div>
+{% endif %}
+</div></div>
 {% endfor %}
 </div>
 {% elif section.kind == "boxes" %}

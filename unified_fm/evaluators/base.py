@@ -8,16 +8,19 @@ so that it is compiled once for each shape of `batch`, which may be any tree of 
 
 import dataclasses
 import functools
+import inspect
+import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from unified_fm import plugins
-from unified_fm.data import skips, sources
+from unified_fm.data import skips
+from unified_fm.data.source import open_source
 
 
 class Apply(Protocol):
@@ -91,13 +94,16 @@ class HeldOut:
     Attributes:
         source: the source string ("demo:scenes/test", "jsonl:captions.jsonl").
         pipeline: name of the pipeline, which is given `options` and the tokenizer.
-        options: keywords of the pipeline; they switch augmentation off.
+        options: keywords of the pipeline. Where they do not say otherwise, nothing is augmented or
+            masked.
         num_examples: how many records are used, from the first on; fewer if the source is shorter.
         batch_size: rows per compiled call.
         seed: of the random choices of the evaluation.
         tokenizer: the run's tokenizer.
         examples: filled by `run`, for the report.
     """
+
+    quiet: ClassVar[Mapping[str, Any]] = {"augment": "none", "num_masked": 0, "mask_rate": 0.0}
 
     source: str
     pipeline: str = "image_text"
@@ -122,7 +128,7 @@ class HeldOut:
         self, source: str, count: int
     ) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
         """Yields (record, arrays) of the first `count` records of another source."""
-        opened, seen = sources.open_source(source), skips.Skips(f"evaluation on {source}")
+        opened, seen = open_source(source), skips.Skips(f"evaluation on {source}", max_skip=1.0)
         for index in range(min(count, len(opened))):
             try:
                 record = opened[index]
@@ -143,11 +149,26 @@ class HeldOut:
         """The random numbers of row `index`, the same in every run."""
         return np.random.default_rng([self.seed, index])
 
+    def tokens(self, text: str, index: int) -> dict[str, np.ndarray] | None:
+        """`text i32[L]` and `text_mask bool[L]` of another text; None (and a log line) if unusable.
+
+        The pipeline must have `pick_text` and `text_arrays`, as those with a text have.
+        """
+        rng = self.rng(index)
+        try:
+            return text_of(self._pipeline.text_arrays(self._pipeline.pick_text(text, rng), rng))
+        except skips.Skip as skip:
+            logging.warning(
+                "evaluation on %s leaves out a text of row %d: %s", self.source, index, skip
+            )
+            return None
+
     @functools.cached_property
     def _pipeline(self) -> Any:
-        return plugins.build(
-            "data.pipelines", self.pipeline, tokenizer=self.tokenizer, **self.options
-        )
+        known = inspect.signature(plugins.load("data.pipelines", self.pipeline)).parameters
+        quiet = {name: value for name, value in self.quiet.items() if name in known}
+        options = {**quiet, **self.options, "tokenizer": self.tokenizer}
+        return plugins.build("data.pipelines", self.pipeline, **options)
 
 
 def run_all(evaluators: Mapping[str, Any], apply: Apply, params: Any) -> Results:
@@ -183,33 +204,6 @@ def mean(
     values = values.reshape(len(values), -1).mean(axis=1)
     error = float(values.std() / math.sqrt(len(values)))
     return Metric(name, float(values.mean()), chance, chance_is, error, "", better)
-
-
-def format_table(metrics: Iterable[Metric]) -> str:
-    """Plain text: every metric with its standard error beside what chance would give."""
-    head = ("metric", "value", "chance", "chance is")
-    rows = [head, *((m.name, *format_metric(m), m.chance_is) for m in metrics)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3]]
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def format_metric(metric: Metric) -> tuple[str, str]:
-    """(value with its error, chance) as text: "94.2 +- 1.1 %", "1.0 %"; "-" for no chance."""
-    scale, digits, unit = (100, 1, " %") if metric.unit == "%" else (1, 3, "")
-
-    def number(value):
-        return f"{scale * value:.{digits}f}"
-
-    error = "" if metric.error is None else f" +- {number(metric.error)}"
-    chance = "-" if metric.chance is None else number(metric.chance) + unit
-    return number(metric.value) + error + unit, chance
 
 
 def captions(record: Mapping[str, Any]) -> list[str]:

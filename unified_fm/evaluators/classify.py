@@ -17,7 +17,45 @@ from unified_fm.evaluators.base import Metric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator(base.Labelled):
+class Labelled(base.HeldOut):
+    """Two sets of labelled records and their frozen features: one to learn from, one to ask.
+
+    Attributes:
+        train_source: source string of the records to learn from.
+        train_examples: how many of them are used.
+    """
+
+    train_source: str
+    pipeline: str = "classify"
+    train_examples: int = 5000
+
+    def both(self, apply: base.Apply, params: Any):
+        """((features f[N D], labels i[N]) to learn from, the same to ask)."""
+        return (
+            self._features(apply, params, self.train_source, self.train_examples),
+            self._features(apply, params, self.source, self.num_examples),
+        )
+
+    def accuracy(self, name: str, guesses: np.ndarray, known: np.ndarray, labels: np.ndarray):
+        """The share of right guesses, beside always guessing the commonest label of `known`."""
+        values, counts = np.unique(known, return_counts=True)
+        majority = values[counts.argmax()]
+        return base.share(
+            name,
+            guesses == labels,
+            chance=float((labels == majority).mean()),
+            chance_is=f"majority of {len(values)} classes",
+        )
+
+    def _features(self, apply, params, source, count):
+        rows = base.stack([arrays for _, arrays in self.load_from(source, count)])
+        labels = rows.pop("label")
+        fn = _image_features if "image" in rows else _text_features
+        return base.in_batches(apply, fn, params, rows, self.batch_size), labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(Labelled):
     """k-nearest-neighbour accuracy.
 
     Attributes:
@@ -31,14 +69,10 @@ class Evaluator(base.Labelled):
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the accuracy on `source`."""
         self.examples.clear()
-        known, known_labels = self.features(apply, params, self.train_source, self.train_examples)
-        asked, labels = self.features(apply, params, self.source, self.num_examples)
+        (known, known_labels), (asked, labels) = self.both(apply, params)
         guesses = vote(known, known_labels, asked, self.neighbours, self.temperature)
-        yield base.share(
-            f"accuracy, {self.neighbours} nearest neighbours",
-            guesses == labels,
-            **base.majority(known_labels, labels),
-        )
+        name = f"accuracy, {self.neighbours} nearest neighbours"
+        yield self.accuracy(name, guesses, known_labels, labels)
 
 
 def vote(
@@ -58,11 +92,11 @@ def _normalised(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def image_features(net, batch):
+def _image_features(net, batch):
     """Slot 0 of the vision encoder, f32[B D]."""
     return net({"image": batch["image"]}).image[:, 0].astype(jnp.float32)
 
 
-def text_features(net, batch):
+def _text_features(net, batch):
     """The first token of the language encoder, f32[B D]."""
     return net(base.text_of(batch)).text[:, 0].astype(jnp.float32)

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.data.images import Picture
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import BoxExample, Metric
 
@@ -75,13 +76,15 @@ class Evaluator(base.HeldOut):
         images, rows, phrases, targets = [], [], [], []
         for index, (record, whole) in enumerate(self.load()):
             images.append(whole["image"])
-            height, width = base.image_size(record["image"])
+            picture = Picture(record["image"])
             for region in record.get("regions", ()):
-                arrays = self.prepare({**record, "text": region["text"]}, index)
-                rows.append(base.text_of(arrays) | {"image_row": np.int32(index)})
+                tokens = self.tokens(region["text"], index)
+                if tokens is None:
+                    continue
+                rows.append(tokens | {"image_row": np.int32(index)})
                 phrases.append(region["text"])
-                x, y, w, h = region["box"]
-                targets.append([(x + w / 2) / width, (y + h / 2) / height, w / width, h / height])
+                x, y, w, h = np.divide(region["box"], [picture.width, picture.height] * 2)
+                targets.append([x + w / 2, y + h / 2, w, h])
         if not rows:
             raise ValueError(f"no record of {self.source!r} has regions: nothing to ground")
         return np.stack(images), base.stack(rows), phrases, np.array(targets, np.float32)

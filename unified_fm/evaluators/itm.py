@@ -8,6 +8,7 @@ own caption scores above the wrong one is reported beside the accuracy.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,9 +39,10 @@ class Evaluator(base.HeldOut):
         )
         for kind, wrong in kinds:
             rows = [
-                self._row(record, arrays, text, index)
+                row
                 for index, ((record, arrays), text) in enumerate(zip(loaded, wrong, strict=True))
                 if text is not None
+                and (row := self._row(base.caption(record), text, arrays["image"], index))
             ]
             if not rows:
                 continue
@@ -54,12 +56,13 @@ class Evaluator(base.HeldOut):
                 chance_is="random order",
             )
 
-    def _row(self, record, arrays, wrong, index):
-        other = base.text_of(self.prepare({**record, "text": wrong}, index))
-        own = self.prepare({**record, "text": base.caption(record)}, index)
+    def _row(self, true, wrong, image, index):
+        own, other = self.tokens(true, index), self.tokens(wrong, index)
+        if own is None or other is None:
+            return None
         return {
-            "image": arrays["image"],
-            **base.text_of(own),
+            "image": image,
+            **own,
             "wrong_text": other["text"],
             "wrong_mask": other["text_mask"],
         }
@@ -92,8 +95,7 @@ def swapped_captions(
     None where the caption contains no region's phrase, or no other phrase exists.
     """
     phrases = [
-        [p for p in _phrases(record) if base.contains(base.caption(record), p)]
-        for record in records
+        [p for p in _phrases(record) if contains(base.caption(record), p)] for record in records
     ]
     every = sorted({phrase for some in phrases for phrase in some})
     chosen: list[str | None] = []
@@ -103,8 +105,17 @@ def swapped_captions(
             chosen.append(None)
             continue
         old, new = own[rng.integers(len(own))], others[rng.integers(len(others))]
-        chosen.append(base.replaced(base.caption(record), old, new))
+        chosen.append(_spelled(old).sub(lambda _, new=new: new, base.caption(record), count=1))
     return chosen
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether the whole words of `phrase` are in `text`, in any case."""
+    return _spelled(phrase).search(text) is not None
+
+
+def _spelled(phrase: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE)
 
 
 def _phrases(record: Mapping[str, Any]) -> list[str]:

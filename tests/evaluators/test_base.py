@@ -1,0 +1,82 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unified_fm import results_table
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric
+
+
+def test_share_has_the_binomial_error():
+    metric = base.share("right", [True, True, True, False])
+    assert metric.value == 0.75
+    assert metric.error == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    assert metric.unit == "%"
+
+
+def test_error_of_several_answers_per_example_counts_examples():
+    # Both answers of an image are always equal: eight answers are worth four examples.
+    hits = [[1, 1], [0, 0], [1, 1], [0, 0]]
+    assert base.share("right", hits).error == pytest.approx(np.sqrt(0.25 / 4))
+
+
+def test_mean_error_is_deviation_over_root_of_count():
+    metric = base.mean("IoU", [0.0, 0.5, 1.0], chance=0.1, chance_is="a box")
+    assert metric.value == 0.5
+    assert metric.error == pytest.approx(np.std([0, 0.5, 1]) / np.sqrt(3))
+    assert (metric.chance, metric.chance_is) == (0.1, "a box")
+
+
+def test_in_batches_pads_the_last_batch_and_compiles_once():
+    shapes = []
+
+    def apply(fn, params, batch, rngs=None):
+        shapes.append(batch["x"].shape)
+        return fn(params, batch)
+
+    rows = {"x": np.arange(7)}
+    result = base.in_batches(
+        apply, lambda net, batch: {"y": jnp.array(batch["x"]) * net}, 2, rows, 3
+    )
+    np.testing.assert_array_equal(result["y"], [0, 2, 4, 6, 8, 10, 12])
+    assert shapes == [(3,), (3,), (3,)]
+
+
+def test_in_batches_takes_shared_images_by_row():
+    def apply(fn, params, batch, rngs=None):
+        return fn(None, batch)
+
+    images = np.array([[10], [20]])
+    rows = {"image_row": np.array([1, 0, 1])}
+    result = base.in_batches(apply, lambda net, batch: batch["image"], None, rows, 2, images=images)
+    np.testing.assert_array_equal(result, [[20], [10], [20]])
+
+
+def test_table_shows_value_error_and_chance():
+    table = results_table.format_table(
+        [
+            Metric("retrieval/R@1", 0.942, 0.01, "random order", 0.0113, "%"),
+            Metric("text/cross-entropy", 5.3931, 5.4761, "unigram", 0.02, "", "lower"),
+            Metric("pairs/itc", 0.25),
+        ]
+    )
+    assert table.splitlines() == [
+        "metric                       value  chance  chance is",
+        "------------------  --------------  ------  ------------",
+        "retrieval/R@1        94.2 +- 1.1 %   1.0 %  random order",
+        "text/cross-entropy  5.393 +- 0.020   5.476  unigram",
+        "pairs/itc                    0.250       -",
+    ]
+
+
+def test_run_all_prefixes_names_and_collects_examples():
+    class Fake:
+        def __init__(self):
+            self.examples = ["shown"]
+
+        def run(self, apply, params):
+            yield Metric("accuracy", params)
+
+    results = base.run_all({"itm": Fake()}, None, 0.5)
+    assert results.metrics == [Metric("itm/accuracy", 0.5)]
+    assert results.examples == {"itm": ["shown"]}

@@ -1,0 +1,142 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from tests.evaluators import worlds
+from unified_fm.evaluators import _pairs, base, retrieval
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return worlds.make_tokenizer()
+
+
+def test_rank_counts_wrong_candidates_at_least_as_good_as_the_best_true_one():
+    scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]])
+    positive = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
+    assert retrieval.first_rank(scores, positive).tolist() == [0, 2, 2, 0]
+
+
+def test_scores_that_are_no_numbers_rank_last():
+    nan = np.nan
+    scores = np.array([[nan, 0.0, 0.0], [nan, nan, nan], [0.0, nan, -1.0]])
+    positive = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0]], bool)
+    assert retrieval.first_rank(scores, positive).tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize(("matches", "k"), [(1, 1), (1, 3), (2, 1), (2, 3), (5, 1), (1, 9)])
+def test_chance_recall_is_what_all_orders_give(matches, k):
+    positive = np.arange(5) < matches
+    hits = [positive[list(order)][:k].any() for order in itertools.permutations(range(5))]
+    found = retrieval.chance_recall(positive[None], k)
+    assert found[0] == pytest.approx(np.mean(hits))
+
+
+def test_a_perfect_net_finds_everything_and_says_what_chance_was(tokenizer):
+    evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=4, ranks=(1,))
+    metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
+    assert [(m.name, m.value, m.chance) for m in metrics] == [
+        ("image to text R@1 among 4", 1.0, 0.25),
+        ("text to image R@1 among 4", 1.0, 0.25),
+    ]
+
+
+def test_a_net_that_sees_the_same_everywhere_gets_nothing_from_ties(tokenizer):
+    evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,))
+    to_text, to_image = evaluator.run(worlds.Apply(worlds.Oracle(tokenizer, confused=True)), {})
+    assert to_text.value == 1 / 8  # it says "red" of everything
+    assert to_image.value == 0.0  # all images tie
+
+
+def test_the_same_caption_twice_is_a_match_of_both_images(tokenizer):
+    evaluator = worlds.evaluator(retrieval, "duplicates", tokenizer, candidates=8, ranks=(1,))
+    metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
+    assert [m.value for m in metrics] == [1.0, 1.0]
+    assert [m.chance for m in metrics] == [0.25, 0.25]  # two of eight are right
+
+
+def test_several_captions_of_an_image_are_all_its_matches(tokenizer, monkeypatch):
+    some = [
+        worlds.record(0, 0, text=["a red square", "red"]),
+        worlds.record(1, 1, text=["green", "a green square"]),
+    ]
+    monkeypatch.setitem(worlds.WORLDS, "captions", some)
+    evaluator = worlds.evaluator(retrieval, "captions", tokenizer, candidates=0, ranks=(1, 5))
+    metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
+    assert [(m.name, m.value, m.chance) for m in metrics] == [
+        ("image to text R@1 among 4", 1.0, 0.5),
+        ("image to text R@5 among 4", 1.0, 1.0),
+        ("text to image R@1 among 2", 1.0, 0.5),
+        ("text to image R@5 among 2", 1.0, 1.0),
+    ]
+
+
+def test_reranking_repairs_what_the_cosine_gets_wrong(tokenizer):
+    class HalfBlind(worlds.Oracle):
+        def image_feature(self, views):
+            return -super().image_feature(views)  # the true caption comes last
+
+    evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,), rerank=8)
+    metrics = {m.name: m.value for m in evaluator.run(worlds.Apply(HalfBlind(tokenizer)), {})}
+    assert metrics == {
+        "image to text R@1 among 8": 0.0,
+        "text to image R@1 among 8": 0.0,
+        "reranked/image to text R@1 among 8": 1.0,
+        "reranked/text to image R@1 among 8": 1.0,
+    }
+
+
+def test_a_match_outside_the_reranked_ones_is_missed(tokenizer):
+    class HalfBlind(worlds.Oracle):
+        def image_feature(self, views):
+            return -super().image_feature(views)
+
+    evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,), rerank=2)
+    metrics = {m.name: m.value for m in evaluator.run(worlds.Apply(HalfBlind(tokenizer)), {})}
+    assert metrics["reranked/image to text R@1 among 8"] == 0.0
+
+
+def test_best_pairs_are_the_union_of_both_directions():
+    scores = np.array([[9, 8, 1], [7, 2, 3], [4, 5, np.nan]])
+    expected = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
+    np.testing.assert_array_equal(retrieval._best_pairs(scores, 1), expected)
+
+
+def test_pair_scores_equal_scoring_each_pair_alone(tokenizer):
+    net = worlds.Oracle(tokenizer)
+    images = np.stack([worlds.square(c) for c in range(5)])
+    encoded = [tokenizer.encode(f"a {'a ' * c}{worlds.COLOURS[c]}", 12) for c in range(6)]
+    text, mask = (np.stack([getattr(e, n) for e in encoded]) for n in ("ids", "mask"))
+    pairs = np.array([[4, 0], [4, 4], [0, 0], [2, 5], [3, 3], [0, 1], [1, 1]])
+    calls = []
+    scored = _pairs.score(
+        worlds.Apply(net),
+        {},
+        image=images,
+        text=text,
+        text_mask=mask,
+        pairs=pairs,
+        image_batch=2,
+        pair_batch=3,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    alone = []
+    for i, t in pairs:
+        views = net({"image": images[[i]], "text": text[[t]], "text_mask": mask[[t]]})
+        fused = net.fuse(
+            text=views.text, text_mask=mask[[t]], memory=views.image_memory, rows=np.array([0])
+        )
+        alone.append(float(net.itm_head(fused[:, 0])[0, 1]))
+    np.testing.assert_allclose(scored, alone)
+    assert len(set(np.round(alone, 3))) > 1
+    assert calls == [(3, 7), (5, 7), (7, 7)]
+
+
+def test_examples_show_both_directions(tokenizer):
+    evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=4, shown=2)
+    list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
+    first, _, third, _ = evaluator.examples
+    assert isinstance(first, base.RetrievalExample)
+    assert first.candidates[0] == "a red square" and first.correct == [True, False, False, False]
+    assert third.caption == "a red square" and third.candidates[0][0, 0, 0] == 0

@@ -1,0 +1,87 @@
+"""The training losses on held-out batches: each stream's objectives, without dropout.
+
+The streams are configured as in training (batch sizes too, since contrastive losses depend on
+them), with held-out sources. There is no chance level: the curves of the training losses are what
+these numbers are compared with.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from unified_fm import plugins
+from unified_fm.data.streams import Streams
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Metric
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Mean of every objective of every stream over the same `batches` batches at each call.
+
+    Attributes:
+        streams: {name: stream as `data.streams.stream` makes it}.
+        batches: of each stream.
+        seed: of the data's and the objectives' random choices.
+        tokenizer: the run's tokenizer.
+    """
+
+    streams: Mapping[str, Mapping[str, Any]]
+    batches: int = 8
+    seed: int = 0
+    tokenizer: Any = None
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+        """Yields "stream/objective", and "stream/objective/term" for losses of several terms."""
+        asked = {name: Losses.build(stream) for name, stream in self.streams.items()}
+        sums: dict[str, float] = collections.defaultdict(float)
+        weights: dict[str, float] = collections.defaultdict(float)
+        for number, batches in zip(range(self.batches), self._open(), strict=False):
+            rng = jax.random.fold_in(jax.random.key(self.seed), number)
+            for name, losses in asked.items():
+                terms = apply(losses, params, batches[name], rngs={"objective": rng})
+                for term, (loss, denominator) in jax.device_get(terms).items():
+                    sums[f"{name}/{term}"] += float(loss) * float(denominator)
+                    weights[f"{name}/{term}"] += float(denominator)
+        for name, total in sums.items():
+            yield Metric(name, total / max(weights[name], 1e-12), better="lower")
+
+    def _open(self) -> Iterator[Mapping[str, Any]]:
+        return iter(
+            Streams(
+                self.streams,
+                seed=self.seed,
+                process_index=0,
+                process_count=1,
+                tokenizer=self.tokenizer,
+            )
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """`fn(net, batch)` for `apply`: {"objective" or "objective/term": (mean, denominator)}."""
+
+    objectives: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def build(cls, stream: Mapping[str, Any]) -> "Losses":
+        """The objectives of a stream's config; their weights play no part here."""
+        built = []
+        for name, options in stream["objectives"].items():
+            options = dict(options) if isinstance(options, Mapping) else {}
+            options.pop("weight", None)
+            built.append((name, plugins.build("objectives", name, **options)))
+        return cls(tuple(built))
+
+    def __call__(self, net: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        views = net(batch)
+        terms = {}
+        for name, objective in self.objectives:
+            output = objective(net, views, batch)
+            terms[name] = (output.loss, output.denominator)
+            terms |= {f"{name}/{part}": pair for part, pair in output.parts.items()}
+        return terms
