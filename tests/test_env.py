@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -166,6 +167,11 @@ def test_an_old_python_is_refused_with_a_sentence(checkout):
     assert not checkout.venv.exists()
 
 
+def test_allocator_settings_of_the_user_stay(checkout):
+    show = ["bash", "-c", 'echo "$MALLOC_TOP_PAD_"']
+    assert checkout.run(*show, MALLOC_TOP_PAD_="5")[1] == "5\n"
+
+
 def test_no_command_is_refused(checkout):
     assert checkout.run()[0] == 1
     assert checkout.installs() == []
@@ -216,6 +222,31 @@ def test_the_lock_meets_the_ranges_on_every_python(python, system):
     assert "torch" not in chosen
 
 
+def imported_by_us() -> dict[str, set[str]]:
+    """Top-level name -> files of the package that import it, anywhere in them."""
+    found = {}
+    for file in (ROOT / "unified_fm").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                found.setdefault(name.split(".")[0], set()).add(file.name)
+    return found
+
+
+def test_what_is_imported_is_declared():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    declared = config["options"]["install_requires"] + config["options.extras_require"]["demo"]
+    declared = {Requirement(line).name.lower().replace("_", "-") for line in declared.split()}
+    of_import = importlib.metadata.packages_distributions()
+    for name, files in imported_by_us().items():
+        if name != "unified_fm" and name not in sys.stdlib_module_names:
+            packages = {p.lower().replace("_", "-") for p in of_import.get(name, [name])}
+            assert packages & declared, f"{name} of {files} is not in setup.cfg"
+
+
 def test_demo_packages_are_pinned_and_never_imported():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -224,10 +255,4 @@ def test_demo_packages_are_pinned_and_never_imported():
 
     # Their import names, but for the renderer, which is a library.
     data = {name.split("==")[0].replace("-", "_") for name in wanted} - {"resvg_py"}
-    for file in (ROOT / "unified_fm").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            imported = {name.split(".")[0] for name in names}
-            assert not imported & data, f"{file.name} imports {imported & data}"
+    assert not imported_by_us().keys() & data
