@@ -69,7 +69,8 @@ class TokenMasker:
     ) -> np.ndarray:
         fate = rng.random(len(ids))
         if self.special_tokens == "never":
-            drawn = rng.choice(tokenizer.normal_ids, len(ids))
+            normal = tokenizer.normal_ids
+            drawn = normal[rng.integers(len(normal), size=len(ids))]
         else:
             drawn = rng.integers(tokenizer.vocab_size, size=len(ids))
         return np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, drawn, ids))
@@ -92,28 +93,22 @@ def _spans(end: int, number: int, rng: np.random.Generator) -> np.ndarray:
 
 def _whole_words(
     word_start: np.ndarray, length: int, number: int, slots: int, rng: np.random.Generator
-) -> np.ndarray:
+) -> list[int]:
     """Words in random order, those that still fit in `number` tokens; at least one word."""
-    starts = np.flatnonzero(word_start)
-    if not len(starts):
-        return starts
-    sizes = np.diff(starts, append=length - 1)  # sep ends the last word
-    order = rng.permutation(len(starts))
-    sizes = sizes[order]
-    taken = np.cumsum(sizes) <= number
-    left = number - sizes[taken].sum()
-    while left > 0:
-        fitting = np.flatnonzero(~taken & (sizes <= left))
-        if not len(fitting):
+    starts = np.flatnonzero(word_start).tolist()
+    if not starts:
+        return []
+    ends = [*starts[1:], length - 1]  # sep ends the last word
+    chosen: list[int] = []
+    for word in rng.permutation(len(starts)).tolist():
+        if ends[word] - starts[word] <= number - len(chosen):
+            chosen += range(starts[word], ends[word])
+        if len(chosen) == number:
             break
-        taken[fitting[0]] = True
-        left -= sizes[fitting[0]]
-    if not taken.any():  # every word is longer than `number`
-        taken[np.argmin(sizes)] = True
-    words = order[taken]
-    sizes = sizes[taken]
-    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(np.repeat(starts[words], sizes) + within)[:slots]
+    if not chosen:  # every word is longer than `number`
+        shortest = min(range(len(starts)), key=lambda word: ends[word] - starts[word])
+        chosen = list(range(starts[shortest], ends[shortest]))
+    return sorted(chosen)[:slots]
 
 
 def block_patch_mask(
@@ -140,27 +135,35 @@ def block_patch_mask(
         raise ValueError(f"num_masked is {num_masked}; the image has {grid * grid} patches")
     least = min_block or max(1, round(16 * grid * grid / 196))
     mask = np.zeros((grid, grid), bool)
-    while (left := num_masked - int(mask.sum())) > 0:
-        tries = 10
-        area = rng.uniform(min(least, left), max(least, left), tries)
-        aspect = np.exp(rng.uniform(math.log(min_aspect), -math.log(min_aspect), tries))
-        heights = np.rint(np.sqrt(area * aspect)).astype(int)
-        widths = np.rint(np.sqrt(area / aspect)).astype(int)
-        tops, lefts = rng.random((2, tries))
-        for height, width, top, start in zip(heights, widths, tops, lefts, strict=True):
-            if not (0 < height < grid and 0 < width < grid):
-                continue
-            y, x = int(top * (grid - height + 1)), int(start * (grid - width + 1))
-            block = mask[y : y + height, x : x + width]
-            if 0 < height * width - block.sum() <= left:
-                block[:] = True
-                break
-        else:
+    left = num_masked
+    while left:
+        if not (added := _add_block(mask, left, least, math.log(min_aspect), rng)):
             break
+        left -= added
     flat = mask.reshape(-1)
-    if left := num_masked - int(flat.sum()):
+    if left:
         flat[rng.choice(np.flatnonzero(~flat), left, replace=False)] = True
     return flat
+
+
+def _add_block(
+    mask: np.ndarray, left: int, least: int, log_aspect: float, rng: np.random.Generator
+) -> int:
+    """Hides one more block of at most `left` new patches; returns how many, 0 after ten misses."""
+    grid = len(mask)
+    for area, aspect, top, start in rng.random((10, 4)).tolist():
+        area = least + area * (left - least)  # also where fewer than `least` are left
+        aspect = math.exp(log_aspect * (1 - 2 * aspect))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if not (0 < height < grid and 0 < width < grid):
+            continue
+        y, x = int(top * (grid - height + 1)), int(start * (grid - width + 1))
+        block = mask[y : y + height, x : x + width]
+        new = height * width - np.count_nonzero(block)
+        if 0 < new <= left:
+            block[:] = True
+            return new
+    return 0
 
 
 def random_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np.ndarray:

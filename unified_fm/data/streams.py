@@ -1,7 +1,18 @@
 """Streams of batches: a source, a pipeline, a batch size, and what is learnt from them."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from unified_fm import plugins
+from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.loader import Batch, Loader
+from unified_fm.data.tokenizer import Tokenizer
+
+_AHEAD = 2  # batches of every stream that lie ready
 
 
 def stream(
@@ -20,8 +31,9 @@ def stream(
         batch_size: rows of the global batch (texts, images, pairs, or region rows).
         objectives: name -> weight, or name -> dict(weight=..., option=...).
         **options: of the pipeline (`max_len`, `size`, ...), and of the stream itself: `max_skip`
-            (largest fraction of unusable records, 0.01), `shuffle` (True), `threads` (all cores);
-            a regions stream also has `images` (images of the global batch) and `packs`.
+            (largest fraction of unusable records, 0.01; 0 stops at the first), `shuffle` (True),
+            `threads` (one per core); a regions stream also has `images` (images of the global
+            batch, required) and `packs` (groups that the batch can be split into, 1).
     """
     return {
         "pipeline": pipeline,
@@ -30,3 +42,237 @@ def stream(
         "objectives": dict(objectives or {}),
         **options,
     }
+
+
+class Streams:
+    """Endless iterator of {stream: batch}, loaded ahead in the background; `close()` ends it.
+
+    Every batch holds this process's rows of the global batch. The batches depend on the configs,
+    the seed and the position only, not on the number of processes or threads.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, Mapping[str, Any]],
+        *,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        tokenizer: Tokenizer | str | None = None,
+    ):
+        """Opens every stream; loading starts with the first batch asked for.
+
+        Args:
+            configs: {name: entry as `stream` makes it}.
+            seed: of order, augmentation and masks.
+            process_index, process_count: of this process among all.
+            tokenizer: for pipelines with text; a string is loaded by `tokenizer.load`.
+
+        Raises:
+            ValueError: no stream, an unknown source, sizes that do not divide, fewer records than
+                a batch.
+            TypeError: an unknown option.
+        """
+        if not configs:
+            raise ValueError("no stream is configured; at least one is needed")
+        if isinstance(tokenizer, str):
+            tokenizer = tokenizers.load(tokenizer)
+        self._seed = seed
+        self.loaders = {
+            name: Loader(
+                name,
+                config,
+                seed=seed,
+                process_index=process_index,
+                process_count=process_count,
+                tokenizer=tokenizer,
+            )
+            for name, config in configs.items()
+        }
+        for loader in self.loaders.values():
+            loader.check_filled()
+        self.wait_time = 0.0  # seconds that __next__ has waited for data, in all
+        self._samples = dict.fromkeys(self.loaders, 0)  # global slots handed out
+        self._feeder: _Feeder | None = None
+
+    def __iter__(self) -> "Streams":
+        return self
+
+    def __next__(self) -> dict[str, Batch]:
+        """The next batch of every stream.
+
+        Raises:
+            TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
+        """
+        if self._feeder is None:
+            self._feeder = _Feeder(self.loaders, self._samples)
+        began = time.perf_counter()
+        batches = self._feeder.get()
+        self.wait_time += time.perf_counter() - began
+        for name, loader in self.loaders.items():
+            self._samples[name] += loader.slots
+        return batches
+
+    def state(self) -> dict[str, Any]:
+        """The position after the batches handed out so far: a small dict of numbers for JSON."""
+        return {
+            "seed": self._seed,
+            "streams": {
+                name: {
+                    "samples": self._samples[name],
+                    "batch": loader.slots,
+                    "records": loader.records,
+                }
+                for name, loader in self.loaders.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any], *, allow: Sequence[str] = ()) -> None:
+        """Continues at a position: the batches that follow are those of the undisturbed run.
+
+        Args:
+            state: from `state()`, of any number of processes.
+            allow: differences to accept: "seed", "batch" (goes on after the samples seen),
+                "records", "streams" (a new stream starts at its beginning).
+
+        Raises:
+            ValueError: the state is of other data; says what differs and what allows it.
+        """
+        self._compare("seed", "", state["seed"], self._seed, allow)
+        then = state["streams"]
+        self._compare("streams", "", sorted(then), sorted(self.loaders), allow)
+        samples = dict.fromkeys(self.loaders, 0)
+        for name in samples.keys() & then.keys():
+            now = self.state()["streams"][name]
+            for what in ("batch", "records"):
+                self._compare(what, f"stream {name!r}: ", then[name][what], now[what], allow)
+            samples[name] = int(then[name]["samples"])
+        self.close()
+        self._samples = samples
+
+    def last_records(self) -> dict[str, list[int]]:
+        """The record numbers of this process's part of the last batches, for a report of a fault.
+
+        A number is what the order asked for; if that record was unusable, another stood in.
+        """
+        return {
+            name: [
+                loader.order.index(loader.slot_of(self._samples[name] - loader.slots, place))
+                for place in range(loader.local_slots)
+            ]
+            for name, loader in self.loaders.items()
+            if self._samples[name]
+        }
+
+    def skip_table(self) -> str:
+        """Counts of used and skipped records by reason, stream by stream."""
+        return "\n".join(loader.skips.table() for loader in self.loaders.values())
+
+    def close(self) -> None:
+        """Ends the threads; the next batch asked for starts them again."""
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
+
+    def __del__(self):
+        if getattr(self, "_feeder", None) is not None:
+            self._feeder.close()
+
+    def _compare(self, what: str, where: str, then: Any, now: Any, allow: Sequence[str]) -> None:
+        if then != now and what not in allow:
+            raise ValueError(
+                f"{where}the checkpoint was made with {what} {then}, and now it is {now}: the data"
+                f" would not continue where it stopped; allow {what!r} to go on all the same"
+            )
+
+
+def batches(
+    config: Mapping[str, Any],
+    *,
+    tokenizer: Tokenizer | str | None = None,
+    seed: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    limit: int | None = None,
+    name: str = "evaluation",
+) -> Iterator[Batch]:
+    """One pass over a stream for evaluation: in order, not augmented, the last batch filled up.
+
+    Every batch has `weight f32[B]`: 0 for the rows that fill up and for unusable records. Masks are
+    still drawn, from (seed, record). With several processes each gets its part of every batch.
+
+    Args:
+        config: as `stream` makes it; `augment` becomes "none" where the pipeline has it.
+        limit: records to use, from the first on.
+    """
+    if isinstance(tokenizer, str):
+        tokenizer = tokenizers.load(tokenizer)
+    config = dict(config)
+    if (
+        "augment"
+        in inspect.signature(plugins.load("data.pipelines", config["pipeline"])).parameters
+    ):
+        config["augment"] = "none"
+    loader = Loader(
+        name,
+        config,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+        tokenizer=tokenizer,
+    )
+    return loader.once(limit)
+
+
+class _Feeder:
+    """The background thread. It does not know `Streams`, so that a forgotten one is collected."""
+
+    def __init__(self, loaders: Mapping[str, Loader], samples: Mapping[str, int]):
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        sources = {name: loader.batches(samples[name]) for name, loader in loaders.items()}
+        self._thread = threading.Thread(
+            target=_feed, args=(sources, self._queue, self._stop), name="streams", daemon=True
+        )
+        self._thread.start()
+
+    def get(self) -> dict[str, Batch]:
+        if self._error is not None:
+            raise self._error
+        while True:
+            try:
+                item = self._queue.get(timeout=5)
+                break
+            except queue.Empty:
+                if not self._thread.is_alive() and self._queue.empty():
+                    raise RuntimeError("the loader's thread is gone without a word") from None
+        if isinstance(item, BaseException):
+            self._error = item
+            raise item
+        return item
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=30)
+
+
+def _feed(sources: dict[str, Any], out: queue.Queue, stop: threading.Event) -> None:
+    try:
+        while not stop.is_set():
+            item = {name: next(source) for name, source in sources.items()}
+            _put(item, out, stop)
+    except BaseException as error:  # told to the consumer, whose thread can act on it
+        _put(error, out, stop)
+    finally:
+        for source in sources.values():
+            source.close()
+
+
+def _put(item: Any, out: queue.Queue, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            return out.put(item, timeout=0.1)
+        except queue.Full:
+            continue

@@ -71,6 +71,7 @@ class Tokenizer:
         self.cls_id, self.sep_id = ids["cls"], ids["sep"]
         self.is_special = np.zeros(self.vocab_size, bool)
         self.is_special[list(ids.values())] = True
+        self._specials = frozenset(ids.values())
         self.normal_ids = np.flatnonzero(~self.is_special).astype(np.int32)
 
     def encode(self, text: str, max_len: int) -> Encoded:
@@ -85,16 +86,17 @@ class Tokenizer:
             raise ValueError(f"max_len is {max_len}; cls and sep alone need 2")
         text = text[: _CHARACTERS_PER_TOKEN * max_len]
         pieces = self._inner.encode(_valid(text), add_special_tokens=False)
-        content = np.array(pieces.ids[: max_len - 2], np.int32)
-        content[self.is_special[content]] = self.unk_id
-        words = np.array([-1 if w is None else w for w in pieces.word_ids[: max_len - 2]], np.int32)
+        content, words = pieces.ids[: max_len - 2], pieces.word_ids[: max_len - 2]
+        if not self._specials.isdisjoint(content):
+            content = [self.unk_id if i in self._specials else i for i in content]
 
         end = 1 + len(content)
         ids = np.full(max_len, self.pad_id, np.int32)
-        ids[0], ids[1:end], ids[end] = self.cls_id, content, self.sep_id
-        mask = np.arange(max_len) <= end
+        ids[: end + 1] = [self.cls_id, *content, self.sep_id]
+        mask = np.zeros(max_len, bool)
+        mask[: end + 1] = True
         word_start = np.zeros(max_len, bool)
-        word_start[1:end] = np.diff(words, prepend=-2) != 0
+        word_start[1:end] = [a != b for a, b in zip(words, [-1, *words], strict=False)]
         return Encoded(ids=ids, mask=mask, word_start=word_start)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:

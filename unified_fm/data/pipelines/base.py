@@ -1,6 +1,7 @@
 """Options that several pipelines share: how a text and an image of an example become arrays."""
 
 import dataclasses
+import functools
 import math
 import zlib
 from typing import Any
@@ -37,8 +38,9 @@ class TextOptions:
         if self.max_len < 3:
             raise ValueError(f"max_len is {self.max_len}; cls, sep and one word need 3")
         masking.check_choice("clean", self.clean, captions.KINDS)
-        self.masker()
+        _ = self.masker  # refuses wrong options
 
+    @functools.cached_property
     def masker(self) -> masking.TokenMasker:
         """The token masker that these options describe."""
         return masking.TokenMasker(
@@ -70,7 +72,7 @@ class TextOptions:
         encoded = self.tokenizer.encode(text, self.max_len)
         arrays = {"text": encoded.ids, "text_mask": encoded.mask}
         if self.mask_rate:
-            arrays |= self.masker()(encoded, self.tokenizer, rng)
+            arrays |= self.masker(encoded, self.tokenizer, rng)
         return arrays
 
 

@@ -1,0 +1,261 @@
+"""One stream's examples in a fixed global order, and its batches from any point of it.
+
+The order is a pure function of (seed, stream, epoch): slot s of the endless stream is place s mod n
+of epoch s div n. Global batch b has the slots [b * B, (b + 1) * B), of which process p takes its
+contiguous part: the global batch is the same on any number of processes, devices and threads, and
+the position of a stream is one number. An unusable record is replaced in its own slot by another
+one, drawn from the slot's seed: nothing behind it moves.
+"""
+
+import inspect
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from unified_fm import plugins
+from unified_fm.data.order import Order, example_rng
+from unified_fm.data.skips import Skip, Skips, TooManySkips
+from unified_fm.data.source import open_source
+from unified_fm.data.tokenizer import Tokenizer
+
+_OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "threads")
+_PACKED = ("images", "packs")  # only of pipelines that pack rows of several images
+_ATTEMPTS = 100  # replacements tried for one slot
+Batch = dict[str, np.ndarray]
+
+
+class Loader:
+    """The source, pipeline and order of one stream.
+
+    Attributes:
+        slots: examples that a global batch takes from the source: its rows, or, where rows are
+            packed (regions), its images.
+        records: length of the source.
+        skips: the account of unusable records of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        tokenizer: Tokenizer | None = None,
+    ):
+        """Opens the source and builds the pipeline.
+
+        Raises:
+            ValueError: an unknown source or pipeline, sizes that do not divide, a source with
+                fewer records than a batch.
+            TypeError: an unknown option, with the nearest one.
+        """
+        cv2.setNumThreads(0)  # Grain's threads take an image each; OpenCV's own would compete
+        self.name = name
+        self.config = dict(config)
+        self.seed = zlib.crc32(f"{seed}/{name}".encode())
+        self._process = (process_index, process_count)
+        self.pipeline = _pipeline(name, self.config, tokenizer)
+        self.rows = self.config["batch_size"]
+        self.packed = hasattr(self.pipeline, "collate")
+        self.packs = self.config.get("packs", 1) if self.packed else process_count
+        self.slots = self.config.get("images") if self.packed else self.rows
+        self._check_sizes()
+        self.source = open_source(self.config["source"])
+        self.records = len(self.source)
+        self.skips = Skips(name, max_skip=self.config.get("max_skip", 0.01))
+        for problem, file in getattr(self.source, "problems", ()):
+            self.skips.note(problem, record=file)
+        self.order = Order(self.records, seed=self.seed, shuffle=self.config.get("shuffle", True))
+
+    @property
+    def local_slots(self) -> int:
+        """Slots of a global batch that belong to this process."""
+        return self.slots // self._process[1]
+
+    def slot_of(self, start: int, place: int) -> int:
+        """The global slot of this process's example number `place`, counted from slot `start`."""
+        batch, within = divmod(place, self.local_slots)
+        return start + batch * self.slots + self._process[0] * self.local_slots + within
+
+    def example(self, slot: int) -> dict[str, Any]:
+        """The arrays of one slot.
+
+        Raises:
+            TooManySkips: more records are unusable than the config allows.
+        """
+        epoch, first = self.order.epoch(slot), self.order.index(slot)
+        index = first
+        for attempt in range(_ATTEMPTS):
+            rng = example_rng(self.seed, epoch, index, attempt)
+            try:
+                return self._load(index, rng)
+            except Skip as skip:
+                self.skips.skip(skip, f"record {index} of {self.config['source']}")
+            replacement = example_rng(self.seed, epoch, first, -1 - attempt)
+            index = int(replacement.integers(self.records))
+        raise TooManySkips(
+            f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used\n"
+            f"{self.skips.table()}"
+        )
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Endless batches of this process, from global slot `start` on; close() ends the threads."""
+        examples = grain.MapDataset.source(_Slots(self, start)).to_iter_dataset(
+            self._read_options()
+        )
+        return iter(examples.batch(self.local_slots, drop_remainder=True, batch_fn=self.collate))
+
+    def once(self, limit: int | None = None) -> Iterator[Batch]:
+        """One pass in the order of the source; the last batch is filled up with weight-0 rows.
+
+        Every batch has `weight`; a record that cannot be used has weight 0 too. Rows of weight 0
+        are copies of a good row.
+        """
+        total = min(self.records, limit or self.records)
+        slots = _Once(self, total, -(-total // self.slots) * self.local_slots)
+        examples = grain.MapDataset.source(slots).to_iter_dataset(self._read_options())
+        return iter(examples.batch(self.local_slots, batch_fn=self._collate_once))
+
+    def collate(self, examples: list[dict[str, Any] | None]) -> Batch:
+        """The examples of this process as its part of the global batch."""
+        if self.packed:
+            return self.pipeline.collate(
+                examples,
+                rows=self.rows // self._process[1],
+                packs=self.packs // self._process[1],
+                first_image=self._process[0] * self.local_slots,
+            )
+        keys = examples[0].keys()
+        for example in examples:
+            if example.keys() != keys:
+                raise ValueError(
+                    f"stream {self.name!r}: its examples have different arrays:"
+                    f" {sorted(keys)} and {sorted(example)}"
+                )
+        return {key: np.stack([example[key] for example in examples]) for key in keys}
+
+    def _collate_once(self, examples: list[tuple[dict[str, Any] | None]]) -> Batch:
+        found = [example for (example,) in examples]
+        if self.packed:
+            return self.collate(found)
+        good = next((e for e in found if e is not None), None)
+        if good is None:
+            good = self.example(0)
+        batch = self.collate([good if example is None else example for example in found])
+        return batch | {"weight": np.array([e is not None for e in found], np.float32)}
+
+    def _load(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        try:
+            example = self.source[index]
+            if "id" not in example:
+                example = {**example, "id": index}
+            arrays = self.pipeline(example, rng)
+        except Skip:
+            raise
+        except Exception as error:
+            error.add_note(f"in stream {self.name!r}, record {index} of {self.config['source']}")
+            raise
+        for reason, count in arrays.pop("dropped", {}).items():
+            self.skips.note(reason, count, record=f"record {index}")
+        self.skips.use()
+        return arrays
+
+    def _read_options(self) -> grain.ReadOptions:
+        threads = self.config.get("threads") or min(16, len(os.sched_getaffinity(0)))
+        ahead = max(2 * threads, min(2 * self.local_slots, 512))
+        return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+
+    def _check_sizes(self) -> None:
+        processes = self._process[1]
+        if self.packed and self.slots is None:
+            raise ValueError(
+                f"stream {self.name!r} packs several rows (texts) per image: beside"
+                f" batch_size={self.rows}, its rows, it needs images=..., those of the global batch"
+            )
+        if self.packs < 1 or self.packs % processes:
+            raise ValueError(
+                f"stream {self.name!r}: packs={self.packs} is not a multiple of the"
+                f" {processes} processes"
+            )
+        for what, size in (("batch_size", self.rows), ("images", self.slots)):
+            if size < 1 or size % self.packs:
+                raise ValueError(
+                    f"stream {self.name!r}: {what}={size} does not divide among {self.packs}"
+                    f" {'packs' if self.packed else 'processes'}"
+                )
+
+    def check_filled(self) -> None:
+        """Refuses a source with fewer records than one batch takes.
+
+        Raises:
+            ValueError: with both counts.
+        """
+        if self.records < self.slots:
+            raise ValueError(
+                f"stream {self.name!r}: {self.config['source']} has {self.records} records, fewer"
+                f" than the {self.slots} of one batch; make the batch smaller or add data"
+            )
+
+
+class _Slots:
+    """The endless examples of one process, as random access for Grain."""
+
+    def __init__(self, loader: Loader, start: int):
+        self._loader, self._start = loader, start
+
+    def __len__(self) -> int:
+        return 2**40
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return self._loader.example(self._loader.slot_of(self._start, place))
+
+
+class _Once:
+    """The examples of one pass; (None,) where there is none."""
+
+    def __init__(self, loader: Loader, total: int, length: int):
+        self._loader, self._total, self._length = loader, total, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int) -> tuple[dict[str, Any] | None]:
+        index = self._loader.slot_of(0, place)
+        if index >= self._total:
+            return (None,)
+        try:
+            return (self._loader._load(index, example_rng(self._loader.seed, 0, index)),)
+        except Skip as skip:
+            self._loader.skips.skip(skip, f"record {index} of {self._loader.config['source']}")
+            return (None,)
+
+
+def _pipeline(name: str, config: Mapping[str, Any], tokenizer: Tokenizer | None) -> Any:
+    """Builds the pipeline from the options that are not the stream's own."""
+    for key in ("pipeline", "source", "batch_size"):
+        if key not in config:
+            raise ValueError(f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(config))}")
+    made = plugins.load("data.pipelines", config["pipeline"])
+    parameters = inspect.signature(made).parameters
+    own = _OWN + (_PACKED if hasattr(made, "collate") else ())
+    options = {key: value for key, value in config.items() if key not in own}
+    for key in options:
+        if key not in parameters:
+            known = [*own, *(p for p in parameters if p != "tokenizer")]
+            raise TypeError(
+                f"stream {name!r} takes no option {key!r}; {plugins.possible(key, known)}"
+            )
+    if "tokenizer" in parameters:
+        if tokenizer is None and parameters["tokenizer"].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"stream {name!r} ({config['pipeline']}) needs a tokenizer; none given"
+            )
+        options["tokenizer"] = tokenizer
+    return made(**options)
