@@ -98,7 +98,7 @@ def plan(
     return moves, missing
 
 
-def our_layers(table: Table, paths: Iterable[str]) -> dict[str, int]:
+def our_layers(paths: Iterable[str]) -> dict[str, int]:
     """Number of layers of every stack of our tree (its first path component)."""
     counts = {}
     for path in paths:
@@ -110,7 +110,7 @@ def our_layers(table: Table, paths: Iterable[str]) -> dict[str, int]:
 
 def plan_export(table: Table, paths: Sequence[str]) -> tuple[list[Move], dict[str, str], list[str]]:
     """Lists the arrays to write, the missing `{our path: foreign name}`, and what has no row."""
-    counts = our_layers(table, paths)
+    counts = our_layers(paths)
     have = set(paths)
     rows = [row for row in table if isinstance(row, Row)]
     patterns = {row: [compile_ours(path) for path in row.paths] for row in rows}
@@ -162,9 +162,9 @@ def refuse(
 
     lines = [f"names do not fit the table: {len(lacking)} missing, {len(surplus)} unexpected"]
     for name, other in list(lacking.items())[:_SHOWN]:
-        lines.append(f"  missing    {name} ({other}){_nearest(name, surplus or present)}")
+        lines.append(f"  missing    {name} ({other}){nearest(name, surplus or present)}")
     for name in surplus[:_SHOWN]:
-        lines.append(f"  unexpected {name}{_nearest(name, list(lacking) or known)}")
+        lines.append(f"  unexpected {name}{nearest(name, list(lacking) or known)}")
     left = max(0, len(lacking) - _SHOWN) + max(0, len(surplus) - _SHOWN)
     if left:
         lines.append(f"  ... and {left} more")
@@ -177,6 +177,7 @@ def allowed(allow: Sequence[str], *names: str) -> bool:
     return any(re.fullmatch(regex, name) for regex in allow for name in names)
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest of `names`, if one is close."""
     found = difflib.get_close_matches(name, list(names)[:2000], n=1, cutoff=0.6)
     return f"; nearest: {found[0]}" if found else ""

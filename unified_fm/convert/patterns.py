@@ -2,9 +2,9 @@
 
     [bert.]encoder.layer.{i}.output.LayerNorm.{weight|gamma}
 
-`{i}` is the layer number, `{a|b}` one of several spellings, `[x]` a piece that may be absent.
-Writing takes the first spelling and keeps the optional pieces. In our own paths `{i}` stands
-directly after `layer_` and is written with two digits.
+`{i}` is the layer number, `{a|b}` one of several spellings, `{*}` anything, `[x]` a piece that may
+be absent. Writing takes the first spelling and keeps the optional pieces. In our own paths `{i}`
+stands directly after `layer_` and is written with two digits.
 """
 
 import dataclasses
@@ -46,6 +46,8 @@ def compile_foreign(text: str) -> Pattern:
         elif choice == "i":
             # Four digits at most: a hostile name must not ask for a billion layers.
             regex, template = regex + r"(?P<i>0|[1-9]\d{0,3})", template + "{i}"
+        elif choice == "*":
+            regex += ".*"
         else:
             options = choice.split("|")
             regex += f"(?:{'|'.join(map(re.escape, options))})"

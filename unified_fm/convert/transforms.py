@@ -109,3 +109,13 @@ FUSED = Transform(
 FUSED_BIAS = Transform(
     _load_fused_bias, lambda arrays: np.concatenate([array.reshape(-1) for array in arrays])
 )
+
+
+def add_axes(count: int) -> Transform:
+    """Puts `count` axes of size 1 in front: [D] <-> [1 1 D]."""
+
+    def save(arrays):
+        (array,) = arrays
+        return array.reshape(array.shape[count:])
+
+    return Transform(lambda array, heads: (array.reshape((1,) * count + array.shape),), save)

@@ -1,0 +1,129 @@
+"""Families of checkpoints by name, and reading one into our tree: `load("roberta", PATH)`."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from unified_fm.convert import augreg, beit, bert, clip, matching, roberta, vit, xfm
+from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.rows import Report, Table
+from unified_fm.convert.table import import_params
+from unified_fm.convert.weights import open_weights, read_config
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family of checkpoints.
+
+    Attributes:
+        tables: one per dialect of names; the best fitting one is used.
+        prepare: turns the file's names into those of the tables, if they need it.
+        fresh: regexes over our paths that such a checkpoint need not fill in a model.
+    """
+
+    tables: tuple[Table, ...]
+    fresh: tuple[str, ...] = ()
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None
+
+
+# A pre-trained BEiT has no norm that fits ours, and timm's files no mask token (X-FM section 6.6).
+_BEIT = Family(tables=(beit.TABLE, beit.ORIGINAL), fresh=("vision/norm/.*", "vision/mask_token"))
+
+FAMILIES = {
+    "bert": Family(tables=(bert.TABLE,)),
+    "roberta": Family(tables=(roberta.TABLE,)),
+    "vit": Family(tables=(vit.TABLE, vit.TIMM)),
+    "augreg": Family(tables=(augreg.TABLE,), prepare=augreg.canonical),
+    "beit": _BEIT,
+    "beit2": _BEIT,
+    "clip": Family(tables=(clip.TABLE,)),
+    "xfm": Family(tables=(xfm.TABLE,)),
+}
+
+
+def load(
+    family: str,
+    path: str | os.PathLike,
+    *,
+    heads: int | Mapping[str, int] | None = None,
+    allow: Sequence[str] = (),
+    report: Report | None = None,
+) -> dict:
+    """Reads a checkpoint of a family into our parameter tree.
+
+    Args:
+        family: a key of `FAMILIES`.
+        path: a file, a Hugging Face folder, or `hf:OWNER/NAME` (needs the network).
+        heads: number of attention heads; by default from `config.json` beside the weights.
+        allow: see `table.import_params`.
+        report: see `table.import_params`.
+
+    Raises:
+        CheckpointFormatError: the file cannot be read safely.
+        ConversionError: unknown family, or names or shapes that do not fit it.
+    """
+    path = fetch(path)
+    foreign, table = open_family(family, path)
+    report = Report() if report is None else report
+    heads = heads_of(read_config(path)) if heads is None else heads
+    params = import_params(table, foreign, heads=heads, allow=allow, report=report)
+    _log.info("%s: %s", path, report)
+    return params
+
+
+def open_family(family: str, path: str | os.PathLike) -> tuple[Mapping[str, np.ndarray], Table]:
+    """Opens the weights and picks the table of the family whose names fit best."""
+    if family not in FAMILIES:
+        raise ConversionError(
+            f"unknown family {family!r}{matching.nearest(family, FAMILIES)}; "
+            f"possible: {', '.join(FAMILIES)}"
+        )
+    chosen = FAMILIES[family]
+    foreign = open_weights(path)
+    if chosen.prepare:
+        foreign = chosen.prepare(foreign)
+    return foreign, min(chosen.tables, key=lambda table: _misfits(table, foreign))
+
+
+def fetch(path: str | os.PathLike) -> str:
+    """A local path as it is; `hf:OWNER/NAME` downloaded to the Hugging Face cache."""
+    path = os.fspath(path)
+    if not path.startswith("hf:"):
+        return path
+    import huggingface_hub  # only where it is asked for: the import takes a second
+
+    wanted = ["*.json", "*.safetensors", "vocab.txt", "merges.txt"]
+    folder = huggingface_hub.snapshot_download(path[3:], allow_patterns=wanted)
+    if not list(pathlib.Path(folder).glob("*.safetensors")):
+        huggingface_hub.snapshot_download(path[3:], allow_patterns=["pytorch_model*.bin"])
+    return folder
+
+
+def heads_of(config: Mapping) -> int | dict[str, int] | None:
+    """Number of heads that a Hugging Face `config.json` gives: one, or one per tower."""
+    towers = {name: config.get(f"{name}_config") for name in ("text", "vision")}
+    counts = {
+        name: tower["num_attention_heads"]
+        for name, tower in towers.items()
+        if isinstance(tower, dict) and isinstance(tower.get("num_attention_heads"), int)
+    }
+    count = config.get("num_attention_heads")
+    return count if isinstance(count, int) else counts or None
+
+
+def parse(text: str) -> tuple[str, str]:
+    """Splits `FAMILY:PATH`, as configs write it."""
+    family, colon, path = text.partition(":")
+    if not colon or not path:
+        raise ConversionError(f"expected FAMILY:PATH, found {text!r}")
+    return family, path
+
+
+def _misfits(table: Table, names) -> int:
+    return len(matching.recognise(table, names).unexpected)
