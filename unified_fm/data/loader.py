@@ -106,10 +106,9 @@ class Loader:
         )
 
     def batches(self, start: int) -> Iterator[Batch]:
-        """Endless batches of this process, from global slot `start` on; close() ends the threads."""
-        examples = grain.MapDataset.source(_Slots(self, start)).to_iter_dataset(
-            self._read_options()
-        )
+        """Endless batches of this process from global slot `start` on; close() ends the threads."""
+        slots = _Slots(self, start)
+        examples = grain.MapDataset.source(slots).to_iter_dataset(self._read_options())
         return iter(examples.batch(self.local_slots, drop_remainder=True, batch_fn=self.collate))
 
     def once(self, limit: int | None = None) -> Iterator[Batch]:
@@ -168,7 +167,7 @@ class Loader:
         return arrays
 
     def _read_options(self) -> grain.ReadOptions:
-        threads = self.config.get("threads") or min(16, len(os.sched_getaffinity(0)))
+        threads = self.config.get("threads") or min(16, _cores())
         ahead = max(2 * threads, min(2 * self.local_slots, 512))
         return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
 
@@ -235,6 +234,13 @@ class _Once:
         except Skip as skip:
             self._loader.skips.skip(skip, f"record {index} of {self._loader.config['source']}")
             return (None,)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _pipeline(name: str, config: Mapping[str, Any], tokenizer: Tokenizer | None) -> Any:

@@ -59,12 +59,12 @@ def identity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def autocontrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Stretches each channel to 0..255."""
     channels = cv2.split(image)  # one after the other: far faster than a strided minimum
-    low = np.float32([channel.min() for channel in channels])
-    high = np.float32([channel.max() for channel in channels])
+    low = np.array([channel.min() for channel in channels], np.float64)
+    high = np.array([channel.max() for channel in channels], np.float64)
     flat = high <= low
     scale = np.where(flat, 1.0, 255.0 / np.where(flat, 1.0, high - low))
-    values = np.arange(256, dtype=np.float32)[:, None]
-    table = np.clip((values - np.where(flat, 0.0, low)) * scale, 0, 255).astype(np.uint8)
+    offset = np.where(flat, 0.0, -low * scale)
+    table = np.clip(np.arange(256.0)[:, None] * scale + offset, 0, 255).astype(np.uint8)
     return cv2.LUT(image, table[None])
 
 

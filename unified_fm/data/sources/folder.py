@@ -46,6 +46,7 @@ class Source:
                     f"folder:{directory} has images but neither .txt captions nor class folders"
                 )
             self.class_names = sorted({pathlib.PurePath(name).parts[0] for name in names})
+        self._labels = {name: label for label, name in enumerate(self.class_names)}
         self._names = names
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class Source:
         name = self._names[index]
         example: dict[str, Any] = {"image": str(self._root / name), "id": name}
         if self.class_names:
-            example["label"] = self.class_names.index(pathlib.PurePath(name).parts[0])
+            example["label"] = self._labels[pathlib.PurePath(name).parts[0]]
         elif caption := self._captions.get(os.path.splitext(name)[0]):
             lines = (self._root / caption).read_text("utf-8", errors="replace").splitlines()
             example["text"] = [line for line in lines if line.strip()]

@@ -113,14 +113,12 @@ def _image(image: Any, root: pathlib.Path) -> bytes | str:
         image = image.partition(",")[2]
     # Base64 has no dot; a path without one is taken as such if the file is there.
     if len(image) < 4096 and ("." in image or _exists(root / image)):
-        path = os.path.normpath(root / image)
-        if os.path.commonpath([os.path.abspath(root), os.path.abspath(path)]) != os.path.abspath(
-            root
-        ):
+        folder, path = os.path.abspath(root), os.path.abspath(root / image)
+        if os.path.commonpath([folder, path]) != folder:
             raise Skip("image path outside the data folder", image[:200])
         return path
     try:
-        return base64.b64decode(image, validate=True)
+        return base64.b64decode("".join(image.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Skip("image is neither a file nor base64", f"{image[:40]!r}: {error}") from error
 
