@@ -8,7 +8,7 @@ import collections
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,21 +46,18 @@ class Watch:
         self._waiting: collections.deque = collections.deque()
         self.refused = 0  # in this run
 
-    def see(self, step: int, metrics: Mapping[str, Any], batches: Mapping[str, Any]) -> None:
+    def see(self, step: int, metrics: Mapping[str, Any], records: Callable) -> None:
         """Takes note of a step, and checks the one two steps before.
 
         Args:
             step: steps made, this one included.
             metrics: of the step, on the devices.
-            batches: what it was given, as NumPy arrays.
+            records: called for {stream: record numbers} if the step was refused.
 
         Raises:
             NotFinite: the last `max_in_a_row` steps were refused.
         """
-        ids = {
-            name: batch["example_id"] for name, batch in batches.items() if "example_id" in batch
-        }
-        self._waiting.append((step, metrics, ids))
+        self._waiting.append((step, metrics, records))
         if len(self._waiting) > _LAG:
             self._check(*self._waiting.popleft())
 
@@ -69,7 +66,7 @@ class Watch:
         while self._waiting:
             self._check(*self._waiting.popleft())
 
-    def _check(self, step, metrics, ids):
+    def _check(self, step, metrics, records):
         if float(metrics["ok"]):
             self._in_a_row = 0
             return
@@ -79,7 +76,7 @@ class Watch:
         text = f"step {step} was not applied: {describe(values)}"
         path = self._workdir / f"nonfinite-{step:08}.json"
         if jax.process_index() == 0:
-            path.write_text(json.dumps(self._account(step, values, ids), indent=1))
+            path.write_text(json.dumps(self._account(step, values, records()), indent=1))
         _log.error("%s; written to %s", text, path)
         if self._in_a_row >= self._most:
             raise NotFinite(
@@ -87,7 +84,7 @@ class Watch:
                 f"parameters are those before them. See {path}"
             )
 
-    def _account(self, step, values, ids):
+    def _account(self, step, values, records):
         key = jax.random.fold_in(jax.random.key(self._seed), step - 1)
         return {
             "step": step,
@@ -96,7 +93,7 @@ class Watch:
             "not_finite": [name for name, x in values.items() if not math.isfinite(x)],
             "grad_norms": {k: str(x) for k, x in values.items() if k.startswith("grad_norm")},
             "metrics": {k: x if math.isfinite(x) else str(x) for k, x in values.items()},
-            "example_ids": {name: np.asarray(x).tolist() for name, x in ids.items()},
+            "records": {name: [int(x) for x in numbers] for name, numbers in records.items()},
         }
 
 

@@ -20,6 +20,7 @@ def defaults() -> dict[str, Any]:
     """Every setting with its default; `None` means "not used".
 
     Keys:
+        mode: "train", or "evaluate" the latest checkpoint.
         seed: of parameters, dropout, objectives and data.
         total_steps: steps of the run.
         prepare: "demo" makes the demo corpus before the run if it is absent.
@@ -47,6 +48,7 @@ def defaults() -> dict[str, Any]:
         report: whether to write report.html at the end.
     """
     return {
+        "mode": "train",
         "seed": 0,
         "total_steps": 1000,
         "prepare": None,
@@ -119,6 +121,8 @@ def check(config: Mapping[str, Any]) -> None:
     schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
     for kind, rules in config["rules"].items():
         (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
+    if config["mode"] not in ("train", "evaluate"):
+        raise ValueError(f"mode is 'train' or 'evaluate', found {config['mode']!r}")
     if config["evaluate"]["params"] not in ("params", "ema"):
         raise ValueError(
             f"evaluate.params is 'params' or 'ema', found {config['evaluate']['params']!r}"

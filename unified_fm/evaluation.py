@@ -1,0 +1,82 @@
+"""Evaluating a model in a run: the evaluators of the config, the table, the report."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import NamedSharding
+
+from unified_fm import assembly, report, results_table, sharding, step
+from unified_fm.evaluators import base
+
+_log = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """The evaluators of a run, made when they are first needed."""
+
+    def __init__(
+        self, config: Mapping[str, Any], workdir: Any, model: Any, mesh: Any, tokenizer: Any
+    ):
+        self._config = config
+        self._workdir = epath.Path(workdir)
+        self._apply = step.make_apply(model, place=_placed(mesh))
+        self._tokenizer = tokenizer
+        self._evaluators: dict[str, Any] | None = None
+        self.results = base.Results([], {})
+
+    def run(self, params: Any) -> dict[str, float]:
+        """Runs all evaluators, prints the table, and returns {name: value}."""
+        if self._evaluators is None:
+            self._evaluators = assembly.evaluators(self._config, self._tokenizer)
+        if not self._evaluators:
+            return {}
+        self.results = base.run_all(self._evaluators, self._apply, params)
+        if jax.process_index() == 0:
+            _log.info("\n%s\n", results_table.format_table(self.results.metrics))
+        return {metric.name: float(metric.value) for metric in self.results.metrics}
+
+    def write_report(self, metrics_path: Any, facts: Mapping[str, Any]) -> None:
+        """Writes report.html into the workdir, with the results of the last `run`."""
+        if jax.process_index():
+            return
+        device = jax.devices()[0]
+        facts = {**facts, "devices": f"{jax.device_count()} x {device.device_kind}"}
+        target = self._workdir / "report.html"
+        with tempfile.TemporaryDirectory() as folder:  # a bucket is no place to write bit by bit
+            local = Path(folder) / "metrics.jsonl"
+            local.write_text(metrics_path.read_text() if metrics_path.exists() else "")
+            page = Path(folder) / "report.html"
+            report.write_report(
+                page,
+                config=self._config,
+                metrics_path=local,
+                results=self.results.metrics,
+                examples=self.results.examples,
+                facts=facts,
+                title=self._workdir.name,
+            )
+            temporary = target.with_name(f"{target.name}.tmp")
+            temporary.write_text(page.read_text(encoding="utf-8"))
+            temporary.replace(target)
+        _log.info("report: %s", target)
+
+
+def _placed(mesh: Any):
+    """Puts a batch on the mesh: rows split where the mesh divides them, whole elsewhere."""
+    parts = sharding.batch_shards(mesh)
+
+    def place(batch):
+        def put(leaf):
+            split = getattr(leaf, "ndim", 0) and leaf.shape[0] % parts == 0
+            spec = sharding.BATCH if split and jax.process_count() == 1 else None
+            where = sharding.replicated(mesh) if spec is None else NamedSharding(mesh, spec)
+            return jax.device_put(leaf, where)
+
+        return jax.tree.map(put, batch)
+
+    return place

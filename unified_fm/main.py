@@ -1,0 +1,254 @@
+"""The command: `python -m unified_fm.main --config=configs/quickstart.py --workdir=runs/first`.
+
+Reads flags and the config, refuses what cannot work before any device is touched, then trains or
+evaluates. The only module that calls `jax.distributed`.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from unified_fm import plugins, settings, workdir
+from unified_fm.interruption import Interruption
+
+_log = logging.getLogger("unified_fm")
+
+
+class Refused(Exception):
+    """The command line or the config cannot work; the text says why."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the command line, the program's name first.
+
+    Returns:
+        The exit code: 0, 1 (failed), 2 (refused before any work), 130 or 143 (stopped by a signal).
+    """
+    _start_logging()
+    try:
+        options, config = parse(argv)
+    except Refused as refusal:
+        print(f"refused: {refusal}", file=sys.stderr)
+        return 2
+    flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
+    try:
+        _prepare_data(config)
+        _cache_compilations()
+        _join_other_processes(options)
+        return _run(options, config)
+    except (workdir.Locked, ValueError, TypeError, OSError, RuntimeError) as error:
+        _log.debug("traceback", exc_info=True)
+        if os.environ.get("UNIFIED_FM_TRACEBACK"):
+            raise
+        _log.error("%s: %s", type(error).__name__, error)
+        _log.error("(UNIFIED_FM_TRACEBACK=1 shows where)")
+        return 1
+
+
+def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
+    """Reads the flags and makes the complete, checked config as plain dicts.
+
+    Raises:
+        Refused: an unknown flag or key, a wrong type, or settings that cannot work.
+    """
+    overrides = [arg for arg in argv[1:] if arg.startswith(("--config.", "-config."))]
+    others = [arg for arg in argv[1:] if arg not in overrides]
+    bare = [arg for arg in overrides if "=" not in arg]
+    if bare:
+        raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
+    options = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", help_string="FILE.py or FILE.py:ARGUMENT", flag_values=options, sys_argv=[]
+    )
+    flags.DEFINE_string(
+        "workdir", None, "where checkpoints and metrics go, local or gs://", flag_values=options
+    )
+    flags.DEFINE_bool("force", False, "take over a locked workdir", flag_values=options)
+    flags.DEFINE_bool(
+        "distributed", None, "several processes; found out if not given", flag_values=options
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of process 0, with --process=I/N", flag_values=options
+    )
+    flags.DEFINE_string("process", None, "I/N: this is process I of N", flag_values=options)
+    flags.DEFINE_integer(
+        "start_timeout", 300, "seconds to wait for the other processes", flag_values=options
+    )
+    try:
+        rest = options([argv[0], *others])
+    except (flags.Error, OSError, SyntaxError, ValueError) as error:
+        raise Refused(_flag_message(error, options)) from None
+    except Exception as error:  # whatever a config file raises
+        raise Refused(f"--config cannot be read: {type(error).__name__}: {error}") from error
+    if len(rest) > 1:
+        raise Refused(f"{rest[1]!r} is no flag; flags start with --")
+    for name in ("config", "workdir"):
+        if options[name].value is None:
+            raise Refused(f"--{name}=... is missing")
+    return options, _configured(options.config, overrides)
+
+
+def _flag_message(error: Exception, options: flags.FlagValues) -> str:
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"unknown flag --{error.flagname}; {plugins.possible(error.flagname, list(options))}"
+    return str(error)
+
+
+def _configured(given: ml_collections.ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:
+    """Fills in defaults, applies `--config.a.b=v`, checks.
+
+    Raises:
+        Refused: see `parse`.
+    """
+    try:
+        config = ml_collections.ConfigDict(settings.complete(_plain(given)))
+        _override(config, overrides)
+        config = settings.complete(_plain(config))
+        settings.check(config)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Refused(str(error).strip("'\"")) from error
+    return config
+
+
+def _override(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
+    """Sets keys by their path, keeping their types."""
+    for override in overrides:
+        path, value = override.lstrip("-").removeprefix("config.").split("=", 1)
+        _find(config, path)
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[override])
+        try:
+            values(["main", override])
+        except (flags.Error, ValueError, TypeError) as error:
+            raise ValueError(f"--config.{path}={value}: {error}") from None
+        found = values.config
+        for key in path.split(".")[:-1]:
+            found = found[key]
+        last = path.split(".")[-1]
+        owner = config
+        for key in path.split(".")[:-1]:
+            owner = owner[key]
+        owner[last] = found[last]
+
+
+def _find(config: ml_collections.ConfigDict, path: str) -> None:
+    """Checks that a dotted path exists.
+
+    Raises:
+        ValueError: with the nearest key.
+    """
+    here, place = config, "config"
+    for key in path.split("."):
+        known = list(here) if isinstance(here, Mapping | ml_collections.ConfigDict) else []
+        if key not in known:
+            raise ValueError(f"{place} has no key {key!r}; {plugins.possible(key, known)}")
+        here, place = here[key], f"{place}.{key}"
+
+
+def _plain(config: Any) -> Any:
+    """Nested dicts, lists and numbers instead of ConfigDict."""
+    if hasattr(config, "to_dict"):
+        config = config.to_dict()
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_plain(value) for value in config)
+    return config
+
+
+def _prepare_data(config: Mapping[str, Any]) -> None:
+    if config["prepare"] == "demo":
+        from unified_fm.data import demo
+
+        print(demo.table(demo.prepare(progress=True)), file=sys.stderr, flush=True)
+
+
+def _cache_compilations() -> None:
+    """Keeps compiled programs between runs, unless JAX was told otherwise or there is no home."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or one that is read-only
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "unified_fm" / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _join_other_processes(options: flags.FlagValues) -> None:
+    """Connects the processes of a pod or cluster, if there is more than one."""
+    named = {}
+    if options.coordinator or options.process:
+        index, _, count = (options.process or "").partition("/")
+        if not options.coordinator or not (index.isdigit() and count.isdigit()):
+            raise ValueError("--coordinator=HOST:PORT and --process=I/N go together")
+        named = {
+            "coordinator_address": options.coordinator,
+            "process_id": int(index),
+            "num_processes": int(count),
+        }
+    wanted = options.distributed
+    if wanted is None:
+        wanted = bool(named) or _in_cluster()
+    if not wanted:
+        return
+    _log.info("waiting for the other processes (start this on all N workers)")
+    try:
+        jax.distributed.initialize(initialization_timeout=options.start_timeout, **named)
+    except Exception as error:
+        raise RuntimeError(
+            f"the processes did not find each other within {options.start_timeout} s: {error}\n"
+            "Start this same command on all N workers at the same time; --start_timeout=SECONDS "
+            "waits longer, --nodistributed runs this one alone"
+        ) from error
+
+
+def _in_cluster() -> bool:
+    """Whether the environment names other processes: a TPU pod, SLURM, MPI, or JAX's variables."""
+    environment = os.environ
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    counts = (environment.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    several = len(hosts) > 1 or any(n.isdigit() and int(n) > 1 for n in counts)
+    return several or bool(environment.get("JAX_COORDINATOR_ADDRESS"))
+
+
+def _run(options: flags.FlagValues, config: Mapping[str, Any]) -> int:
+    from unified_fm import train
+
+    folder = epath.Path(options.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = jax.process_index() == 0
+    held = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
+    with held, Interruption() as stop:
+        if config["mode"] == "evaluate":
+            train.evaluate(config, folder, stop)
+        else:
+            train.train(config, folder, stop)
+    return stop.exit_code
+
+
+def _start_logging() -> None:
+    """Our lines plain on standard error; warnings of others stay as they are."""
+    if not _log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _log.addHandler(handler)
+        _log.setLevel(logging.INFO)
+        _log.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

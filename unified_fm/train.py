@@ -1,0 +1,271 @@
+"""The loop: build, restore, step, log, evaluate, save. It does not know what is learnt."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from unified_fm import assembly, initialisation, sharding, step, teachers
+from unified_fm.checkpoint import Checkpoints
+from unified_fm.evaluation import Evaluation
+from unified_fm.interruption import Interrupted, Interruption
+from unified_fm.metrics import Log
+from unified_fm.nonfinite import NotFinite, Watch
+from unified_fm.optim import schedules
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """What the loop holds. `state`, `at` and `position` always belong together."""
+
+    config: Mapping[str, Any]
+    mesh: Any
+    step: Callable
+    refresh: Callable | None
+    shardings: step.TrainState
+    teacher_params: Any
+    streams: Any
+    first: Any  # the batches that gave the shapes, if they are the next ones
+    state: step.TrainState
+    at: int  # steps made
+    position: Any  # of the streams after them
+    checkpoints: Checkpoints
+    log: Log
+    watch: Watch
+    evaluation: Evaluation
+    stop: Interruption
+    unsaved: bool = False
+
+
+def train(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
+    """Trains to `config["total_steps"]`, from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: a complete and checked config (`settings`), plain dicts.
+        workdir: local or gs://; holds checkpoints, metrics and the report.
+        stop: an entered `Interruption`; a signal saves and returns.
+
+    Raises:
+        ValueError: a checkpoint of another config, or a batch that the mesh does not divide.
+        NotFinite: too many steps in a row had a non-finite loss.
+        OSError: checkpoints could not be written several times in a row.
+    """
+    workdir = epath.Path(workdir)
+    run = None
+    try:
+        with stop.leavable():
+            run = _start(config, workdir, stop)
+        _loop(run)
+        if stop.signum is None:
+            _finish(run)
+    except Interrupted:
+        pass
+    except NotFinite:
+        _save(run)
+        raise
+    finally:
+        if run is not None:
+            _close(run)
+        elif stop.signum is not None:
+            _log.info("stopped before the first step: nothing to save")
+
+
+def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
+    """Evaluates the parameters of the latest checkpoint in `workdir` and writes the report.
+
+    Raises:
+        ValueError: no checkpoint, or one of another config.
+    """
+    with contextlib.suppress(Interrupted), stop.leavable():
+        run = _start(config, epath.Path(workdir), stop)
+        if not run.at:
+            raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
+        _evaluate(run)
+        run.evaluation.write_report(run.log.path, {"steps": f"{run.at:,}"})
+        _close(run)
+
+
+def _start(config, workdir, stop) -> _Run:
+    program = assembly.program(config)
+    if config["accumulate"] > 1 and program.inexact:
+        _log.info(
+            "accumulate=%d: the losses %s look at one micro-batch at a time; all others are exact",
+            config["accumulate"],
+            ", ".join(program.inexact),
+        )
+    mesh = sharding.make_mesh(**config["mesh"])
+    tokenizer = assembly.tokenizer(config)
+    streams = assembly.streams(config, tokenizer)
+    position = streams.state()
+    first = next(streams)
+    sharding.check_divisible(mesh, first, config["accumulate"])
+    batches = sharding.global_batches(mesh, first)
+    teacher_params = teachers.load_params(config["teachers"], mesh, config["rules"]["sharding"])
+
+    shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
+    tx, refresh = assembly.optimizer(config, shapes)
+    state_shapes, shardings = assembly.state_shardings(config, mesh, shapes, tx)
+    checkpoints = _checkpoints(config, workdir)
+    latest = checkpoints.latest()
+    if latest is None:
+        state = initialisation.fresh_state(config, program, tx, shardings, teacher_params, batches)
+    else:
+        state, saved = initialisation.restored_state(config, checkpoints, state_shapes, shardings)
+        allow = ("seed", "batch", "records", "streams")
+        streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
+        position, first = saved, None
+    _write_config(config, workdir)
+
+    train_step = step.make_train_step(
+        program, tx, ema_decay=config["ema"], state_shardings=shardings
+    )
+    started = time.monotonic()
+    compiled = train_step.lower(state, teacher_params, batches).compile()
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
+    at = int(state.step)
+    return _Run(
+        config=config,
+        mesh=mesh,
+        step=compiled,
+        refresh=refresh,
+        shardings=shardings,
+        teacher_params=teacher_params,
+        streams=streams,
+        first=first,
+        state=state,
+        at=at,
+        position=position,
+        checkpoints=checkpoints,
+        log=Log(
+            workdir,
+            total_steps=config["total_steps"],
+            start_step=at,
+            samples_per_step=sum(s["batch_size"] for s in config["streams"].values()),
+            **config["log"],
+        ),
+        watch=Watch(workdir, seed=config["seed"], **config["nonfinite"]),
+        evaluation=Evaluation(config, workdir, program.model, mesh, tokenizer),
+        stop=stop,
+    )
+
+
+def _loop(run: _Run) -> None:
+    every = run.config["checkpoint"]["every"]
+    while run.at < run.config["total_steps"]:
+        if run.stop.requested(run.at):
+            return
+        metrics = _step(run)
+        if run.log.due(run.at):
+            run.log.train(run.at, metrics, {"lr": _rate(run.config, run.at - 1)})
+        results = None
+        evaluate_every = run.config["evaluate"]["every"]
+        last = run.at == run.config["total_steps"]
+        if evaluate_every and run.at % evaluate_every == 0 and not last:
+            results = _evaluate(run)
+        # A save that failed is tried again at the next line of the log.
+        if not last and (run.at % every == 0 or (run.unsaved and run.log.due(run.at))):
+            _save(run, results)
+
+
+def _step(run: _Run) -> Mapping[str, Any]:
+    started = time.monotonic()
+    if run.first is None:
+        with run.stop.leavable():
+            host = next(run.streams)
+            position = run.streams.state()
+    else:
+        host, run.first, position = run.first, None, run.streams.state()
+    run.log.waited(time.monotonic() - started)
+    batches = sharding.global_batches(run.mesh, host)
+    if run.refresh is not None:
+        opt_state = run.refresh(run.state.opt_state, run.at)
+        if opt_state is not run.state.opt_state:
+            placed = jax.device_put(opt_state, run.shardings.opt_state)
+            run.state = run.state.replace(opt_state=placed)
+    run.state, metrics = run.step(run.state, run.teacher_params, batches)
+    run.at, run.position = run.at + 1, position
+    run.watch.see(run.at, metrics, lambda: _records(run.streams, position))
+    return metrics
+
+
+def _records(streams: Any, position: Any) -> dict[str, list[int]]:
+    """The record numbers of this process's part of the batches that ended at `position`."""
+    return {
+        name: [
+            loader.index_of(
+                loader.slot_of(position["streams"][name]["samples"] - loader.slots, place)
+            )
+            for place in range(loader.local_slots)
+        ]
+        for name, loader in streams.loaders.items()
+    }
+
+
+def _finish(run: _Run) -> None:
+    """The last save, evaluation and report."""
+    run.watch.finish()
+    at_end = run.config["evaluate"]["at_end"]
+    results = _evaluate(run) if at_end else None
+    _save(run, results)
+    if run.config["report"]:
+        facts = {"steps": f"{run.at:,}", "steps refused": f"{run.watch.refused:,}"}
+        run.evaluation.write_report(run.log.path, facts)
+
+
+def _evaluate(run: _Run) -> dict[str, float]:
+    averaged = run.config["evaluate"]["params"] == "ema"
+    with run.stop.leavable():
+        found = run.evaluation.run(run.state.ema if averaged else run.state.params)
+    if found:
+        run.log.write(run.at, found)
+    run.log.resume_clock()
+    return found
+
+
+def _save(run: _Run, metrics: Mapping[str, float] | None = None) -> None:
+    run.unsaved = not run.checkpoints.save(
+        run.at, run.state, position=run.position, config=run.config, metrics=metrics
+    )
+
+
+def _close(run: _Run) -> None:
+    if run.stop.signum is not None:
+        if run.at in run.checkpoints.steps() or run.at == 0:
+            _log.info("stopped after step %d: nothing new to save", run.at)
+        else:
+            _save(run)
+            if run.checkpoints.wait():
+                _log.info("stopped after step %d; saved. The same command continues", run.at)
+    run.checkpoints.close()
+    run.log.close()
+    run.streams.close()
+
+
+def _checkpoints(config, workdir) -> Checkpoints:
+    options = dict(config["checkpoint"])
+    for key in ("every", "allow_changes", "allow_fallback"):
+        options.pop(key)
+    return Checkpoints(workdir / "checkpoints", **options)
+
+
+def _rate(config, count: int) -> float:
+    optimizer = config["optimizer"]
+    schedule = schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
+    return float(optimizer["lr"] * schedule(jnp.asarray(count)))
+
+
+def _write_config(config: Mapping[str, Any], workdir: Any) -> None:
+    if jax.process_index() == 0:
+        temporary = workdir / "config.json.tmp"
+        temporary.write_text(json.dumps(config, indent=1))
+        temporary.replace(workdir / "config.json")
