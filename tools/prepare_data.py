@@ -49,14 +49,13 @@ def _parser():
         help=f"of {', '.join(demo_parts.PARTS)}; without any: {', '.join(demo.QUICKSTART)}",
     )
     command.add_argument("--all", action="store_true", help="every part (ratings if it is given)")
-    command.add_argument("--to", default=demo.DEFAULT_FOLDER, help="folder (%(default)s)")
+    command.add_argument("--to", help="folder (UNIFIED_FM_DATA, else data/demo)")
     command.add_argument(
         "--without",
-        nargs="+",
-        default=None,
+        nargs="*",
         metavar="PACKAGE",
-        help=f"do without these packages, of {', '.join(demo_packages.PACKAGES)}; "
-        "not given: as each part there was made",
+        help=f"do without these packages, of {', '.join(demo_packages.PACKAGES)}; alone: with all "
+        "of them; not given: as each part there was made",
     )
     command.add_argument("--ratings", help="vaderSentiment-3.3.2.tar.gz, for the part ratings")
     command.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -48,7 +48,7 @@ class Prepared:
 
 
 def prepare(
-    to: str | os.PathLike = DEFAULT_FOLDER,
+    to: str | os.PathLike | None = None,
     without: Sequence[str] | None = None,
     *,
     parts: Sequence[str] = QUICKSTART,
@@ -58,8 +58,9 @@ def prepare(
     """Makes the parts that are missing or out of date, and returns an account of all of them.
 
     Args:
-        to: the folder of the corpus.
-        without: packages to do without. None keeps to what each part there was made without.
+        to: the folder of the corpus; None is as `folder()` says.
+        without: packages to do without. None keeps to what each part there was made without. A
+            part of which nothing is left is not made, and removed if it was there.
         parts: names of `demo_parts.PARTS`; what they are made from is added.
         ratings: vaderSentiment's source distribution, only for the part "ratings".
         progress: whether to show a bar per part on standard error.
@@ -68,27 +69,32 @@ def prepare(
         ValueError: an unknown part or package; the message has the nearest.
         MissingPackage: a package is missing; the message says how to get it or do without.
     """
-    root = Path(to)
+    root = folder(to)
     for name in without or ():
         _check(name, demo_packages.PACKAGES, "package")
     wanted = _with_needs(parts)
+    if all(_is_current(root, name, without) for name in wanted):
+        return {name: _account(root, name) for name in wanted if (root / name).exists()}
+
     account = {}
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root):
         for name in wanted:
-            left_out = _left_out(root, name, without)
-            made_from = _made_from(root, name, left_out)
-            if made_from is None:
-                continue  # everything it is made from was left out
-            found = read_stamp(root / name)
-            if found is not None and found["made_from"] == made_from:
-                account[name] = _account(found, left_out)
-                continue
-            started = time.monotonic()
-            stamp = _make(root, name, made_from, left_out, ratings, progress)
-            seconds = time.monotonic() - started
-            account[name] = _account(stamp, left_out, seconds=seconds)
+            seconds = 0.0
+            if not _is_current(
+                root, name, without
+            ):  # another process may have made it
+                started = time.monotonic()
+                _make(root, name, without, ratings, progress)
+                seconds = time.monotonic() - started
+            if (root / name).exists():
+                account[name] = _account(root, name, seconds)
     return account
+
+
+def folder(given: str | os.PathLike | None = None) -> Path:
+    """The folder of the corpus: the one given, else UNIFIED_FM_DATA, else data/demo."""
+    return Path(given or os.environ.get("UNIFIED_FM_DATA") or DEFAULT_FOLDER)
 
 
 def table(account: dict[str, Prepared]) -> str:
@@ -113,12 +119,13 @@ def read_stamp(folder: Path) -> dict | None:
     return stamp if isinstance(stamp, dict) and keys <= stamp.keys() else None
 
 
-def _make(root, name, made_from, left_out, ratings, progress):
-    """Makes one part in a folder of its own and moves it into place; returns its stamp."""
-    part = demo_parts.PARTS[name]
-    sources = [group for group in part.sources if not set(group) & set(left_out)]
-    packages = list(dict.fromkeys(package for group in sources for package in group))
-    for package in packages:
+def _make(root, name, without, ratings, progress):
+    """Makes one part in a folder of its own and moves it into place."""
+    part, made_from = demo_parts.PARTS[name], _made_from(root, name, without)
+    if made_from is None:
+        shutil.rmtree(root / name)  # what it was made from is to be left out
+        return
+    for package in made_from["packages"]:
         demo_packages.folder(package)  # all that is missing is told before any work
     making_folder = root / f".{name}.making"
     shutil.rmtree(making_folder, ignore_errors=True)  # of an interrupted preparation
@@ -127,7 +134,11 @@ def _make(root, name, made_from, left_out, ratings, progress):
         desc=f"demo corpus: {name}", unit=" records", disable=not progress, mininterval=0.5
     ) as bar:
         making = demo_making.Making(
-            making_folder, root, sources, bar, Path(ratings) if ratings is not None else None
+            making_folder,
+            root,
+            made_from["packages"],
+            bar,
+            ratings=None if ratings is None else Path(ratings),
         )
         part.make(making)
     stamp = {
@@ -136,9 +147,7 @@ def _make(root, name, made_from, left_out, ratings, progress):
         "skipped": dict(making.skipped),
         "facts": making.facts,
         "licences": {
-            package: demo_packages.PACKAGES[package].licence
-            for group in sources
-            for package in group
+            package: demo_packages.PACKAGES[package].licence for package in made_from["packages"]
         },
     }
     text = json.dumps(stamp, indent=1, ensure_ascii=False)
@@ -149,21 +158,30 @@ def _make(root, name, made_from, left_out, ratings, progress):
         os.replace(root / name, old)
     os.replace(making_folder, root / name)
     shutil.rmtree(old, ignore_errors=True)
-    return stamp
 
 
-def _made_from(root, name, left_out):
+def _is_current(root, name, without):
+    """Whether the part is as it should be: there and made from the right things, or left out."""
+    made_from = _made_from(root, name, without)
+    if made_from is None:
+        return not (root / name).exists()
+    stamp = read_stamp(root / name)
+    return stamp is not None and stamp["made_from"] == made_from
+
+
+def _made_from(root, name, without):
     """What decides whether a part is up to date; None if nothing is left to make it from."""
-    part = demo_parts.PARTS[name]
+    part, left_out = demo_parts.PARTS[name], _left_out(root, name, without)
     groups = [group for group in part.sources if not set(group) & set(left_out)]
     if part.sources and not groups:
         return None
     before = {}
-    for needed in part.after:
+    for needed in (*part.after, *part.uses):
         stamp = read_stamp(root / needed)
-        if stamp is None:
+        if stamp is not None:
+            before[needed] = stamp["made_from"]
+        elif needed in part.after and _made_from(root, needed, without) is None:
             return None
-        before[needed] = stamp["made_from"]
     packages = {
         package: demo_packages.PACKAGES[package].version for group in groups for package in group
     }
@@ -186,17 +204,18 @@ def _with_needs(parts):
     wanted = set()
     for name in parts:
         _check(name, demo_parts.PARTS, "part of the demo corpus")
-        wanted |= {name, *demo_parts.PARTS[name].after}
+        wanted |= {name, *demo_parts.PARTS[name].after, *demo_parts.PARTS[name].uses}
     order = [name for name in demo_parts.PARTS if name in wanted]
     return sorted(order, key=lambda name: bool(demo_parts.PARTS[name].after))
 
 
-def _account(stamp, left_out, seconds=0.0):
+def _account(root, name, seconds=0.0):
+    stamp = read_stamp(root / name)
     return Prepared(
         counts=stamp["counts"],
         skipped=stamp["skipped"],
         facts=stamp["facts"],
-        left_out=left_out,
+        left_out=_left_out(root, name, None),
         seconds=seconds,
     )
 

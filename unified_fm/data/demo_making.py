@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from unified_fm.data import records
@@ -11,14 +11,16 @@ PER_SHARD = 1 << 16  # records are small: one or a few files per split
 
 
 class Making:
-    """What one `make` may use: its folder, the sources that are left, the counters, the bar."""
+    """What one `make` may use: its folder, the packages that are left, the counters, the bar."""
 
-    def __init__(self, folder: Path, root: Path, sources, bar, ratings: Path | None = None):
+    def __init__(
+        self, folder: Path, root: Path, packages: Collection[str], bar, ratings: Path | None = None
+    ):
         self.folder, self.root, self.ratings = folder, root, ratings
         self.counts: dict[str, int] = {}
         self.skipped: collections.Counter[str] = collections.Counter()
         self.facts: dict = {}  # what readers need to know, kept in the stamp
-        self._packages = {name for group in sources for name in group}
+        self._packages = frozenset(packages)
         self._bar = bar
 
     def has(self, package: str) -> bool:

@@ -97,14 +97,14 @@ def crop(drawing: np.ndarray) -> np.ndarray:
 
 def resize(cutout: np.ndarray, side: int) -> np.ndarray:
     """A cut-out whose longer side is exactly `side` pixels and whose border rows are not empty."""
-    for longer in range(side, side + 4):  # faint border rows are cropped away: ask for a bit more
+    for longer in range(side, 2 * side):  # faint border rows are cropped away: ask for a bit more
         scale = longer / max(cutout.shape[:2])
         height, width = (max(1, round(length * scale)) for length in cutout.shape[:2])
         image = Image.fromarray(cutout).resize((width, height), Image.Resampling.LANCZOS)
         small = crop(np.asarray(image))
         if max(small.shape[:2]) >= side:
             break
-    return small[:side, :side]
+    return crop(small[:side, :side])
 
 
 def in_square(cutout: np.ndarray, side: int) -> np.ndarray:

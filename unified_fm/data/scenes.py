@@ -70,11 +70,21 @@ class Scenes:
         layout: Layout = Layout(),
         seed: int = 0,
     ):
-        """Resizes every drawing (u8[H W 4]) to every size once; a few hundred small pictures."""
+        """Resizes every drawing (u8[H W 4]) to every size once; a few hundred small pictures.
+
+        Raises:
+            ValueError: an unknown split, or too few objects for scenes without held-out pairs.
+        """
         if split not in SPLITS:
             raise ValueError(f"no split {split!r} of composed scenes; there are {SPLITS}")
         if len(names) != len(drawings):
             raise ValueError(f"{len(names)} names for {len(drawings)} drawings")
+        most = max(layout.counts)
+        if most > 1 and len(names) < most * (2 * _reach(len(names)) + 1):
+            raise ValueError(
+                f"scenes of {most} objects that avoid the held-out pairs need more than "
+                f"{len(names)} objects"
+            )
         self.names = tuple(names)
         self.layout = layout
         self._length, self._seed, self._split = length, seed, split
@@ -168,7 +178,7 @@ def held_out_pairs(names: Sequence[str]) -> dict[str, tuple[tuple[int, int], ...
     """
     digest = {name: hashlib.sha256(name.encode()).digest() for name in names}
     circle = sorted(range(len(names)), key=lambda i: digest[names[i]])
-    reach = max(1, len(names) // 32)
+    reach = _reach(len(names))
 
     def at(distances):
         pairs = {
@@ -179,6 +189,11 @@ def held_out_pairs(names: Sequence[str]) -> dict[str, tuple[tuple[int, int], ...
         return tuple(sorted(pair for pair in pairs if pair[0] != pair[1]))
 
     return {"val": at(range(1, reach + 1)), "test": at(range(reach + 1, 2 * reach + 1))}
+
+
+def _reach(count):
+    """How far on the circle a pair is a neighbour that only one split sees."""
+    return max(1, count // 32)
 
 
 def load_objects(folder) -> tuple[list[str], list[np.ndarray]]:

@@ -22,7 +22,6 @@ the environment variable UNIFIED_FM_DATA, else data/demo under the working direc
 
 import dataclasses
 import difflib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,8 +120,7 @@ def parse(arguments: str) -> Address:
         if not number.isdecimal():
             raise ValueError(f"demo:{arguments}: {key} is a whole number, not {number!r}")
         options[key] = int(number)
-    folder = folder or os.environ.get("UNIFIED_FM_DATA") or demo.DEFAULT_FOLDER
-    return Address(kind=kind, split=split, options=options, folder=Path(folder))
+    return Address(kind=kind, split=split, options=options, folder=demo.folder(folder))
 
 
 def _compose(address, folder):
