@@ -28,7 +28,8 @@ case " $* " in
       *"${FAIL_ON:-nothing at all}"*) echo "no matching distribution" && exit 1 ;;
       *"${SLEEP_ON:-nothing at all}"*) sleep "$SLEEP" ;;
     esac ;;
-  *version_info*) [ -z "${OLD:-}" ] || { echo 3.9.1; exit 1; }; exec "$REAL" "$@" ;;
+  *"print(*sys.version_info"*) [ -n "${OLD:-}" ] && echo 3.9.1 || exec "$REAL" "$@" ;;
+  *"exit(sys.version_info"*) [ -z "${OLD:-}" ] ;;
   *) exec "$REAL" "$@" ;;
 esac
 """
@@ -162,8 +163,8 @@ def test_the_demo_packages_can_be_left_out(checkout):
 def test_an_old_python_is_refused_with_a_sentence(checkout):
     code, _, err = checkout.run("true", OLD="1")
     assert code == 1
-    assert "needs Python 3.11 or newer" in err
-    assert "UNIFIED_FM_PYTHON" in err
+    assert "needs Python 3.11 or newer, but:" in err
+    assert "fake_python is 3.9.1. Install one, or name it in UNIFIED_FM_PYTHON." in err
     assert not checkout.venv.exists()
 
 

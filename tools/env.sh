@@ -49,7 +49,8 @@ find_python() {
       return
     fi
   done
-  fail "needs Python 3.11 or newer with venv.${found:- None was found.} Set UNIFIED_FM_PYTHON to one."
+  found=${found:- none was found at all;}
+  fail "needs Python 3.11 or newer, but:${found%;}. Install one, or name it in UNIFIED_FM_PYTHON."
 }
 
 # The lock outlives the little Python that takes it: it belongs to descriptor 9, which we keep.
