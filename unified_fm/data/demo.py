@@ -81,9 +81,7 @@ def prepare(
     with _alone(root):
         for name in wanted:
             seconds = 0.0
-            if not _is_current(
-                root, name, without
-            ):  # another process may have made it
+            if not _is_current(root, name, without):  # another process may have made it
                 started = time.monotonic()
                 _make(root, name, without, ratings, progress)
                 seconds = time.monotonic() - started

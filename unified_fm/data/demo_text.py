@@ -118,7 +118,7 @@ def make_tokenizer(
 
 
 def make_tokenizer_8k(making: demo_making.Making) -> None:
-    make_tokenizer(making, vocab_size=8192, characters=8_000_000)
+    make_tokenizer(making, vocab_size=8192, characters=4_000_000)
 
 
 def _documents(making):
