@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.convert import forward
+from tools import convert_checkpoint
 from unified_fm.convert import families
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, flatten, import_params
@@ -19,10 +19,10 @@ from unified_fm.convert.table import export_params, flatten, import_params
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 NAMES = sorted(file.stem for file in GOLDEN.glob("*.npz") if file.stem != "bicubic")
 MODELS = {
-    "bert": forward.text,
-    "roberta": forward.text,
-    "vit": forward.image,
-    "beit": forward.image,
+    "bert": convert_checkpoint.text_outputs,
+    "roberta": convert_checkpoint.text_outputs,
+    "vit": convert_checkpoint.image_outputs,
+    "beit": convert_checkpoint.image_outputs,
 }
 
 
