@@ -7,8 +7,6 @@ from pathlib import Path
 
 from unified_fm.data import records
 
-PER_SHARD = 1 << 16  # records are small: one or a few files per split
-
 
 class Making:
     """What one `make` may use: its folder, the packages that are left, the counters, the bar."""
@@ -48,7 +46,7 @@ class Making:
                 yield {**example, "id": count}
                 count += 1
 
-        records.write_shards(self.folder / split, counted(), per_shard=PER_SHARD)
+        records.write_shards(self.folder / split, counted())
         self.counts[split] = count
 
     def write_splits(self, examples: Iterable[tuple[str, dict]], splits=("train", "val")) -> None:
