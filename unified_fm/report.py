@@ -107,7 +107,7 @@ def _results(metrics: Iterable[base.Metric]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "group": group if name else "",
-                "name": name or group,
+                "name": (name or group).replace("_", " "),
                 "value": value.replace("+-", "±"),
                 "chance": chance,
                 "chance_is": metric.chance_is,

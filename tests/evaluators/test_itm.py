@@ -51,15 +51,15 @@ def metrics_of(confused):
 
 def test_a_perfect_net_tells_every_wrong_caption():
     assert metrics_of(confused=False) == {
-        "accuracy, random caption": 1.0,
-        "true above wrong, random caption": 1.0,
-        "accuracy, one object swapped": 1.0,
-        "true above wrong, one object swapped": 1.0,
+        "random_caption/accuracy": 1.0,
+        "random_caption/ranking": 1.0,
+        "swapped_object/accuracy": 1.0,
+        "swapped_object/ranking": 1.0,
     }
 
 
 def test_a_net_that_answers_red_to_everything_gains_nothing_from_ties():
     metrics = metrics_of(confused=True)
     # Only the red image's own caption scores above its wrong one; all others tie or lose.
-    assert metrics["true above wrong, one object swapped"] == 1 / 8
-    assert 0.25 < metrics["accuracy, one object swapped"] < 0.75
+    assert metrics["swapped_object/ranking"] == 1 / 8
+    assert 0.25 < metrics["swapped_object/accuracy"] < 0.75

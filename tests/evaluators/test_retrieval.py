@@ -37,8 +37,8 @@ def test_a_perfect_net_finds_everything_and_says_what_chance_was(tokenizer):
     evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=4, ranks=(1,))
     metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
     assert [(m.name, m.value, m.chance) for m in metrics] == [
-        ("image to text R@1 among 4", 1.0, 0.25),
-        ("text to image R@1 among 4", 1.0, 0.25),
+        ("image_to_text/r1", 1.0, 0.25),
+        ("text_to_image/r1", 1.0, 0.25),
     ]
 
 
@@ -65,10 +65,10 @@ def test_several_captions_of_an_image_are_all_its_matches(tokenizer, monkeypatch
     evaluator = worlds.evaluator(retrieval, "captions", tokenizer, candidates=0, ranks=(1, 5))
     metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
     assert [(m.name, m.value, m.chance) for m in metrics] == [
-        ("image to text R@1 among 4", 1.0, 0.5),
-        ("image to text R@5 among 4", 1.0, 1.0),
-        ("text to image R@1 among 2", 1.0, 0.5),
-        ("text to image R@5 among 2", 1.0, 1.0),
+        ("image_to_text/r1", 1.0, 0.5),
+        ("image_to_text/r5", 1.0, 1.0),
+        ("text_to_image/r1", 1.0, 0.5),
+        ("text_to_image/r5", 1.0, 1.0),
     ]
 
 
@@ -80,10 +80,10 @@ def test_reranking_repairs_what_the_cosine_gets_wrong(tokenizer):
     evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,), rerank=8)
     metrics = {m.name: m.value for m in evaluator.run(worlds.Apply(HalfBlind(tokenizer)), {})}
     assert metrics == {
-        "image to text R@1 among 8": 0.0,
-        "text to image R@1 among 8": 0.0,
-        "reranked/image to text R@1 among 8": 1.0,
-        "reranked/text to image R@1 among 8": 1.0,
+        "image_to_text/r1": 0.0,
+        "text_to_image/r1": 0.0,
+        "reranked/image_to_text/r1": 1.0,
+        "reranked/text_to_image/r1": 1.0,
     }
 
 
@@ -94,7 +94,7 @@ def test_a_match_outside_the_reranked_ones_is_missed(tokenizer):
 
     evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,), rerank=2)
     metrics = {m.name: m.value for m in evaluator.run(worlds.Apply(HalfBlind(tokenizer)), {})}
-    assert metrics["reranked/image to text R@1 among 8"] == 0.0
+    assert metrics["reranked/image_to_text/r1"] == 0.0
 
 
 def test_best_pairs_are_the_union_of_both_directions():

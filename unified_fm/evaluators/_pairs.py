@@ -53,6 +53,7 @@ def score(
             continue
         chunk = base.padded({"image": image[start : start + image_batch]}, image_batch)
         memory = apply(_image_memory, params, chunk)
+        scored = []
         for number, (_, encoded) in enumerate(groups):
             chosen = inside[group_of[pairs[inside, 1]] == number]
             for at in range(0, len(chosen), pair_batch):
@@ -62,7 +63,9 @@ def score(
                     "which": row_in_group[pairs[some, 1]].astype(np.int32),
                 }
                 batch = {**base.padded(rows, pair_batch), **encoded, "memory": memory}
-                result[some] = np.asarray(apply(_match_logit, params, batch))[: len(some)]
+                scored.append((some, apply(_match_logit, params, batch)))
+        for some, logits in scored:  # fetched late, so that the device never waits for us
+            result[some] = np.asarray(logits)[: len(some)]
         done += len(inside)
         if progress is not None:
             progress(done, len(pairs))

@@ -128,10 +128,9 @@ class HeldOut:
         self, source: str, count: int
     ) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
         """Yields (record, arrays) of the first `count` records of another source."""
-        opened, seen = open_source(source), skips.Skips(f"evaluation on {source}", max_skip=1.0)
-        for index in range(min(count, len(opened))):
+        seen = skips.Skips(f"evaluation on {source}", max_skip=1.0)
+        for index, record in self.records(source, count):
             try:
-                record = opened[index]
                 arrays = self.prepare(record, index)
             except skips.Skip as skip:
                 seen.skip(skip, f"record {index}")
@@ -141,9 +140,20 @@ class HeldOut:
         if not seen.used:
             raise ValueError(f"no usable record in {source!r}\n{seen.table()}")
 
+    def records(self, source: str, count: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yields (index, record) of the readable ones of the first `count` records."""
+        opened = open_source(source)
+        for index in range(min(count, len(opened))):
+            try:
+                record = opened[index]
+            except skips.Skip as skip:
+                logging.warning("evaluation on %s: record %d: %s", source, index, skip)
+                continue
+            yield index, record
+
     def prepare(self, record: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
         """The pipeline's arrays of one record, with the random numbers of row `index`."""
-        return self._pipeline(record, self.rng(index))
+        return self.made_pipeline(record, self.rng(index))
 
     def rng(self, index: int) -> np.random.Generator:
         """The random numbers of row `index`, the same in every run."""
@@ -154,9 +164,9 @@ class HeldOut:
 
         The pipeline must have `pick_text` and `text_arrays`, as those with a text have.
         """
-        rng = self.rng(index)
+        pipeline, rng = self.made_pipeline, self.rng(index)
         try:
-            return text_of(self._pipeline.text_arrays(self._pipeline.pick_text(text, rng), rng))
+            return text_of(pipeline.text_arrays(pipeline.pick_text(text, rng), rng))
         except skips.Skip as skip:
             logging.warning(
                 "evaluation on %s leaves out a text of row %d: %s", self.source, index, skip
@@ -164,7 +174,8 @@ class HeldOut:
             return None
 
     @functools.cached_property
-    def _pipeline(self) -> Any:
+    def made_pipeline(self) -> Any:
+        """The pipeline, made at its first use."""
         known = inspect.signature(plugins.load("data.pipelines", self.pipeline)).parameters
         quiet = {name: value for name, value in self.quiet.items() if name in known}
         options = {**quiet, **self.options, "tokenizer": self.tokenizer}

@@ -71,8 +71,7 @@ class Evaluator(Labelled):
         self.examples.clear()
         (known, known_labels), (asked, labels) = self.both(apply, params)
         guesses = vote(known, known_labels, asked, self.neighbours, self.temperature)
-        name = f"accuracy, {self.neighbours} nearest neighbours"
-        yield self.accuracy(name, guesses, known_labels, labels)
+        yield self.accuracy("knn_accuracy", guesses, known_labels, labels)
 
 
 def vote(

@@ -17,8 +17,9 @@ from unified_fm.data.images import Picture
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import BoxExample, Metric
 
-_STARTS = 256  # true boxes tried as constant boxes before the best are refined
-_TARGETS = 2000  # boxes that the search looks at; its result is scored on all
+_STARTS = 200  # true boxes tried as constant boxes before the best are refined
+_MOVES = 24  # changes tried at once in each step of the refinement
+_TARGETS = 1000  # boxes that the search looks at; its result is scored on all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Evaluator(base.HeldOut):
         overlap = iou(predicted, targets)
         constant = best_constant_box(targets, np.mean)
         yield base.mean(
-            "mean IoU",
+            "mean_iou",
             overlap,
             chance=float(iou(constant[None], targets).mean()),
             chance_is="best constant box",
@@ -56,7 +57,7 @@ class Evaluator(base.HeldOut):
         found = _share_above(self.threshold)
         constant = best_constant_box(targets, found)
         yield base.share(
-            f"IoU > {self.threshold:g}",
+            f"iou_above_{self.threshold:g}",
             overlap > self.threshold,
             chance=float(found(iou(constant[None], targets))),
             chance_is="best constant box",
@@ -115,12 +116,12 @@ def best_constant_box(
     def score(boxes):
         return measure(iou(boxes[:, None], seen[None]), axis=-1)
 
-    order = np.argsort(-score(starts), kind="stable")[:4]
+    order = np.argsort(-score(starts), kind="stable")[:8]
     boxes, best = starts[order], score(starts)[order]
     step = 0.25
     while step > 1e-3:
-        moves = rng.normal(size=(64, 1, 4)) * step * rng.integers(0, 2, size=(64, 1, 4))
-        tried = boxes[None] + moves  # f[64 starts 4]
+        moves = rng.normal(size=(_MOVES, 1, 4)) * step * rng.integers(0, 2, size=(_MOVES, 1, 4))
+        tried = boxes[None] + moves  # f[moves starts 4]
         tried[..., 2:] = np.clip(tried[..., 2:], 1e-3, 1)
         scores = score(tried.reshape(-1, 4)).reshape(tried.shape[:2])
         winner = scores.argmax(axis=0)

@@ -48,10 +48,10 @@ class Evaluator(base.HeldOut):
         counts = collections.Counter(words)
         word, most = counts.most_common(1)[0]
         yield base.share(
-            "accuracy at the object word",
+            "object_word/accuracy",
             right,
             chance=most / len(words),
-            chance_is=f"always {word!r}, the most frequent of {len(counts)} words",
+            chance_is=f"always {word!r}, of {len(counts)} words",
         )
         self.examples.extend(self._shown(rows, words, guesses))
 

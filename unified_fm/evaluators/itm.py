@@ -34,8 +34,8 @@ class Evaluator(base.HeldOut):
         loaded = list(self.load())
         records = [record for record, _ in loaded]
         kinds = (
-            ("random caption", random_captions(records, self.rng(0))),
-            ("one object swapped", swapped_captions(records, self.rng(1))),
+            ("random_caption", random_captions(records, self.rng(0))),
+            ("swapped_object", swapped_captions(records, self.rng(1))),
         )
         for kind, wrong in kinds:
             rows = [
@@ -48,12 +48,12 @@ class Evaluator(base.HeldOut):
                 continue
             margin = base.in_batches(apply, _margins, params, base.stack(rows), self.batch_size)
             right = np.stack([margin[:, 0] > 0, margin[:, 1] < 0], axis=1)
-            yield base.share(f"accuracy, {kind}", right, chance=0.5, chance_is="half are true")
+            yield base.share(f"{kind}/accuracy", right, chance=0.5, chance_is="half are true")
             yield base.share(
-                f"true above wrong, {kind}",
+                f"{kind}/ranking",
                 margin[:, 0] > margin[:, 1],
                 chance=0.5,
-                chance_is="random order",
+                chance_is="a coin",
             )
 
     def _row(self, true, wrong, image, index):

@@ -41,7 +41,7 @@ class Evaluator(classify.Labelled):
             (known - mean) / deviation, known_labels, classes, self.decay, self.steps
         )
         guesses = ((asked - mean) / deviation @ weights + bias).argmax(axis=1)
-        yield self.accuracy("accuracy, linear probe", guesses, known_labels, labels)
+        yield self.accuracy("accuracy", guesses, known_labels, labels)
 
 
 def fit(

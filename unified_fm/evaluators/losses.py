@@ -6,6 +6,7 @@ these numbers are compared with.
 """
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,26 +40,17 @@ class Evaluator:
         asked = {name: Losses.build(stream) for name, stream in self.streams.items()}
         sums: dict[str, float] = collections.defaultdict(float)
         weights: dict[str, float] = collections.defaultdict(float)
-        for number, batches in zip(range(self.batches), self._open(), strict=False):
-            rng = jax.random.fold_in(jax.random.key(self.seed), number)
-            for name, losses in asked.items():
-                terms = apply(losses, params, batches[name], rngs={"objective": rng})
-                for term, (loss, denominator) in jax.device_get(terms).items():
-                    sums[f"{name}/{term}"] += float(loss) * float(denominator)
-                    weights[f"{name}/{term}"] += float(denominator)
+        streams = Streams(self.streams, seed=self.seed, tokenizer=self.tokenizer)
+        with contextlib.closing(streams):
+            for number, batches in zip(range(self.batches), streams, strict=False):
+                rng = jax.random.fold_in(jax.random.key(self.seed), number)
+                for name, losses in asked.items():
+                    terms = apply(losses, params, batches[name], rngs={"objective": rng})
+                    for term, (loss, denominator) in jax.device_get(terms).items():
+                        sums[f"{name}/{term}"] += float(loss) * float(denominator)
+                        weights[f"{name}/{term}"] += float(denominator)
         for name, total in sums.items():
             yield Metric(name, total / max(weights[name], 1e-12), better="lower")
-
-    def _open(self) -> Iterator[Mapping[str, Any]]:
-        return iter(
-            Streams(
-                self.streams,
-                seed=self.seed,
-                process_index=0,
-                process_count=1,
-                tokenizer=self.tokenizer,
-            )
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +66,8 @@ class Losses:
         for name, options in stream["objectives"].items():
             options = dict(options) if isinstance(options, Mapping) else {}
             options.pop("weight", None)
-            built.append((name, plugins.build("objectives", name, **options)))
+            plugin = options.pop("name", name)
+            built.append((name, plugins.build("objectives", plugin, **options)))
         return cls(tuple(built))
 
     def __call__(self, net: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -42,7 +42,7 @@ class Evaluator(base.HeldOut):
         logs = unigram(self._counts())
         targets = rows["masked_ids"][used]
         yield base.mean(
-            "cross-entropy",
+            "cross_entropy",
             -scored["log_share"][used],
             chance=float(-logs[targets].mean()),
             chance_is="unigram of the training text",
@@ -53,14 +53,16 @@ class Evaluator(base.HeldOut):
             "accuracy",
             scored["right"][used],
             chance=float((targets == frequent).mean()),
-            chance_is="always the most frequent token",
+            chance_is=f"always {self.tokenizer.token(frequent)!r}",
         )
 
     def _counts(self) -> np.ndarray:
         counts = np.zeros(self.tokenizer.vocab_size, np.int64)
-        for _, arrays in self.load_from(self.train_source, self.train_examples):
-            ids = arrays["text"][arrays["text_mask"]]
-            counts += np.bincount(ids, minlength=len(counts))
+        pipeline = self.made_pipeline
+        for index, record in self.records(self.train_source, self.train_examples):
+            text = pipeline.pick_text(record.get("text"), self.rng(index))
+            encoded = self.tokenizer.encode(text, pipeline.max_len)
+            counts += np.bincount(encoded.ids[encoded.mask], minlength=len(counts))
         return np.where(self.tokenizer.is_special, 0, counts)
 
 

@@ -58,7 +58,7 @@ class Evaluator(base.HeldOut):
 
     def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
         positive = [gallery.positive(images, texts) for images, texts in sets]
-        for direction, turn in (("image to text", np.asarray), ("text to image", np.transpose)):
+        for direction, turn in (("image_to_text", np.asarray), ("text_to_image", np.transpose)):
             matches = [turn(p) for p in positive]
             ranks = np.concatenate(
                 [first_rank(turn(s), p) for s, p in zip(scores, matches, strict=True)]
@@ -67,10 +67,10 @@ class Evaluator(base.HeldOut):
             for k in self.ranks:
                 chance = np.concatenate([chance_recall(p, k) for p in matches]).mean()
                 yield base.share(
-                    f"{prefix}{direction} R@{k} among {among}",
+                    f"{prefix}{direction}/r{k}",
                     ranks < k,
                     chance=float(chance),
-                    chance_is="random order",
+                    chance_is=f"random order of {among}",
                 )
 
 
