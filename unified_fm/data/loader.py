@@ -84,6 +84,10 @@ class Loader:
         batch, within = divmod(place, self.local_slots)
         return start + batch * self.slots + self._process[0] * self.local_slots + within
 
+    def index_of(self, slot: int) -> int:
+        """The record that the order puts in a slot; if it is unusable, another stands in for it."""
+        return self.order.index(slot)
+
     def example(self, slot: int) -> dict[str, Any]:
         """The arrays of one slot.
 

@@ -150,18 +150,20 @@ class Streams:
         self.close()
         self._samples = samples
 
-    def last_records(self) -> dict[str, list[int]]:
-        """The record numbers of this process's part of the last batches, for a report of a fault.
+    def last_records(self, state: Mapping[str, Any] | None = None) -> dict[str, list[int]]:
+        """The record numbers of this process's part of one batch of each stream, to report a fault.
 
-        A number is what the order asked for; if that record was unusable, another stood in.
+        Args:
+            state: the position after that batch; by default after the last one handed out.
         """
+        ends = (state or self.state())["streams"]
         return {
             name: [
-                loader.order.index(loader.slot_of(self._samples[name] - loader.slots, place))
+                loader.index_of(loader.slot_of(ends[name]["samples"] - loader.slots, place))
                 for place in range(loader.local_slots)
             ]
             for name, loader in self.loaders.items()
-            if self._samples[name]
+            if ends[name]["samples"]
         }
 
     def skip_table(self) -> str:
