@@ -30,12 +30,15 @@ def setting():
         vision=LAYER,
         fusion=LAYER,
     )
-    images = np.stack([worlds.square(c, (c, 1, 3, 3)) for c in range(4)]) * 30
+    images = np.random.default_rng(1).integers(0, 256, (4, worlds.SIZE, worlds.SIZE, 3), np.uint8)
     encoded = [tokenizer.encode("a red " * n + worlds.COLOURS[n], 12) for n in range(5)]
     text, mask = (np.stack([getattr(e, name) for e in encoded]) for name in ("ids", "mask"))
     batch = {"image": images, "text": text[:4], "text_mask": mask[:4]}
-    init = jax.jit(functools.partial(model.init, method=_match))
-    params = init(jax.random.key(0), batch)["params"]
+    # Random numbers of the right shapes: compiling the initialisers would take most of the test.
+    init = functools.partial(model.init, method=_match)
+    shapes = jax.eval_shape(init, jax.random.key(0), batch)["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32) / 2, shapes)
     return model, params, images, text, mask
 
 
@@ -65,4 +68,4 @@ def test_pair_scores_equal_the_model_on_each_image_with_its_caption(setting):
         pair_batch=4,
     )
     np.testing.assert_allclose(scored, expected, atol=2e-6)
-    assert np.ptp(expected) > 1e-3
+    assert np.ptp(expected.reshape(5, 4), axis=1).min() > 1e-2  # each caption tells images apart
