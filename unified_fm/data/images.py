@@ -131,7 +131,7 @@ def random_crop_box(
 
 def flip(image: np.ndarray) -> np.ndarray:
     """Mirrors left and right."""
-    return np.ascontiguousarray(image[:, ::-1])
+    return cv2.flip(image, 1)  # NumPy's reversed copy takes five times as long
 
 
 def mentions_side(texts: list[str]) -> bool:
