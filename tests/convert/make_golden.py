@@ -1,12 +1,15 @@
 """Golden files of `transformers` 5 modules with random weights: `golden/*.npz`.
 
 Run once where PyTorch and transformers are installed: python tests/convert/make_golden.py
+With the folder of all-MiniLM-L6-v2 as argument, only its sentence embeddings are written.
+
 Each file holds `config` (JSON), `params/*` as `save_pretrained` writes them, `inputs/*` and
 `outputs/*` of one forward pass in fp32 without dropout; images are normalised and NCHW.
 """
 
 import json
 import pathlib
+import sys
 import tempfile
 
 import numpy as np
@@ -136,6 +139,23 @@ def _save(name, model, inputs, outputs):
     np.savez(GOLDEN / f"{name}.npz", config=json.dumps(config), **arrays)
 
 
+@torch.no_grad()
+def _minilm(folder):
+    """Sentence embeddings of real BERT weights: mean over the real tokens, length 1."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    sentences = [
+        "A man is eating pasta.",
+        "Someone has a meal of noodles.",
+        "The stars are far away.",
+    ]
+    inputs = tokenizer(sentences, padding=True, return_tensors="pt")
+    hidden, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
+    pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))
+    arrays = {f"inputs/{key}": value.numpy() for key, value in inputs.items()}
+    np.savez(GOLDEN / "minilm.npz", **arrays, **{"outputs/sentence": pooled.numpy()})
+
+
 def _bicubic():
     """PyTorch's bicubic resize of positions, up and down."""
     arrays = {"position": torch.randn(1, 5 * 5 + 1, 6)}
@@ -147,4 +167,4 @@ def _bicubic():
 
 
 if __name__ == "__main__":
-    main()
+    _minilm(sys.argv[1]) if sys.argv[1:] else main()

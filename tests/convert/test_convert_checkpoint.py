@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.convert.test_parity import read
+from tests.convert.test_xfm import GOLDEN
 from tools.convert_checkpoint import main
 from unified_fm import checkpoint
 from unified_fm.convert.safetensors_file import open_safetensors, write_safetensors
@@ -58,7 +59,7 @@ def test_import_and_export_give_back_the_folder(name, kind, tmp_path, capsys):
 
 
 def test_xfm_and_npz(tmp_path, capsys):
-    with np.load("tests/golden/xfm_tiny.npz", allow_pickle=False) as file:
+    with np.load(GOLDEN, allow_pickle=False) as file:
         params = {k.removeprefix("params/"): file[k] for k in file.files if k.startswith("params/")}
     write_safetensors(tmp_path / "x.safetensors", params)
     ours, out = str(tmp_path / "ours"), str(tmp_path / "x_out.safetensors")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.convert.test_parity import read
+from tests.convert.test_xfm import GOLDEN
 from unified_fm.convert import initialise, xfm
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.safetensors_file import write_safetensors
@@ -13,7 +14,7 @@ from unified_fm.convert.table import export_params, flatten, import_params, unfl
 @pytest.fixture(scope="module")
 def published():
     """The published tiny X-FM: width 32, 4 heads, a 4 x 4 grid."""
-    with np.load("tests/golden/xfm_tiny.npz", allow_pickle=False) as file:
+    with np.load(GOLDEN, allow_pickle=False) as file:
         arrays = {k.removeprefix("params/"): file[k] for k in file.files if k.startswith("params/")}
     return import_params(xfm.TABLE, arrays, heads=4)
 
