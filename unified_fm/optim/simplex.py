@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.optim import linear
+
 MOST = 8  # groups; 255 faces
 
 
@@ -26,7 +28,7 @@ def solve_on_face(gram: jax.Array, face: jax.Array, right: jax.Array) -> jax.Arr
     """Solves `gram x = right` among the groups of `face`; 0 for the others, f[K]."""
     both = face[:, None] & face[None, :]
     inside = jnp.where(both, gram, jnp.eye(len(face), dtype=gram.dtype))
-    return jnp.where(face, jnp.linalg.solve(inside, jnp.where(face, right, 0.0)), 0.0)
+    return jnp.where(face, linear.solve(inside, jnp.where(face, right, 0.0)), 0.0)
 
 
 def minimise(

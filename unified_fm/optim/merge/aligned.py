@@ -24,10 +24,14 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        weights = _of_two(gram[0]) if len(members.names) == 2 else _of_many(gram[0])
-        return weights[None], state
+        return weights(gram[0])[None], state
 
     return weighted(members, weigh)
+
+
+def weights(gram: jax.Array) -> jax.Array:
+    """f32[K]."""
+    return _of_two(gram) if len(gram) == 2 else _of_many(gram)
 
 
 def _of_two(gram: jax.Array) -> jax.Array:

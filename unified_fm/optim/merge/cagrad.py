@@ -46,12 +46,12 @@ def merge(
 
     def weigh(gram, state, losses):
         del losses
-        return scale * _weights(gram[0], conflict)[None], state
+        return scale * weights(gram[0], conflict)[None], state
 
     return weighted(members, weigh)
 
 
-def _weights(gram: jax.Array, conflict: float) -> jax.Array:
+def weights(gram: jax.Array, conflict: float) -> jax.Array:
     """f32[K]: 1/K for the mean, and the share of the worst-off groups."""
     count = len(gram)
     mean = jnp.full(count, 1.0 / count)

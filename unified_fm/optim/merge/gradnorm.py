@@ -52,15 +52,15 @@ def merge(
         norms = jnp.sqrt(jnp.diag(gram[0]))
         first = jnp.where(state.count == 0, losses, state.first)
         weights = count * jax.nn.softmax(state.logits)
-        slope = _slope(weights, norms, divide(losses, first), alpha)
-        updates, inner = adam.update(slope, state.adam)
+        gradient = slope(weights, norms, divide(losses, first), alpha)
+        updates, inner = adam.update(gradient, state.adam)
         logits = state.logits + updates
         return weights[None], State(logits, first, optax.safe_increment(state.count), inner)
 
     return weighted(members, weigh, start=start, uses_losses=True)
 
 
-def _slope(weights: jax.Array, norms: jax.Array, share: jax.Array, alpha: float) -> jax.Array:
+def slope(weights: jax.Array, norms: jax.Array, share: jax.Array, alpha: float) -> jax.Array:
     """The gradient f32[K] of GradNorm's loss in the logits."""
     rate = divide(share, share.mean())
     target = (weights * norms).mean() * rate**alpha

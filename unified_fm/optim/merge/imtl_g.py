@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm.optim import linear
 from unified_fm.optim.merge.base import Groups, divide, weighted
 
 _RIDGE = 1e-6  # keeps parallel gradients solvable
@@ -25,12 +26,12 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        return _weights(gram[0])[None], state
+        return weights(gram[0])[None], state
 
     return weighted(members, weigh)
 
 
-def _weights(gram: jax.Array) -> jax.Array:
+def weights(gram: jax.Array) -> jax.Array:
     """f32[K] that sum to 1; they may be negative for three or more groups, as published."""
     norms = jnp.sqrt(jnp.diag(gram))
     inverse = divide(1.0, norms)
@@ -40,6 +41,6 @@ def _weights(gram: jax.Array) -> jax.Array:
     else:
         cosines = gram * jnp.outer(inverse, inverse)
         cosines = jnp.where(jnp.eye(len(gram), dtype=bool), 1.0 + _RIDGE, cosines)
-        along = jnp.where(alive, jnp.linalg.solve(cosines, alive.astype(gram.dtype)), 0.0)
-    weights = along * inverse
-    return divide(weights, weights.sum())
+        along = jnp.where(alive, linear.solve(cosines, alive.astype(gram.dtype)), 0.0)
+    found = along * inverse
+    return divide(found, found.sum())

@@ -46,12 +46,12 @@ def merge(
         if uses_losses:
             size = size * losses
         inverse = divide(1.0, size)
-        return scale * smallest_norm(gram * jnp.outer(inverse, inverse))[None], state
+        return scale * weights(gram * jnp.outer(inverse, inverse))[None], state
 
     return weighted(members, weigh, uses_losses=uses_losses)
 
 
-def smallest_norm(gram: jax.Array) -> jax.Array:
+def weights(gram: jax.Array) -> jax.Array:
     """Weights f32[K] on the simplex that minimise `w gram w`."""
     if len(gram) == 2:
         gap = gram[0, 0] - 2 * gram[0, 1] + gram[1, 1]  # |g1 - g2|^2

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm.optim import linear
 from unified_fm.optim.merge.base import Groups, divide, weighted
 
 _STEPS = 40  # of damped Newton; it converges quadratically once close
@@ -28,12 +29,12 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        return _weights(gram[0])[None], state
+        return weights(gram[0])[None], state
 
     return weighted(members, weigh)
 
 
-def _weights(gram: jax.Array) -> jax.Array:
+def weights(gram: jax.Array) -> jax.Array:
     """f32[K] > 0 (0 for a group without a gradient)."""
     inverse = divide(1.0, jnp.sqrt(jnp.diag(gram)))
     cosines = gram * jnp.outer(inverse, inverse)
@@ -44,7 +45,7 @@ def _weights(gram: jax.Array) -> jax.Array:
     def newton(_, b):
         slope = cosines @ b - 1 / b
         curvature = cosines + jnp.diag(1 / b**2)
-        step = jnp.linalg.solve(curvature, slope)
+        step = linear.solve(curvature, slope)
         decrement = jnp.sqrt(jnp.maximum(slope @ step, 0.0))
         # The function is self-concordant: this length keeps b positive and cannot overshoot.
         return b - step / (1 + decrement)
