@@ -10,7 +10,7 @@ one, drawn from the slot's seed: nothing behind it moves.
 import inspect
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -25,6 +25,7 @@ from unified_fm.data.tokenizer import Tokenizer
 
 _OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "threads")
 _PACKED = ("images", "packs")  # only of pipelines that pack rows of several images
+_CHUNK = 16  # examples that a thread takes at once, at most
 _ATTEMPTS = 100  # replacements tried for one slot
 Batch = dict[str, np.ndarray]
 
@@ -111,9 +112,7 @@ class Loader:
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Endless batches of this process from global slot `start` on; close() ends the threads."""
-        slots = _Slots(self, start)
-        examples = grain.MapDataset.source(slots).to_iter_dataset(self._read_options())
-        return iter(examples.batch(self.local_slots, drop_remainder=True, batch_fn=self.collate))
+        return self._read(_Slots(self, start), 2**40, self.collate)
 
     def once(self, limit: int | None = None) -> Iterator[Batch]:
         """One pass in the order of the source; the last batch is filled up with weight-0 rows.
@@ -122,9 +121,7 @@ class Loader:
         are copies of a good row.
         """
         total = min(self.records, limit or self.records)
-        slots = _Once(self, total, -(-total // self.slots) * self.local_slots)
-        examples = grain.MapDataset.source(slots).to_iter_dataset(self._read_options())
-        return iter(examples.batch(self.local_slots, batch_fn=self._collate_once))
+        return self._read(_Once(self, total), -(-total // self.slots), self._collate_once)
 
     def collate(self, examples: list[dict[str, Any] | None]) -> Batch:
         """The examples of this process as its part of the global batch."""
@@ -144,8 +141,7 @@ class Loader:
                 )
         return {key: np.stack([example[key] for example in examples]) for key in keys}
 
-    def _collate_once(self, examples: list[tuple[dict[str, Any] | None]]) -> Batch:
-        found = [example for (example,) in examples]
+    def _collate_once(self, found: list[dict[str, Any] | None]) -> Batch:
         if self.packed:
             return self.collate(found)
         good = next((e for e in found if e is not None), None)
@@ -170,10 +166,23 @@ class Loader:
         self.skips.use()
         return arrays
 
-    def _read_options(self) -> grain.ReadOptions:
+    def _read(
+        self, example: Callable[[int], Any], batches: int, collate: Callable[[list], Batch]
+    ) -> Iterator[Batch]:
+        """Reads `batches` batches of example(0), example(1), ... with Grain's threads."""
+        # A thread takes several examples at once: for short texts Grain's work for each element
+        # is more than the example's own.
+        chunk = next(size for size in range(_CHUNK, 0, -1) if self.local_slots % size == 0)
+        per_batch = self.local_slots // chunk
+        chunks = grain.MapDataset.source(_Chunks(example, chunk, batches * per_batch))
         threads = self.config.get("threads") or min(16, _cores())
-        ahead = max(2 * threads, min(2 * self.local_slots, 512))
-        return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        ahead = max(2 * threads, min(2 * per_batch, 512 // chunk))
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        return iter(
+            chunks.to_iter_dataset(options).batch(
+                per_batch, batch_fn=lambda parts: collate([e for part in parts for e in part])
+            )
+        )
 
     def _check_sizes(self) -> None:
         processes = self._process[1]
@@ -208,36 +217,44 @@ class Loader:
 
 
 class _Slots:
-    """The endless examples of one process, as random access for Grain."""
+    """The endless examples of one process, by place."""
 
     def __init__(self, loader: Loader, start: int):
         self._loader, self._start = loader, start
 
-    def __len__(self) -> int:
-        return 2**40
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
+    def __call__(self, place: int) -> dict[str, Any]:
         return self._loader.example(self._loader.slot_of(self._start, place))
 
 
 class _Once:
-    """The examples of one pass; (None,) where there is none."""
+    """The examples of one pass, by place; None where there is none."""
 
-    def __init__(self, loader: Loader, total: int, length: int):
-        self._loader, self._total, self._length = loader, total, length
+    def __init__(self, loader: Loader, total: int):
+        self._loader, self._total = loader, total
+
+    def __call__(self, place: int) -> dict[str, Any] | None:
+        index = self._loader.slot_of(0, place)
+        if index >= self._total:
+            return None
+        try:
+            return self._loader._load(index, example_rng(self._loader.seed, 0, index))
+        except Skip as skip:
+            self._loader.skips.skip(skip, f"record {index} of {self._loader.config['source']}")
+            return None
+
+
+class _Chunks:
+    """Lists of `size` consecutive examples, as random access for Grain."""
+
+    def __init__(self, example: Callable[[int], Any], size: int, length: int):
+        self._example, self._size, self._length = example, size, length
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: int) -> tuple[dict[str, Any] | None]:
-        index = self._loader.slot_of(0, place)
-        if index >= self._total:
-            return (None,)
-        try:
-            return (self._loader._load(index, example_rng(self._loader.seed, 0, index)),)
-        except Skip as skip:
-            self._loader.skips.skip(skip, f"record {index} of {self._loader.config['source']}")
-            return (None,)
+    def __getitem__(self, chunk: int) -> list[Any]:
+        first = chunk * self._size
+        return [self._example(place) for place in range(first, first + self._size)]
 
 
 def _cores() -> int:

@@ -30,16 +30,13 @@ class Encoded:
         ids: i32[L]; cls, pieces, sep, padding.
         mask: bool[L]; True = real token (cls and sep included).
         word_start: bool[L]; True at the first piece of each word; False on cls, sep and padding.
+        length: the number of real tokens, cls and sep included.
     """
 
     ids: np.ndarray
     mask: np.ndarray
     word_start: np.ndarray
-
-    @property
-    def length(self) -> int:
-        """The number of real tokens, cls and sep included."""
-        return int(self.mask.sum())
+    length: int
 
 
 class Tokenizer:
@@ -97,7 +94,7 @@ class Tokenizer:
         mask[: end + 1] = True
         word_start = np.zeros(max_len, bool)
         word_start[1:end] = [a != b for a, b in zip(words, [-1, *words], strict=False)]
-        return Encoded(ids=ids, mask=mask, word_start=word_start)
+        return Encoded(ids=ids, mask=mask, word_start=word_start, length=end + 1)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, without special tokens."""
