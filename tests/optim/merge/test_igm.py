@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from tests.optim.merge import examples
+from unified_fm import plugins
 from unified_fm.optim.merge import igm
 from unified_fm.optim.merge import sum as plain_sum
 
@@ -246,3 +247,8 @@ def test_scores_by_parameters_ask_for_them():
     rows = examples.gradients(2)
     with pytest.raises(ValueError, match=r"score='saliency' needs update\(grads, state, params\)"):
         merge.update(examples.grads_of(rows), merge.init(examples.tree(rows[0])))
+
+
+def test_the_plugin_lookup_names_the_nearest_option():
+    with pytest.raises(TypeError, match=r"no option 'final_ration'; did you mean 'final_ratio'"):
+        plugins.build("optim.merge", "igm", groups=GROUPS, shared=".*", final_ration=0.5)
