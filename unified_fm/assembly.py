@@ -1,6 +1,7 @@
 """From a config's names and numbers to the parts of a run. Nothing here touches a device."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -95,6 +96,8 @@ def optimizer(
     """
     options = dict(config["merge"])
     name = options.pop("name")
+    if "total_steps" in inspect.signature(plugins.load("optim.merge", name)).parameters:
+        options.setdefault("total_steps", config["total_steps"])  # a ramp must end within the run
     merge = plugins.build("optim.merge", name, groups=list(settings.groups(config)), **options)
     numbers = dict(config["optimizer"])
     project = numbers.pop("project") or ()
