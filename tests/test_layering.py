@@ -39,8 +39,9 @@ OWNERS = {
     "tensorflow_datasets": ["data/"],
     "ml_collections": ["main.py", "train.py"],
     "jax.distributed": ["main.py"],
+    "torch": ["tools"],  # to verify a conversion, where it happens to be installed
 }
-NEVER = ["pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch"]
+NEVER = ["pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"]
 NAMELESS = {"utils", "common", "misc", "helpers"}
 # Calls that start a backend or allocate: none at import.
 AT_IMPORT = ["jax.devices", "jax.local_devices", "jax.device_count", "jax.local_device_count"]
