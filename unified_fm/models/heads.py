@@ -25,7 +25,7 @@ class MlmHead(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.init_std)
         self.dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init)
-        self.norm = nn.LayerNorm(epsilon=c.eps, dtype=c.compute_dtype, use_fast_variance=False)
+        self.norm = nn.LayerNorm(epsilon=c.eps, dtype=c.compute_dtype)
         if self.tied is None:
             self.embedding = self.param("embedding", init, (self.vocabulary, c.width))
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocabulary,))
@@ -59,7 +59,7 @@ class PairHead(nn.Module):
     def __call__(self, x):
         """f32[... outputs] of hidden states x f[... D]."""
         x = default_dense(2 * x.shape[-1], x.shape[-1], self.dtype, name="dense")(x)
-        x = nn.LayerNorm(self.eps, self.dtype, use_fast_variance=False, name="norm")(x)
+        x = nn.LayerNorm(self.eps, self.dtype, name="norm")(x)
         x = jax.nn.gelu(x, approximate=False)
         x = default_dense(self.outputs, x.shape[-1], "float32", name="out")(x)
         return jax.nn.sigmoid(x) if self.activation == "sigmoid" else x
