@@ -1,7 +1,35 @@
 """The settings of a run: every key with its default, and the check of what a config says.
 
 A config file starts from `defaults()` and sets what it needs; a key that does not exist here is an
-error, as is a plugin that does not exist. Nothing here touches a device.
+error, as is a plugin that does not exist. Nothing here touches a device. `None` means "not used".
+
+Keys:
+    mode: "train", or "evaluate" the latest checkpoint.
+    seed: of parameters, dropout, objectives and data.
+    total_steps: steps of the run.
+    prepare: "demo" makes the demo corpus before the run if it is absent.
+    model: `name` of the plugin and its options.
+    tokenizer: see `data.tokenizer`.
+    streams: {name: `data.streams.stream(...)`}.
+    gradient_groups: {group: [streams]}; None is one group of all.
+    merge: `name` of the plugin and its options.
+    optimizer: of `optim.build.Settings`; `project` keeps parameters in an interval,
+        [(path regex, (low, high))].
+    rules: rule lists, or names of lists in `optim.build` and `sharding`.
+    mesh: sizes of the axes; -1 is the rest.
+    accumulate: micro-batches per step.
+    ema: decay of the moving average of the parameters.
+    init: {"path": checkpoint, "step": None, "allow": [path regexes that may be missing there or
+        superfluous]}.
+    checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
+        `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
+        an older step if the latest is damaged.
+    log: `every` steps; `tensorboard`.
+    evaluate: `every` steps (0: never) and `at_end`; `params` is "params" or "ema"; evaluators
+        {name: {"name": plugin, options}}.
+    teachers: {name: {"model": {...}, "path": ..., "streams": [...]}}.
+    nonfinite: steps in a row that may be refused.
+    report: whether to write report.html at the end.
 """
 
 import inspect
@@ -17,36 +45,7 @@ _STREAM_KINDS = ("pipeline", "source", "batch_size", "objectives")
 
 
 def defaults() -> dict[str, Any]:
-    """Every setting with its default; `None` means "not used".
-
-    Keys:
-        mode: "train", or "evaluate" the latest checkpoint.
-        seed: of parameters, dropout, objectives and data.
-        total_steps: steps of the run.
-        prepare: "demo" makes the demo corpus before the run if it is absent.
-        model: `name` of the plugin and its options.
-        tokenizer: see `data.tokenizer`.
-        streams: {name: `data.streams.stream(...)`}.
-        gradient_groups: {group: [streams]}; None is one group of all.
-        merge: `name` of the plugin and its options.
-        optimizer: of `optim.build.Settings`; `project` keeps parameters in an interval,
-            [(path regex, (low, high))].
-        rules: rule lists, or names of lists in `optim.build` and `sharding`.
-        mesh: sizes of the axes; -1 is the rest.
-        accumulate: micro-batches per step.
-        ema: decay of the moving average of the parameters.
-        init: {"path": checkpoint, "step": None, "allow": [path regexes that may be missing there or
-            superfluous]}.
-        checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
-            `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
-            an older step if the latest is damaged.
-        log: `every` steps; `tensorboard`.
-        evaluate: `every` steps (0: never) and `at_end`; `params` is "params" or "ema"; evaluators
-            {name: {"name": plugin, options}}.
-        teachers: {name: {"model": {...}, "path": ..., "streams": [...]}}.
-        nonfinite: steps in a row that may be refused.
-        report: whether to write report.html at the end.
-    """
+    """Every setting with its default, as the head of this module explains them."""
     return {
         "mode": "train",
         "seed": 0,

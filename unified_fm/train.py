@@ -96,12 +96,7 @@ def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> Non
 
 def _start(config, workdir, stop) -> _Run:
     program = assembly.program(config)
-    if config["accumulate"] > 1 and program.inexact:
-        _log.info(
-            "accumulate=%d: the losses %s look at one micro-batch at a time; all others are exact",
-            config["accumulate"],
-            ", ".join(program.inexact),
-        )
+    _say_inexact(program)
     mesh = sharding.make_mesh(**config["mesh"])
     tokenizer = assembly.tokenizer(config)
     streams = assembly.streams(config, tokenizer)
@@ -124,14 +119,10 @@ def _start(config, workdir, stop) -> _Run:
         streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
         position, first = saved, None
     _write_config(config, workdir)
-
     train_step = step.make_train_step(
         program, tx, ema_decay=config["ema"], state_shardings=shardings
     )
-    started = time.monotonic()
-    compiled = train_step.lower(state, teacher_params, batches).compile()
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
+    compiled = _compiled(train_step, state, teacher_params, batches)
     at = int(state.step)
     return _Run(
         config=config,
@@ -157,6 +148,21 @@ def _start(config, workdir, stop) -> _Run:
         evaluation=Evaluation(config, workdir, program.model, mesh, tokenizer),
         stop=stop,
     )
+
+
+def _say_inexact(program: step.Program) -> None:
+    if program.accumulate > 1 and program.inexact:
+        names = ", ".join(program.inexact)
+        _log.info("accumulate: %s look at one micro-batch at a time; the others are exact", names)
+
+
+def _compiled(train_step: Any, state: step.TrainState, teacher_params: Any, batches: Any) -> Any:
+    """Compiles ahead of the loop, where a signal can still be obeyed at once."""
+    started = time.monotonic()
+    compiled = train_step.lower(state, teacher_params, batches).compile()
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
+    return compiled
 
 
 def _loop(run: _Run) -> None:
