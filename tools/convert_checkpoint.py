@@ -16,7 +16,6 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from unified_fm import checkpoint
@@ -26,10 +25,7 @@ from unified_fm.convert.rows import Report
 from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.weights import read_config
-from unified_fm.models.config import EncoderConfig
-from unified_fm.models.embeddings import PatchEmbed, TextEmbed
-from unified_fm.models.encoders import Encoder, Vision
-from unified_fm.models.heads import MlmHead
+from unified_fm.models import bert, vit
 
 EXPORTS = (*hf_folder.KINDS, "xfm", "npz", "npz-big-vision")
 
@@ -153,69 +149,60 @@ def random_inputs(config: Mapping, *, seed: int = 0) -> dict[str, np.ndarray]:
 
 def text_outputs(config, params, input_ids, attention_mask, token_type_ids=None) -> dict:
     """hidden f[B L D] and, where there are heads, their logits, of imported BERT or RoBERTa."""
-    encoder = _encoder(config, norm="post")
-    embed = TextEmbed(
-        encoder,
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        segments=config["type_vocab_size"],
+    model = bert.Model(
+        vocab_size=config["vocab_size"],
+        text=_encoder(config),
+        max_positions=config["max_position_embeddings"],
+        token_types=config["type_vocab_size"],
         pad_id=config["pad_token_id"],
         position_offset=config["model_type"],
     )
-    x = embed.apply({"params": params["text_embed"]}, input_ids, token_type_ids)
-    hidden = Encoder(encoder).apply({"params": params["text"]}, x, attention_mask.astype(bool))
-    found = {"hidden": hidden}
+    batch = {"text": input_ids, "text_mask": attention_mask.astype(bool)}
+    if token_type_ids is not None:
+        batch["segments"] = token_type_ids
+    variables = {"params": params}
+    found = {"hidden": model.apply(variables, batch).text}
+    hidden = found["hidden"]
     if "mlm_head" in params:
-        # The tied decoder, given as a matrix of its own.
-        head = params["mlm_head"] | {"embedding": params["text_embed"]["word"]["embedding"]}
-        found["mlm_logits"] = MlmHead(encoder, config["vocab_size"]).apply({"params": head}, hidden)
+        found["mlm_logits"] = model.apply(variables, hidden, method=lambda net, x: net.mlm_head(x))
     if "next_sentence_head" in params:
-        pooled = jnp.tanh(_dense(params["pooler"], hidden[:, 0]))
-        found["next_sentence_logits"] = _dense(params["next_sentence_head"], pooled)
+        found["next_sentence_logits"] = model.apply(variables, hidden, method="next_sentence")
     return found
 
 
 def image_outputs(config, params, pixel_values) -> dict:
     """hidden f[B 1+N D] and, where there is a head, class logits, of an imported ViT or BEiT."""
-    vision, side, patch = params["vision"], config["image_size"], config["patch_size"]
-    encoder = _encoder(
-        config,
-        norm="pre",
-        layer_scale=0.1 if "scale_attn" in vision["layer_00"] else None,
-        relative_position_bias="relative_position_bias" in vision["layer_00"],
-        key_bias="bias" in vision["layer_00"]["self_attn"]["key"],
-    )
-    stem = PatchEmbed(encoder, side, patch, mean=(0, 0, 0), std=(1, 1, 1))
-    patches = stem.apply({"params": params["patch_embed"]}, pixel_values.transpose(0, 2, 3, 1))
-    module = Vision(
-        encoder,
-        patches=(side // patch) ** 2,
-        has_mask_token="mask_token" in vision,
+    vision = params["vision"]
+    model = vit.Model(
+        image_size=config["image_size"],
+        patch_size=config["patch_size"],
+        classes=params["image_head"]["bias"].size if "image_head" in params else None,
+        vision=_encoder(config)
+        | {
+            "layer_scale": 0.1 if "scale_attn" in vision["layer_00"] else None,
+            "relative_position_bias": "relative_position_bias" in vision["layer_00"],
+            "key_bias": "bias" in vision["layer_00"]["self_attn"]["key"],
+        },
+        mask_token="mask_token" in vision,
         absolute_positions="position" in vision,
-        grid=side // patch,
-        pool="class",
     )
-    hidden = module.apply({"params": vision}, patches)
+    variables = {"params": params}
+    hidden = model.apply(variables, {"image": pixel_values.transpose(0, 2, 3, 1)}).image
     found = {"hidden": hidden}
     if "image_head" in params:
-        found["logits"] = _dense(params["image_head"], hidden[:, 0])
+        found["logits"] = model.apply(variables, hidden[:, 0], method="image_head")
     return found
 
 
-def _encoder(config, **more) -> EncoderConfig:
-    return EncoderConfig(
-        layers=config["num_hidden_layers"],
-        width=config["hidden_size"],
-        heads=config["num_attention_heads"],
-        mlp_width=config["intermediate_size"],
-        eps=config["layer_norm_eps"],
-        gelu={"gelu": "erf", "gelu_new": "tanh"}[config["hidden_act"]],
-        **more,
-    )
-
-
-def _dense(params, x):
-    return x @ params["kernel"] + params["bias"]
+def _encoder(config) -> dict:
+    return {
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+        "heads": config["num_attention_heads"],
+        "mlp_width": config["intermediate_size"],
+        "eps": config["layer_norm_eps"],
+        "gelu": {"gelu": "erf", "gelu_new": "tanh"}[config["hidden_act"]],
+    }
 
 
 def _file(out: str, name: str) -> str:

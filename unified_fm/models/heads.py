@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from unified_fm.models import initializers
 from unified_fm.models.config import EncoderConfig
+from unified_fm.models.layers import dropout
 
 
 class MlmHead(nn.Module):
@@ -63,6 +64,52 @@ class PairHead(nn.Module):
         x = jax.nn.gelu(x, approximate=False)
         x = default_dense(self.outputs, x.shape[-1], "float32", name="out")(x)
         return jax.nn.sigmoid(x) if self.activation == "sigmoid" else x
+
+
+class ClassHead(nn.Module):
+    """A linear map that starts at zero, for fine-tuning on the summary of an image (ViT).
+
+    From zero, the first steps move the head alone and do not disturb the features.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x):
+        """Logits f32[... C] of summaries x f[... D]."""
+        return class_dense(self.classes, 0.0, name="out")(x.astype(jnp.float32))
+
+
+class PooledHead(nn.Module):
+    """Dense, tanh, dropout, linear: BERT's head for fine-tuning on the first token of a text.
+
+    Attributes:
+        classes: number of outputs.
+        dropout: rate, active where the caller passes the rng "dropout".
+        init_std: of both kernels.
+    """
+
+    classes: int
+    dropout: float = 0.1
+    init_std: float = 0.02
+
+    @nn.compact
+    def __call__(self, x):
+        """Logits f32[... C] of first tokens x f[... D]."""
+        init = nn.initializers.normal(self.init_std)
+        x = nn.Dense(x.shape[-1], kernel_init=init, name="pooler")(x.astype(jnp.float32))
+        x = dropout(self, jnp.tanh(x), self.dropout)
+        return nn.Dense(self.classes, kernel_init=init, name="out")(x)
+
+
+def class_dense(classes: int, bias: float, name: str | None = None) -> nn.Dense:
+    """A class head in float32, as ViT has it: kernel zero, all biases equal."""
+    return nn.Dense(
+        classes,
+        kernel_init=nn.initializers.zeros,
+        bias_init=nn.initializers.constant(bias),
+        name=name,
+    )
 
 
 def default_dense(features: int, fan_in: int, dtype: str, name: str | None = None) -> nn.Dense:

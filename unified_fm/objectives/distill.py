@@ -1,0 +1,181 @@
+"""Distillation: the student's logits or states towards those of a frozen teacher.
+
+The teacher's arrays lie in `batch["teacher"][NAME]` (`models/targets.py`); students read them like
+labels. "kl" is Hinton's form, with T^2 so that the gradient of small logits does not depend on T:
+
+    KD(u, z) = T^2 sum_c p_c (log p_c - log q_c),  p = softmax(u / T),  q = softmax(z / T)
+
+It stands beside the ordinary loss: L = (1 - a) CE + a KD, with the weights in the config
+(`mlm=0.5, distill=dict(weight=0.5, ...)`). UFM (arXiv 2112.07074) says only that teachers supervise
+in addition to the losses; which form, which weights and temperatures is our choice.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unified_fm.objectives.base import (
+    Output,
+    check_choice,
+    require,
+    row_weights,
+    take_positions,
+    weighted_mean,
+)
+
+LOGITS = ("kl", "sigmoid_kl", "mse", "hard")
+HIDDEN = ("hidden_mse", "hidden_cos")
+IGNORED = -100  # an unused slot of `masked_ids`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Mean divergence from the teacher, over images or over token positions.
+
+    Reads `batch["teacher"]`, and for text `text_mask`, `masked_positions`, `masked_ids`; `weight`.
+    Metrics: `agreement`, the share where student and teacher choose the same class or word.
+
+    Attributes:
+        teacher: name of the teacher in the config.
+        of: "image" (class logits, or states of all slots) or "mlm" (word logits, or states).
+        kind: "kl"; "sigmoid_kl", the divergence of one yes-no question for each class, summed, for
+            sigmoid heads; "mse", the mean over classes of squared differences of logits; "hard",
+            cross-entropy towards the teacher's choice; "hidden_mse" and "hidden_cos" (1 - cosine)
+            of the last states, whose width must be the teacher's.
+        temperature: T of "kl" and "sigmoid_kl".
+        positions: for "mlm": "masked", or "all" real tokens of the masked text.
+    """
+
+    teacher: str
+    of: str
+    kind: str = "kl"
+    temperature: float = 1.0
+    positions: str = "masked"
+
+    def __post_init__(self) -> None:
+        check_choice("distill.of", self.of, ("image", "mlm"))
+        check_choice("distill.kind", self.kind, LOGITS + HIDDEN)
+        check_choice("distill.positions", self.positions, ("masked", "all"))
+        if self.temperature <= 0:
+            raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
+
+    def __call__(self, net, views, batch) -> Output:
+        require("distill", views, ("image" if self.of == "image" else "text_masked",), batch)
+        target = self._target(batch)
+        pair = self._images if self.of == "image" else self._texts
+        mine, theirs, weights = pair(net, views, batch, target)
+        mine, theirs = mine.astype(jnp.float32), theirs.astype(jnp.float32)
+        theirs = jax.lax.stop_gradient(theirs)
+
+        loss, denominator = weighted_mean(
+            _KINDS[self.kind](theirs, mine, self.temperature), weights
+        )
+        if self.kind in HIDDEN:
+            metrics = {"cosine": weighted_mean(_cosine(theirs, mine), weights)[0]}
+        else:
+            same = theirs.argmax(-1) == mine.argmax(-1)
+            metrics = {"agreement": weighted_mean(same, weights)[0]}
+        return Output(loss=loss, denominator=denominator, metrics=metrics)
+
+    def _images(self, net, views, batch, target):
+        """(student f[B C], teacher, weights f[B]), or of states f[B 1+N D] with f[B 1+N]."""
+        weights = row_weights(batch, len(views.image))
+        if self.kind in HIDDEN:
+            mine = views.image
+            weights = jnp.broadcast_to(weights[:, None], mine.shape[:2])
+        else:
+            mine = net.image_head(views.image[:, 0])
+        self._check(target.shape, mine.shape)
+        return mine, target, weights
+
+    def _texts(self, net, views, batch, target):
+        """The same for texts: f[B K V] at the masked, f[B L V] at all positions, or states."""
+        mine = views.text_masked
+        rows = row_weights(batch, len(mine))[:, None]
+        if self.positions == "all":
+            weights = rows * batch["text_mask"]
+        else:
+            weights = rows * (batch["masked_ids"] != IGNORED)
+            mine = take_positions(mine, batch["masked_positions"])
+        if self.kind not in HIDDEN:
+            mine = net.mlm_head(mine)
+        elif self.positions == "masked":
+            target = take_positions(target, batch["masked_positions"])
+        self._check(target.shape, mine.shape)
+        return mine, target, weights
+
+    def _target(self, batch):
+        """The teacher's array of what this objective compares."""
+        if self.kind in HIDDEN:
+            key = "image_hidden" if self.of == "image" else "text_hidden"
+        elif self.of == "image":
+            key = "image"
+        else:
+            key = "mlm" if self.positions == "masked" else "mlm_all"
+        teachers = batch.get("teacher", {})
+        if self.teacher not in teachers:
+            raise ValueError(
+                f"distill: no teacher {self.teacher!r} teaches this stream; "
+                f"those that do: {', '.join(teachers) or 'none'} (config.teachers.NAME.streams)"
+            )
+        if key not in teachers[self.teacher]:
+            found = ", ".join(teachers[self.teacher]) or "nothing"
+            raise ValueError(
+                f"distill: kind={self.kind!r} of={self.of!r} positions={self.positions!r} needs "
+                f"{key!r} of the teacher {self.teacher!r}, which gives {found}"
+            )
+        return teachers[self.teacher][key]
+
+    def _check(self, theirs, mine):
+        """Refuses a teacher of another vocabulary, class count, width or number of tokens."""
+        if theirs == mine:
+            return
+        last = "classes" if self.of == "image" else "words"
+        last = "numbers in a state (width)" if self.kind in HIDDEN else last
+        what, axis = (last, -1) if theirs[-1] != mine[-1] else ("tokens", 1)
+        raise ValueError(
+            f"distill: the teacher {self.teacher!r} has {theirs[axis]} {what}, the student "
+            f"{mine[axis]} (kind={self.kind!r}, of={self.of!r}): they must be equal"
+        )
+
+
+def _kl(theirs, mine, temperature):
+    """f32[...]; words or classes of -inf in `theirs` are those that a cache left out."""
+    p = jax.nn.softmax(theirs / temperature)
+    gap = jax.nn.log_softmax(theirs / temperature) - jax.nn.log_softmax(mine / temperature)
+    return temperature**2 * jnp.where(p > 0, p * gap, 0.0).sum(-1)
+
+
+def _sigmoid_kl(theirs, mine, temperature):
+    p = jax.nn.sigmoid(theirs / temperature)
+    cross = optax.sigmoid_binary_cross_entropy(mine / temperature, p)
+    entropy = optax.sigmoid_binary_cross_entropy(theirs / temperature, p)
+    return temperature**2 * (cross - entropy).sum(-1)
+
+
+def _squares(theirs, mine, temperature):
+    del temperature
+    return jnp.square(theirs - mine).mean(-1)
+
+
+def _hard(theirs, mine, temperature):
+    del temperature
+    return optax.softmax_cross_entropy_with_integer_labels(mine, theirs.argmax(-1))
+
+
+def _cosine(theirs, mine):
+    """f32[...]; 0 for a state of zeros."""
+    norms = jnp.square(theirs).sum(-1) * jnp.square(mine).sum(-1)
+    return (theirs * mine).sum(-1) * jax.lax.rsqrt(jnp.maximum(norms, 1e-24))
+
+
+_KINDS = {
+    "kl": _kl,
+    "sigmoid_kl": _sigmoid_kl,
+    "mse": _squares,
+    "hard": _hard,
+    "hidden_mse": _squares,
+    "hidden_cos": lambda theirs, mine, temperature: 1 - _cosine(theirs, mine),
+}
