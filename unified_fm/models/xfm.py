@@ -177,8 +177,9 @@ class Model(nn.Module):
         A clip inside the graph has no gradient beyond its ends and would never let the parameter
         come back, so the gradient goes straight through. (X-FM section 1.5)
         """
-        inside = jnp.clip(self.temperature, 0.001, 0.5)
-        return self.temperature + jax.lax.stop_gradient(inside - self.temperature)
+        inside = jax.lax.stop_gradient(jnp.clip(self.temperature, 0.001, 0.5))
+        # The difference is exactly 0; only its gradient counts.
+        return inside + (self.temperature - jax.lax.stop_gradient(self.temperature))
 
     def _rows(self, image, batch):
         """What each row of the batch sees of the images: pooled summary and fusion memory."""

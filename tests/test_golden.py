@@ -1,0 +1,49 @@
+"""Our X-FM against recorded values of the published system (tests/golden/xfm_tiny.npz)."""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILE = ROOT / "tests" / "golden" / "xfm_tiny.npz"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    """tools/check_golden.py: the command and this test run the same code."""
+    spec = importlib.util.spec_from_file_location("check_golden", ROOT / "tools/check_golden.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def lines(tool):
+    return tool.check(FILE)
+
+
+@pytest.mark.parametrize("kind", ["output", "loss", "gradient"])
+def test_equals_the_published_system(tool, lines, kind):
+    found = [line for line in lines if line.kind == kind]
+    assert all(line.passed for line in found), "\n" + tool.table(found)
+
+
+def test_compares_every_quantity_of_the_file(lines):
+    with np.load(FILE) as file:
+        recorded = {name.split("/", 1)[1] for name in file.files if name.startswith("grads/")}
+        losses = [name for name in file.files if name.startswith("outputs/loss/")]
+    assert recorded <= {line.name for line in lines if line.kind == "gradient"}
+    assert len([line for line in lines if line.kind == "loss"]) == len(losses) == 12
+    assert len([line for line in lines if line.kind == "output"]) == 9
+
+
+def test_a_difference_beyond_the_tolerance_is_seen(tool, lines):
+    """The tool's verdict: a gradient that is off by 2e-4 of its largest entry, or NaN, fails."""
+    [line] = [line for line in lines if line.name == "itm_head.3.weight"]
+    assert line.passed
+    assert not dataclasses.replace(line, difference=2 * line.allowed).passed
+    assert not dataclasses.replace(line, difference=float("nan")).passed
+    assert "BEYOND" in tool.table([dataclasses.replace(line, difference=1.0)])
