@@ -1,17 +1,18 @@
 """From a config's names and numbers to the parts of a run. Nothing here touches a device."""
 
 import dataclasses
-import inspect
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
 
-from unified_fm import plugins, settings, sharding, step, teachers
+from unified_fm import plugins, settings, sharding, step, teacher_cache, teachers
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.optim import build
+from unified_fm.optim import telemetry as measurements
 
 
 def program(config: Mapping[str, Any]) -> step.Program:
@@ -58,15 +59,16 @@ def tokenizer(config: Mapping[str, Any]) -> Any:
     return loaded
 
 
-def streams(config: Mapping[str, Any], loaded: Any) -> Streams:
-    """Opens the streams; `loaded` is the tokenizer."""
-    return Streams(
+def streams(config: Mapping[str, Any], loaded: Any) -> Any:
+    """Opens the streams, and the caches of teachers that have one; `loaded` is the tokenizer."""
+    opened = Streams(
         config["streams"],
         seed=config["seed"],
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         tokenizer=loaded,
     )
+    return teacher_cache.with_caches(opened, config)
 
 
 def evaluators(config: Mapping[str, Any], loaded: Any) -> dict[str, Any]:
@@ -94,11 +96,7 @@ def optimizer(
         The chain, and the merge's `refresh(opt_state, step) -> opt_state` to be called before every
         step, or None.
     """
-    options = dict(config["merge"])
-    name = options.pop("name")
-    if "total_steps" in inspect.signature(plugins.load("optim.merge", name)).parameters:
-        options.setdefault("total_steps", config["total_steps"])  # a ramp must end within the run
-    merge = plugins.build("optim.merge", name, groups=list(settings.groups(config)), **options)
+    merge = settings.merge(config)
     numbers = dict(config["optimizer"])
     project = numbers.pop("project") or ()
     chain = build.build(
@@ -110,6 +108,15 @@ def optimizer(
         project=project,
     )
     return chain, getattr(merge, "refresh", None)
+
+
+def telemetry(config: Mapping[str, Any]) -> Callable | None:
+    """Makes `(grads, opt_state) -> {name: f32[]}`, or None if nothing is to be measured."""
+    options = config["telemetry"]
+    if not options["every"]:
+        return None
+    shared = options["shared"] or config["merge"].get("shared") or ".*"
+    return functools.partial(measurements.measure, shared=shared, scope=options["scope"])
 
 
 def state_shardings(

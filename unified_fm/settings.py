@@ -19,15 +19,18 @@ Keys:
     mesh: sizes of the axes; -1 is the rest.
     accumulate: micro-batches per step.
     ema: decay of the moving average of the parameters.
-    init: {"path": checkpoint, "step": None, "allow": [path regexes that may be missing there or
-        superfluous]}.
+    init: {"path": checkpoint, "step": None, "rename": [(path regex there, name here)], "allow":
+        [path regexes that may be missing there or superfluous]}.
     checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
         `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
         an older step if the latest is damaged.
     log: `every` steps; `tensorboard`.
+    telemetry: `every` steps (0: never) how the groups' gradients get along, per block of `shared`
+        parameters (a regex; None: those of the merge): see `optim.telemetry`.
     evaluate: `every` steps (0: never) and `at_end`; `params` is "params" or "ema"; evaluators
         {name: {"name": plugin, options}}.
-    teachers: {name: {"model": {...}, "path": ..., "streams": [...]}}.
+    teachers: {name: {"path": ..., "streams": [...]}}, see `teachers.build`; with "config":
+        "FILE.py:ARGUMENT" instead of a path it is trained first, in WORKDIR/teachers/NAME.
     nonfinite: steps in a row that may be refused.
     report: whether to write report.html at the end.
 """
@@ -81,6 +84,7 @@ def defaults() -> dict[str, Any]:
             "allow_fallback": False,
         },
         "log": {"every": 50, "tensorboard": True},
+        "telemetry": {"every": 0, "scope": "layer", "shared": None},
         "evaluate": {"every": 0, "at_end": True, "params": "params", "evaluators": {}},
         "teachers": {},
         "nonfinite": {"max_in_a_row": 10},
@@ -113,7 +117,13 @@ def check(config: Mapping[str, Any]) -> None:
         _check_stream(name, stream)
     groups(config)
     _check_plugin("models", config["model"], "model")
-    plugins.load("optim.merge", config["merge"].get("name", "sum"))
+    merge(config)
+    _check_telemetry(config["telemetry"])
+    for name, teacher in config["teachers"].items():
+        for stream in teacher.get("streams") or ():
+            if stream not in config["streams"]:
+                known = plugins.possible(stream, config["streams"])
+                raise ValueError(f"teachers.{name} names the stream {stream!r}; {known}")
     for name, evaluator in config["evaluate"]["evaluators"].items():
         _check_plugin("evaluators", {"name": name, **evaluator}, f"evaluate.evaluators.{name}")
     optimizer = dict(config["optimizer"])
@@ -149,6 +159,23 @@ def groups(config: Mapping[str, Any]) -> dict[str, list[str]]:
                 "belongs to exactly one"
             )
     return {group: list(members) for group, members in given.items()}
+
+
+def merge(config: Mapping[str, Any]) -> Any:
+    """Builds the merge of the gradient groups; one with a ramp is told how long the run is.
+
+    Raises:
+        ValueError, TypeError: groups that do not exist, a ramp that ends after the run, or another
+            option that cannot work.
+    """
+    options = dict(config["merge"])
+    if "name" not in options:
+        known = plugins.possible("", plugins.choices("optim.merge"))
+        raise ValueError(f"config.merge has no 'name'; {known}")
+    name = options.pop("name")
+    if "total_steps" in inspect.signature(plugins.load("optim.merge", name)).parameters:
+        options.setdefault("total_steps", config["total_steps"])
+    return plugins.build("optim.merge", name, groups=list(groups(config)), **options)
 
 
 def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -225,6 +252,12 @@ def _check_plugin(kind: str, config: Mapping[str, Any], what: str) -> None:
     ]
     if missing:
         raise TypeError(f"config.{what} lacks {', '.join(missing)}")
+
+
+def _check_telemetry(options: Mapping[str, Any]) -> None:
+    _at_least(0, options["every"], "telemetry.every")
+    if options["scope"] not in ("model", "layer", "tensor"):
+        raise ValueError(f"telemetry.scope is {options['scope']!r}; possible: model, layer, tensor")
 
 
 def _at_least(least: int, value: Any, name: str) -> None:

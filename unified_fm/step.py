@@ -111,13 +111,8 @@ def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
             for objective in stream.objectives.values():
                 objective(net, views, batch)
 
-    rngs = dict(
-        zip(
-            ("params", "dropout", "objective"),
-            jax.random.split(jax.random.key(program.seed), 3),
-            strict=True,
-        )
-    )
+    keys = jax.random.split(jax.random.key(program.seed), 3)
+    rngs = dict(zip(("params", "dropout", "objective"), keys, strict=True))
     batches = program.teachers(teacher_params, batches)
     return nn.init(run, program.model)(rngs, batches)["params"]
 
@@ -139,6 +134,7 @@ def make_train_step(
     *,
     ema_decay: float | None = None,
     state_shardings: Any = None,
+    telemetry: Callable | None = None,
 ) -> Callable:
     """Makes the jitted step.
 
@@ -147,6 +143,7 @@ def make_train_step(
         tx: chain whose first link merges `{group: gradient tree}`.
         ema_decay: of the moving average; None keeps none.
         state_shardings: where the new state lies, a `TrainState` of shardings.
+        telemetry: `(grads, opt_state) -> {name: f32[]}`, logged as "telemetry/NAME".
 
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. The state is donated. Metrics
@@ -169,6 +166,9 @@ def make_train_step(
         checked["grad_norm"] = _merged_norm(opt_state)
         ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
         metrics |= checked
+        if telemetry is not None:
+            measured = telemetry(grads, opt_state)
+            metrics |= {f"telemetry/{name}": value for name, value in measured.items()}
         state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
         return state.replace(step=state.step + 1), metrics | {"ok": ok.astype(jnp.float32)}
 

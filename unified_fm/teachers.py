@@ -2,16 +2,24 @@
 
 A teacher is a data transform. Its parameters are a separate argument of the step, never donated,
 never in the optimizer, never in a checkpoint of the run; they lie on the mesh by the same sharding
-rules. It runs without random numbers, so without dropout.
+rules. It runs without random numbers, so without dropout, on the arrays that the student sees: the
+same augmented image, the same masked words.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from etils import epath
 
-from unified_fm import checkpoint, plugins, sharding
+from unified_fm import checkpoint, plugins, rules, sharding, teacher_cache, tree_diff
+from unified_fm.convert import initialise
+from unified_fm.convert.table import unflatten
+
+KEYS = ("model", "path", "step", "init", "heads", "config", "cache", "streams")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,58 +27,159 @@ class Teacher:
     """One frozen model.
 
     Attributes:
-        model: has a method `targets(batch) -> {name: array}`, rows on axis 0.
+        model: has a method `targets(batch) -> {name: array}`, rows on axis 0 (`models.targets`);
+            None = what it teaches is read from a cache.
         streams: names of the streams that it sees.
+        classes: {what it teaches: number of classes or words}, of a cache.
     """
 
     model: Any
     streams: Sequence[str]
+    classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """`(teacher_params, batches) -> batches` with `batch["teacher"][name]` added."""
+
+    members: Mapping[str, Teacher]
+
+    def __call__(self, teacher_params: Any, batches: Mapping[str, Any]) -> dict[str, Any]:
+        batches = dict(batches)
+        for name, teacher in self.members.items():
+            for stream in teacher.streams:
+                batch = dict(batches[stream])
+                if teacher.model is None:
+                    targets = teacher_cache.targets(batch["cached"][name], teacher.classes)
+                else:
+                    variables = {"params": teacher_params[name]}
+                    targets = teacher.model.apply(variables, batch, method="targets")
+                targets = jax.lax.stop_gradient(targets)
+                batches[stream] = {**batch, "teacher": {**batch.get("teacher", {}), name: targets}}
+        return batches
+
+
+def make_transform(teachers: Mapping[str, Teacher]) -> Transform:
+    """Makes what a step calls to let the teachers enrich its batches."""
+    return Transform(teachers)
 
 
 def build(config: Mapping[str, Any]) -> dict[str, Teacher]:
-    """Makes the teachers of a config, {name: {"model": {...}, "path": ..., "streams": [...]}}.
+    """Makes the teachers of a config.
+
+    Args:
+        config: {name: dict of `streams`, and one of `path` (a run or checkpoint of ours; `step` of
+            it), `init` ("bert:PATH", foreign weights; `heads`) or `cache` (`teacher_cache`);
+            `model`, by default that of the run in `path`}. `config` is for `teacher_runs`.
 
     Raises:
         ValueError, TypeError: an entry that lacks a key or names an unknown model.
     """
     teachers = {}
     for name, entry in config.items():
-        for key in ("model", "path", "streams"):
-            if key not in entry:
-                raise ValueError(f"teachers.{name} has no {key!r}; found {', '.join(entry)}")
-        options = dict(entry["model"])
-        model = plugins.build("models", options.pop("name"), **options)
-        if not hasattr(model, "targets"):
-            raise ValueError(f"teachers.{name}: its model has no method 'targets'")
-        teachers[name] = Teacher(model=model, streams=tuple(entry["streams"]))
+        for key in entry:
+            if key not in KEYS:
+                raise ValueError(
+                    f"teachers.{name} has no key {key!r}; {plugins.possible(key, KEYS)}"
+                )
+        given = [key for key in entry if entry[key] is not None]
+        if not {"path", "init", "cache"} & set(given):
+            raise ValueError(
+                f"teachers.{name} has no 'path'; found {', '.join(given)}. A teacher has a path "
+                "(or config, which trains it first; init: foreign weights; or cache)"
+            )
+        if "streams" not in given:
+            raise ValueError(f"teachers.{name} has no 'streams'; found {', '.join(given)}")
+        model, classes = None, {}
+        if "cache" in given:
+            classes = teacher_cache.open_cache(entry["cache"]).about["keys"]
+        else:
+            model = _model(name, entry)
+        teachers[name] = Teacher(model=model, streams=tuple(entry["streams"]), classes=classes)
     return teachers
 
 
-def load_params(config: Mapping[str, Any], mesh: Any, rules: Any = None) -> dict[str, Any]:
-    """Loads the teachers' parameters onto the mesh, {name: tree}.
+def load_params(
+    config: Mapping[str, Any],
+    teachers: Mapping[str, Teacher],
+    batches: Mapping[str, Any],
+    mesh: Any,
+    sharding_rules: Any = None,
+    *,
+    words: int | None = None,
+) -> dict[str, Any]:
+    """Loads the teachers' parameters onto the mesh, {name: tree}; only what they teach with.
+
+    Args:
+        config: of the teachers.
+        teachers: as `build` makes them.
+        batches: one batch of every stream.
+        mesh, sharding_rules: where the parameters lie.
+        words: number of ids of the run's tokenizer.
 
     Raises:
-        ValueError: no checkpoint at a path, or a damaged one.
+        ValueError: no checkpoint at a path, a damaged one, or one that does not fit the teacher's
+            model or the streams: with both sides' values.
     """
-    params = {name: checkpoint.load_params(entry["path"]) for name, entry in config.items()}
-    return {
-        name: jax.device_put(tree, sharding.params_shardings(mesh, tree, rules))
-        for name, tree in params.items()
-    }
+    params = {}
+    for name, teacher in teachers.items():
+        if teacher.model is None:
+            params[name] = {}
+            continue
+        known = getattr(teacher.model, "vocab_size", None)
+        if words is not None and known is not None and known < words:
+            raise ValueError(
+                f"teachers.{name} knows vocab_size = {known} words, the run's tokenizer has {words}"
+            )
+        tree = _fitting(name, config[name], _wanted(name, teacher, batches))
+        where = sharding.params_shardings(mesh, tree, sharding_rules)
+        params[name] = jax.device_put(tree, where)
+    return params
 
 
-def make_transform(teachers: Mapping[str, Teacher]) -> Callable:
-    """Makes `(teacher_params, batches) -> batches` with `batch["teacher"][name]` added."""
+def _model(name: str, entry: Mapping[str, Any]) -> Any:
+    options = dict(entry.get("model") or _saved_model(name, entry.get("path")))
+    model = plugins.build("models", options.pop("name"), **options)
+    if not hasattr(model, "targets"):
+        raise ValueError(f"teachers.{name}: its model has no method 'targets'")
+    return model
 
-    def transform(teacher_params, batches):
-        batches = dict(batches)
-        for name, teacher in teachers.items():
-            variables = {"params": teacher_params[name]}
-            for stream in teacher.streams:
-                batch = dict(batches[stream])
-                targets = teacher.model.apply(variables, batch, method="targets")
-                targets = jax.lax.stop_gradient(targets)
-                batches[stream] = {**batch, "teacher": {**batch.get("teacher", {}), name: targets}}
-        return batches
 
-    return transform
+def _saved_model(name: str, path: Any) -> dict[str, Any]:
+    """The model of the run in `path`."""
+    for folder in (epath.Path(path), epath.Path(path).parent) if path else ():
+        file = folder / "config.json"
+        if file.exists():
+            return json.loads(file.read_text())["model"]
+    where = f"and there is no config.json in {path}" if path else "and foreign weights do not say"
+    raise ValueError(f"teachers.{name} has no 'model', {where}: which model is it?")
+
+
+def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of the parameters that the teacher uses on its streams."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for stream in teacher.streams:
+        try:
+            tree = jax.eval_shape(
+                lambda batch: teacher.model.init(jax.random.key(0), batch, method="targets"),
+                dict(batches[stream]),
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"teachers.{name} cannot see stream {stream!r}: {error}") from error
+        wanted |= tree_diff.shapes(tree.get("params", {}))
+    return wanted
+
+
+def _fitting(name: str, entry: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
+    """The parameters of these paths and shapes, from the teacher's checkpoint."""
+    if entry.get("init"):
+        empty = unflatten({key: np.broadcast_to(np.float32(0), s) for key, s in wanted.items()})
+        tree = initialise.initialise(empty, entry["init"], heads=entry.get("heads"))
+    else:
+        tree = checkpoint.load_params(entry["path"], entry.get("step"))
+    found = {key: leaf for key, leaf in rules.named_leaves(tree) if key in wanted}
+    lines = tree_diff.shape_differences({key: leaf.shape for key, leaf in found.items()}, wanted)
+    if lines:
+        where = entry.get("init") or entry["path"]
+        raise ValueError(tree_diff.message(f"teachers.{name}: {where} is of another model:", lines))
+    return unflatten(found)

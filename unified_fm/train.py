@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -30,6 +31,7 @@ class _Run:
     config: Mapping[str, Any]
     mesh: Any
     step: Callable
+    measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
     refresh: Callable | None
     shardings: step.TrainState
     teacher_params: Any
@@ -104,7 +106,7 @@ def _start(config, workdir, stop) -> _Run:
     first = next(streams)
     sharding.check_divisible(mesh, first, config["accumulate"])
     batches = sharding.global_batches(mesh, first)
-    teacher_params = teachers.load_params(config["teachers"], mesh, config["rules"]["sharding"])
+    teacher_params = _load_teachers(config, program, batches, mesh, tokenizer)
 
     shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
     tx, refresh = assembly.optimizer(config, shapes)
@@ -119,15 +121,17 @@ def _start(config, workdir, stop) -> _Run:
         streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
         position, first = saved, None
     _write_config(config, workdir)
-    train_step = step.make_train_step(
-        program, tx, ema_decay=config["ema"], state_shardings=shardings
+    make_step = functools.partial(
+        step.make_train_step, program, tx, ema_decay=config["ema"], state_shardings=shardings
     )
-    compiled = _compiled(train_step, state, teacher_params, batches)
+    compiled = _compiled(make_step(), state, teacher_params, batches)
+    telemetry = assembly.telemetry(config)
     at = int(state.step)
     return _Run(
         config=config,
         mesh=mesh,
         step=compiled,
+        measuring_step=make_step(telemetry=telemetry) if telemetry else None,
         refresh=refresh,
         shardings=shardings,
         teacher_params=teacher_params,
@@ -147,6 +151,19 @@ def _start(config, workdir, stop) -> _Run:
         watch=Watch(workdir, seed=config["seed"], **config["nonfinite"]),
         evaluation=Evaluation(config, workdir, program.model, mesh, tokenizer),
         stop=stop,
+    )
+
+
+def _load_teachers(config, program, batches, mesh, tokenizer) -> Any:
+    if not config["teachers"]:
+        return {}
+    return teachers.load_params(
+        config["teachers"],
+        program.teachers.members,
+        batches,
+        mesh,
+        config["rules"]["sharding"],
+        words=tokenizer.vocab_size,
     )
 
 
@@ -198,23 +215,21 @@ def _step(run: _Run) -> Mapping[str, Any]:
         if opt_state is not run.state.opt_state:
             placed = jax.device_put(opt_state, run.shardings.opt_state)
             run.state = run.state.replace(opt_state=placed)
-    run.state, metrics = run.step(run.state, run.teacher_params, batches)
+    every = run.config["telemetry"]["every"]
+    measures = every and (run.at + 1) % every == 0
+    make = run.measuring_step if measures else run.step
+    run.state, metrics = make(run.state, run.teacher_params, batches)
     run.at, run.position = run.at + 1, position
-    run.watch.see(run.at, metrics, lambda: _records(run.streams, position))
+    if measures:
+        run.log.write(run.at, _pop_telemetry(metrics))
+    run.watch.see(run.at, metrics, lambda: run.streams.last_records(position))
     return metrics
 
 
-def _records(streams: Any, position: Any) -> dict[str, list[int]]:
-    """The record numbers of this process's part of the batches that ended at `position`."""
-    return {
-        name: [
-            loader.index_of(
-                loader.slot_of(position["streams"][name]["samples"] - loader.slots, place)
-            )
-            for place in range(loader.local_slots)
-        ]
-        for name, loader in streams.loaders.items()
-    }
+def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
+    """Takes the telemetry out of the metrics of a step, which are logged at other steps."""
+    names = [name for name in metrics if name.startswith("telemetry/")]
+    return jax.device_get({name: metrics.pop(name) for name in names})
 
 
 def _finish(run: _Run) -> None:

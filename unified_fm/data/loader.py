@@ -23,7 +23,7 @@ from unified_fm.data.skips import Skip, Skips, TooManySkips
 from unified_fm.data.source import open_source
 from unified_fm.data.tokenizer import Tokenizer
 
-_OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "threads")
+_OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "cycle", "threads")
 _PACKED = ("images", "packs")  # only of pipelines that pack rows of several images
 _CHUNK = 16  # examples that a thread takes at once, at most
 _ATTEMPTS = 100  # replacements tried for one slot
@@ -37,6 +37,7 @@ class Loader:
         slots: examples that a global batch takes from the source: its rows, or, where rows are
             packed (regions), its images.
         records: length of the source.
+        cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
     """
 
@@ -74,6 +75,7 @@ class Loader:
         for problem, file in getattr(self.source, "problems", ()):
             self.skips.note(problem, record=file)
         self.order = Order(self.records, seed=self.seed, shuffle=self.config.get("shuffle", True))
+        self.cycle = int(self.config.get("cycle", 0))
 
     @property
     def local_slots(self) -> int:
@@ -87,7 +89,11 @@ class Loader:
 
     def index_of(self, slot: int) -> int:
         """The record that the order puts in a slot; if it is unusable, another stands in for it."""
-        return self.order.index(slot)
+        return self.order.index(self.in_cycle(slot))
+
+    def in_cycle(self, slot: int) -> int:
+        """The slot that a slot repeats: itself, unless the stream's epochs come in cycles."""
+        return slot % (self.cycle * self.records) if self.cycle else slot
 
     def example(self, slot: int) -> dict[str, Any]:
         """The arrays of one slot.
@@ -95,6 +101,7 @@ class Loader:
         Raises:
             TooManySkips: more records are unusable than the config allows.
         """
+        slot = self.in_cycle(slot)
         epoch, first = self.order.epoch(slot), self.order.index(slot)
         index = first
         for attempt in range(_ATTEMPTS):

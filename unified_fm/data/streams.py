@@ -32,6 +32,7 @@ def stream(
         objectives: name -> weight, or name -> dict(weight=..., option=...).
         **options: of the pipeline (`max_len`, `size`, ...), and of the stream itself: `max_skip`
             (largest fraction of unusable records, 0.01; 0 stops at the first), `shuffle` (True),
+            `cycle` (epochs after which everything repeats, augmentation and masks too; 0: never),
             `threads` (one per core); a regions stream also has `images` (images of the global
             batch, required) and `packs` (groups that the batch can be split into, 1).
     """
