@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from unified_fm import plugins, settings, workdir
+from unified_fm import plugins, settings, teacher_runs, workdir
 from unified_fm.interruption import Interruption
 
 _log = logging.getLogger("unified_fm")
@@ -114,10 +114,12 @@ def _configured(given: ml_collections.ConfigDict, overrides: Sequence[str]) -> d
         Refused: see `parse`.
     """
     try:
-        config = ml_collections.ConfigDict(settings.complete(_plain(given)))
+        config = teacher_runs.resolve(settings.complete(_plain(given)), _plain)
+        config = ml_collections.ConfigDict(config)
         _override(config, overrides)
         config = settings.complete(_plain(config))
-        settings.check(config)
+        for each in (config, *teacher_runs.configs(config).values()):
+            settings.check(each)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise Refused(str(error).strip("'\"")) from error
     return config
@@ -170,10 +172,13 @@ def _plain(config: Any) -> Any:
 
 
 def _prepare_data(config: Mapping[str, Any]) -> None:
-    if config["prepare"] == "demo":
+    runs = (config, *teacher_runs.configs(config).values())
+    for wanted in dict.fromkeys(run["prepare"] for run in runs if run["prepare"]):
         from unified_fm.data import demo
 
-        print(demo.table(demo.prepare(progress=True)), file=sys.stderr, flush=True)
+        parts = wanted.partition(":")[2]
+        options = {"parts": parts.split(",")} if parts else {}
+        print(demo.table(demo.prepare(**options)), file=sys.stderr, flush=True)
 
 
 def _cache_compilations() -> None:
@@ -233,10 +238,9 @@ def _run(options: flags.FlagValues, config: Mapping[str, Any]) -> int:
     first = jax.process_index() == 0
     held = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
     with held, Interruption() as stop:
-        if config["mode"] == "evaluate":
-            train.evaluate(config, folder, stop)
-        else:
-            train.train(config, folder, stop)
+        config = teacher_runs.train(config, folder, stop, train.train)
+        if config is not None:  # no signal while teachers were trained
+            (train.evaluate if config["mode"] == "evaluate" else train.train)(config, folder, stop)
     return stop.exit_code
 
 

@@ -7,7 +7,7 @@ Keys:
     mode: "train", or "evaluate" the latest checkpoint.
     seed: of parameters, dropout, objectives and data.
     total_steps: steps of the run.
-    prepare: "demo" makes the demo corpus before the run if it is absent.
+    prepare: "demo" makes the demo corpus before the run if it is absent, "demo:PART,PART" parts.
     model: `name` of the plugin and its options.
     tokenizer: see `data.tokenizer`.
     streams: {name: `data.streams.stream(...)`}.
@@ -130,6 +130,8 @@ def check(config: Mapping[str, Any]) -> None:
     schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
     for kind, rules in config["rules"].items():
         (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
+    if config["prepare"] and config["prepare"].partition(":")[0] != "demo":
+        raise ValueError(f"prepare is 'demo' or 'demo:PART,PART', found {config['prepare']!r}")
     if config["mode"] not in ("train", "evaluate"):
         raise ValueError(f"mode is 'train' or 'evaluate', found {config['mode']!r}")
     if config["evaluate"]["params"] not in ("params", "ema"):
