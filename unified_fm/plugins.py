@@ -51,7 +51,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     return getattr(module, public)
 
 
-def build(kind: str, name: str, **config: Any) -> Any:
+def build(kind: str, name: str, /, **config: Any) -> Any:
     """Loads the plugin and calls it with `config`.
 
     Raises:
