@@ -1,0 +1,72 @@
+"""Which parts of X-FM each loss moves (X-FM section 2.6): the papers' claim, to the last zero."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from tests.models import tiny_xfm
+from unified_fm.plugins import build
+
+TEXT = {"text_embed", "text"}
+VISION = {"patch_embed", "vision"}
+PROJECTIONS = {"text_proj", "image_proj", "temperature"}
+WORDS = {"fusion", "fusion_mlm_head"}
+
+# (stream, objective): the sub-trees that receive a gradient; all others get exact zeros.
+FLOW = {
+    "mlm": ("text", "mlm", TEXT | {"mlm_head"}),
+    "mim": ("image", "mim", VISION),
+    "itc": ("pairs", "itc", TEXT | VISION | PROJECTIONS),
+    "itm": ("pairs", "itm", VISION | {"fusion", "itm_head"}),
+    "imlm": ("pairs", "imlm", VISION | WORDS),
+    "bbox": ("regions", "bbox", VISION | {"fusion", "box_head"}),
+}
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Of every case, compiled as one program."""
+    net = tiny_xfm.model()
+    params, batches = tiny_xfm.params(net), tiny_xfm.make_batches()
+
+    def loss(params, case):
+        stream, name, _ = FLOW[case]
+
+        def run(net, batch):
+            return build("objectives", name)(net, net(batch), batch).loss
+
+        rngs = {"objective": jax.random.key(0)}
+        return nn.apply(run, net)({"params": params}, batches[stream], rngs=rngs)
+
+    return tiny_xfm.jit(lambda params: {case: jax.grad(loss)(params, case) for case in FLOW})(
+        params
+    )
+
+
+@pytest.mark.parametrize("case", FLOW)
+def test_gradient_reaches_exactly_these_parts(gradients, case):
+    moved = {
+        part
+        for part, tree in gradients[case].items()
+        if any(np.abs(x).max() > 0 for x in jax.tree.leaves(tree))
+    }
+    assert moved == FLOW[case][2]
+
+
+def test_mim_teaches_the_masked_pass_only(gradients):
+    """The mask token is seen by the masked pass alone; other losses never see it."""
+    for case, tree in gradients.items():
+        assert (np.abs(tree["vision"]["mask_token"]).max() > 0) == (case == "mim")
+
+
+def test_the_language_head_shares_the_word_embeddings(gradients):
+    """A word that is not in the batch still moves: it is a wrong answer of the tied decoder."""
+    ids = {int(i) for i in tiny_xfm.make_batches()["text"]["text_masked"].ravel()}
+    absent = next(i for i in range(5, 40) if i not in ids)
+    table = gradients["mlm"]["text_embed"]["word"]["embedding"]
+    assert np.abs(table[absent]).max() > 0
+
+
+def test_every_gradient_is_finite(gradients):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
