@@ -10,22 +10,40 @@ and nothing about spatial language. `configs/quickstart.py:smoke` is the same wi
 
 from ml_collections import config_dict
 
+from unified_fm.data import demo
 from unified_fm.data.streams import stream
 
-SIZE, PATCH = 48, 12  # 4 x 4 patches: a cut-out covers one to four of them.
+PIXELS = dict(size=48, patch_size=12)  # 4 x 4 patches: a cut-out covers one to four of them
+CAPTION, PHRASE, PASSAGE = 12, 6, 32  # tokens: "a X, a Y and an Z", "an X", a piece of prose
 
 
 def get_config(arg: str = "") -> config_dict.ConfigDict:
     """The config; `arg` is "" or "smoke"."""
     if arg not in ("", "smoke"):
         raise ValueError(f"unknown argument {arg!r} after ':'; possible: smoke")
-    smoke = arg == "smoke"
 
     c = config_dict.ConfigDict()
     c.prepare = "demo"
-    c.tokenizer = "data/demo/tokenizer"
-    c.total_steps = 6 if smoke else 1600
+    c.tokenizer = str(demo.folder() / "tokenizer")
+    c.total_steps = 6 if arg == "smoke" else 1600
+    c.model = _model()
+    c.streams = _streams()
+    c.optimizer = dict(
+        lr=3e-3,
+        b1=0.9,
+        b2=0.98,
+        weight_decay=0.01,
+        clip=1.0,
+        schedule=dict(name="cosine", warmup_fraction=0.08, end=0.02),
+    )
+    c.checkpoint = dict(every=400)
+    c.evaluate = dict(evaluators=_evaluators(num_examples=100 if arg == "smoke" else 500))
+    return c
 
+
+def _model():
+    """From scratch and in few steps: pre-LN everywhere, and learned patch positions, without which
+    the boxes stay at the best constant box."""
     layer = dict(
         width=64,
         heads=2,
@@ -37,13 +55,13 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         layer_scale=1.0,
         residual_init_scale="stack",
     )
-    c.model = dict(
+    return dict(
         name="xfm",
         vocab_size=2000,
-        image_size=SIZE,
-        patch_size=PATCH,
+        image_size=PIXELS["size"],
+        patch_size=PIXELS["patch_size"],
         projection_dim=64,
-        max_positions=40,
+        max_positions=PASSAGE,
         pad_id=0,
         position_offset="bert",
         text=dict(layers=2, **layer),
@@ -55,52 +73,50 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         patch_position_std=0.2,
     )
 
-    pixels = dict(size=SIZE, patch_size=PATCH)
-    image = dict(num_masked=6, augment="none", **pixels)
-    words = dict(max_masked=4)
+
+def _streams():
+    image = dict(num_masked=6, augment="none", **PIXELS)
     aligned = dict(itc=1.0, itm=1.0, imlm=1.0)
-    c.streams = dict(
-        text=stream("text", "demo:text/train", 96, dict(mlm=1.0), max_len=32, max_masked=6),
+    return dict(
+        text=stream("text", "demo:text/train", 96, dict(mlm=1.0), max_len=PASSAGE, max_masked=6),
         image=stream("image", "demo:objects/train", 16, dict(mim=1.0), **image),
-        pairs=stream("image_text", "demo:scenes/train", 64, aligned | dict(mim=1.0), max_len=12, **image, **words),
+        pairs=stream(
+            "image_text",
+            "demo:scenes/train",
+            64,
+            aligned | dict(mim=1.0),
+            max_len=CAPTION,
+            max_masked=4,
+            **image,
+        ),
         regions=stream(
             "regions",
             "demo:scenes/train",
             64,
             aligned | dict(bbox=1.0),
             images=32,
-            max_len=6,
+            max_len=PHRASE,
+            max_masked=4,
             augment="none",
-            **pixels,
-            **words,
+            **PIXELS,
         ),
     )
-    c.gradient_groups = dict(all=["text", "image", "pairs", "regions"])
-    c.merge = dict(name="sum")
 
-    held_out = dict(
-        source="demo:scenes/test", num_examples=500, options=dict(max_len=12, **pixels)
-    )
-    c.evaluate = dict(
-        evaluators=dict(
-            retrieval=dict(candidates=100, **held_out),
-            itm=dict(**held_out),
-            imlm=dict(**held_out),
-            grounding=dict(**held_out),
-            mlm=dict(
-                source="demo:text/val",
-                train_source="demo:text/train",
-                options=dict(max_len=32, max_masked=6),
-            ),
-        )
-    )
 
-    c.optimizer = dict(
-        lr=3e-3,
-        b1=0.9,
-        b2=0.98,
-        weight_decay=0.01,
-        clip=1.0,
-        schedule=dict(name="cosine", warmup_fraction=0.08, end=0.02),
+def _evaluators(num_examples):
+    scenes = dict(
+        source="demo:scenes/test",
+        num_examples=num_examples,
+        options=dict(max_len=CAPTION, **PIXELS),
     )
-    return c
+    return dict(
+        retrieval=dict(candidates=100, **scenes),
+        itm=dict(**scenes),
+        imlm=dict(**scenes),
+        grounding=dict(**scenes),
+        mlm=dict(
+            source="demo:text/val",
+            train_source="demo:text/train",
+            options=dict(max_len=PASSAGE, max_masked=6),
+        ),
+    )

@@ -168,11 +168,6 @@ def test_an_old_python_is_refused_with_a_sentence(checkout):
     assert not checkout.venv.exists()
 
 
-def test_allocator_settings_of_the_user_stay(checkout):
-    show = ["bash", "-c", 'echo "$MALLOC_TOP_PAD_"']
-    assert checkout.run(*show, MALLOC_TOP_PAD_="5")[1] == "5\n"
-
-
 def test_no_command_is_refused(checkout):
     assert checkout.run()[0] == 1
     assert checkout.installs() == []

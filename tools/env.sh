@@ -97,14 +97,6 @@ build() {
   say "ready after $((SECONDS - started)) s"
 }
 
-accelerator() { # Whether a GPU or a TPU is here.
-  local device
-  for device in /dev/nvidia0 /dev/kfd /dev/accel0 /dev/vfio/0; do
-    [ ! -e "$device" ] || return 0
-  done
-  return 1
-}
-
 [ $# -gt 0 ] || fail "usage: tools/env.sh COMMAND [ARGUMENT...]"
 if ! up_to_date; then
   find_python
@@ -115,13 +107,4 @@ fi
 
 export VIRTUAL_ENV=$venv PATH="$venv/bin:$PATH"
 unset PYTHONHOME
-# On a CPU, XLA takes a step's whole scratch memory from malloc and frees it after the step. By
-# default it goes back to the kernel each time, which clears every page anew: up to a third of a
-# step. One arena that keeps what it has (glibc only) costs the memory of up to two steps' scratch
-# instead. Hosts of accelerators, with many cores that load data, are left alone.
-if ! accelerator; then
-  export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX-1} MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_-0}
-  export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_-4294967296}
-  export MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_-67108864}
-fi
 exec "$@"
