@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
-_IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip")
+_IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle")
 KINDS = ("kl", "hard")  # divergences for which the teacher's best k are enough
 
 
@@ -159,8 +159,11 @@ def keys_needed(config: Mapping[str, Any], teacher: str, stream: str) -> dict[st
         options = dict(value) if isinstance(value, Mapping) else {}
         if options.get("name", name) == "distill" and options.get("teacher") == teacher:
             of, kind = options.get("of"), options.get("kind", "kl")
-            everywhere = of == "mlm" and options.get("positions", "masked") == "all"
-            needed["mlm_all" if everywhere else of] = kind
+            if kind.startswith("hidden"):
+                of = "image_hidden" if of == "image" else "text_hidden"
+            elif of == "mlm" and options.get("positions") == "all":
+                of = "mlm_all"
+            needed[of] = kind
     return needed
 
 

@@ -38,7 +38,7 @@ class Teacher:
     classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: jit needs a hash
 class Transform:
     """`(teacher_params, batches) -> batches` with `batch["teacher"][name]` added."""
 
