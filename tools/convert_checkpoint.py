@@ -4,7 +4,7 @@
     python tools/convert_checkpoint.py export --checkpoint=DIR --to=hf-roberta --out=DIR
 
 Families to import: bert, roberta, vit, augreg, beit (beit2), clip, xfm. Kinds to export: hf-bert,
-hf-roberta, hf-vit, hf-beit (folders for transformers), xfm (the published names, safetensors), npz
+hf-roberta, hf-vit, hf-beit, hf-clip (folders for transformers), xfm (the published names), npz
 and npz-big-vision (Google's names). Files are read without PyTorch and nothing in them is run; a
 name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each direction loses.
 """
@@ -18,16 +18,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unified_fm import checkpoint
-from unified_fm.convert import augreg, families, hf_folder, matching, xfm
+from unified_fm import checkpoint, plugins
+from unified_fm.convert import augreg, families, hf_folder, hf_models, matching, xfm
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.rows import Report
 from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.weights import read_config
-from unified_fm.models import bert, vit
 
 EXPORTS = (*hf_folder.KINDS, "xfm", "npz", "npz-big-vision")
+# Outputs of transformers' models -> what `our_outputs` calls them.
+NAMES = {
+    "last_hidden_state": "hidden",
+    "pooler_output": "pooled",
+    "logits": "logits",
+    "prediction_logits": "logits",
+    "seq_relationship_logits": "next_sentence_logits",
+    "text_embeds": "text",
+    "image_embeds": "image",
+    "logits_per_text": "logits",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +78,7 @@ def export_checkpoint(options: argparse.Namespace) -> int:
             out,
             eps=options.eps,
             gelu=options.gelu,
+            pool=options.pool,
             tokenizer=options.tokenizer,
             report=report,
         )
@@ -106,34 +117,55 @@ def verify_tensors(table, foreign: Mapping, params: Mapping, allow: Sequence[str
 
 def verify_outputs(path: str, config: Mapping, params: Mapping) -> int:
     """Runs our model and that of transformers on one random batch; returns 1 beyond 1e-4."""
-    kind = config.get("model_type")
-    if kind not in ("bert", "roberta", "vit", "beit"):
-        print(f"verify: no comparison of outputs for {kind or 'weights without config.json'}")
-        return 0
-    if kind == "beit" and config.get("use_mean_pooling", True):
-        print("verify: outputs are not compared: this BEiT pools before its norm, ours after")
+    if not config:
+        print("verify: outputs are not compared: there is no config.json beside the weights")
         return 0
     try:
+        hf_models.model_options(config)
         import transformers
 
-        model = transformers.AutoModel
+        name = (config.get("architectures") or ["AutoModel"])[0]
+        model = getattr(transformers, name, transformers.AutoModel)
         # Without the flag it would unpickle a .bin file.
         model = model.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
-    except (ImportError, OSError) as error:
+    except (ConversionError, ImportError, OSError) as error:
         print(f"verify: outputs are not compared: {str(error).splitlines()[0]}")
         return 0
     inputs = random_inputs(config)
-    theirs = model.eval()(**transformers.BatchEncoding(inputs, tensor_type="pt"))
-    forward = text_outputs if kind in ("bert", "roberta") else image_outputs
-    ours = np.asarray(forward(config, params, **inputs)["hidden"])
-    difference = float(np.abs(ours - theirs.last_hidden_state.detach().numpy()).max())
-    print(f"verify: last hidden states {ours.shape}, largest difference {difference:.3g}")
-    return int(difference > 1e-4)
+    theirs = their_outputs(model.eval(), transformers.BatchEncoding(inputs, tensor_type="pt"))
+    ours, worst = our_outputs(config, params, inputs), 0.0
+    for key in sorted(ours.keys() & theirs.keys()):
+        difference = float(np.abs(np.asarray(ours[key]) - theirs[key]).max())
+        worst = max(worst, difference)
+        print(f"verify: {key} {theirs[key].shape}, largest difference {difference:.3g}")
+    return int(worst > 1e-4)
+
+
+def their_outputs(model, inputs: Mapping) -> dict[str, np.ndarray]:
+    """The outputs of a model of transformers by our names, all that it gives."""
+    out, found = model(**inputs), {}
+    base = out if model.base_model is model else model.base_model(**inputs)
+    for theirs, ours in NAMES.items():
+        value = out.get(theirs, base.get(theirs))
+        if value is not None:
+            found[ours] = value
+    found = {name: value.detach().numpy() for name, value in found.items()}
+    if getattr(model.config, "use_mean_pooling", False):
+        # This BEiT normalises the mean of the patches only; ours also gives each normalised.
+        patches = model.base_model.pooler.layernorm(base.last_hidden_state)[:, 1:].detach().numpy()
+        found["hidden"] = np.concatenate([found["pooled"][:, None], patches], axis=1)
+    return found
 
 
 def random_inputs(config: Mapping, *, seed: int = 0) -> dict[str, np.ndarray]:
     """A batch of two in the arguments of transformers: padded texts, or normalised images."""
     rng = np.random.default_rng(seed)
+    if "text_config" in config:
+        texts = random_inputs(config["text_config"], seed=seed)
+        end = config["text_config"]["eos_token_id"]
+        end = config["text_config"]["vocab_size"] - 1 if end == 2 else end
+        texts["input_ids"][[0, 1], texts["attention_mask"].sum(1) - 1] = end
+        return texts | random_inputs(config["vision_config"], seed=seed)
     if "image_size" in config:
         side = config["image_size"]
         return {"pixel_values": rng.normal(size=(2, 3, side, side)).astype(np.float32)}
@@ -147,62 +179,51 @@ def random_inputs(config: Mapping, *, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def text_outputs(config, params, input_ids, attention_mask, token_type_ids=None) -> dict:
-    """hidden f[B L D] and, where there are heads, their logits, of imported BERT or RoBERTa."""
-    model = bert.Model(
-        vocab_size=config["vocab_size"],
-        text=_encoder(config),
-        max_positions=config["max_position_embeddings"],
-        token_types=config["type_vocab_size"],
-        pad_id=config["pad_token_id"],
-        position_offset=config["model_type"],
-    )
-    batch = {"text": input_ids, "text_mask": attention_mask.astype(bool)}
-    if token_type_ids is not None:
-        batch["segments"] = token_type_ids
-    variables = {"params": params}
-    found = {"hidden": model.apply(variables, batch).text}
-    hidden = found["hidden"]
-    if "mlm_head" in params:
-        found["mlm_logits"] = model.apply(variables, hidden, method=lambda net, x: net.mlm_head(x))
-    if "next_sentence_head" in params:
-        found["next_sentence_logits"] = model.apply(variables, hidden, method="next_sentence")
-    return found
+def our_outputs(config: Mapping, params: Mapping, inputs: Mapping) -> dict:
+    """The outputs of our model with imported weights, for arguments of transformers.
 
+    Args:
+        config: the `config.json` of the weights.
+        params: our tree.
+        inputs: `input_ids`, `attention_mask`, `token_type_ids` i32[B L], `pixel_values` f[B 3 H W].
 
-def image_outputs(config, params, pixel_values) -> dict:
-    """hidden f[B 1+N D] and, where there is a head, class logits, of an imported ViT or BEiT."""
-    vision = params["vision"]
-    model = vit.Model(
-        image_size=config["image_size"],
-        patch_size=config["patch_size"],
-        classes=params["image_head"]["bias"].size if "image_head" in params else None,
-        vision=_encoder(config)
-        | {
-            "layer_scale": 0.1 if "scale_attn" in vision["layer_00"] else None,
-            "relative_position_bias": "relative_position_bias" in vision["layer_00"],
-            "key_bias": "bias" in vision["layer_00"]["self_attn"]["key"],
-        },
-        mask_token="mask_token" in vision,
-        absolute_positions="position" in vision,
-    )
-    variables = {"params": params}
-    hidden = model.apply(variables, {"image": pixel_values.transpose(0, 2, 3, 1)}).image
-    found = {"hidden": hidden}
-    if "image_head" in params:
-        found["logits"] = model.apply(variables, hidden[:, 0], method="image_head")
-    return found
+    Returns:
+        `hidden` f[B L D] (of images f[B 1+N D]), `pooled` f[B D], and `logits` and
+        `next_sentence_logits` where there are such heads; of CLIP `text` and `image` f[B E] and
+        `logits` f[B B].
+    """
+    options = hf_models.model_options(config)
+    kind, batch = options.pop("name"), {}
+    if "pixel_values" in inputs:
+        batch["image"] = inputs["pixel_values"].transpose(0, 2, 3, 1)
+    if "input_ids" in inputs:
+        shape = inputs["input_ids"].shape
+        mask = inputs.get("attention_mask", np.ones(shape, bool)).astype(bool)
+        batch |= {"text": inputs["input_ids"], "text_mask": mask}
+        batch["segments"] = inputs.get("token_type_ids", np.zeros(shape, np.int32))
+    model = plugins.build("models", kind, **options)
+    has = params.keys()
 
+    def outputs(net):
+        views = net(batch)
+        if kind == "clip":
+            text, image = net.text_feature(views), net.image_feature(views)
+            return {"text": text, "image": image, "logits": net.similarity(views)}
+        hidden = views.text if kind == "bert" else views.image
+        found = {"hidden": hidden}
+        if "pooler" in has:
+            found["pooled"] = net.pooled_text(hidden)
+        elif config["model_type"] == "beit":
+            found["pooled"] = hidden[:, 0]
+        if "mlm_head" in has:
+            found["logits"] = net.mlm_head(hidden)
+        if "next_sentence_head" in has:
+            found["next_sentence_logits"] = net.next_sentence(hidden)
+        if "image_head" in has:
+            found["logits"] = net.image_head(hidden[:, 0])
+        return found
 
-def _encoder(config) -> dict:
-    return {
-        "layers": config["num_hidden_layers"],
-        "width": config["hidden_size"],
-        "heads": config["num_attention_heads"],
-        "mlp_width": config["intermediate_size"],
-        "eps": config["layer_norm_eps"],
-        "gelu": {"gelu": "erf", "gelu_new": "tanh"}[config["hidden_act"]],
-    }
+    return model.apply({"params": params}, method=outputs)
 
 
 def _file(out: str, name: str) -> str:
@@ -235,7 +256,8 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--to", required=True, choices=EXPORTS)
     put.add_argument("--out", required=True, help="folder or file to write")
     put.add_argument("--eps", type=float, help="of the layer norms, for config.json")
-    put.add_argument("--gelu", choices=("erf", "tanh"), default="erf")
+    put.add_argument("--gelu", choices=("erf", "tanh", "quick"), help="by default the kind's own")
+    put.add_argument("--pool", choices=("mean", "class"), default="mean", help="of hf-beit")
     put.add_argument("--tokenizer", help="folder whose tokenizer files are copied")
     for command in (get, put):
         command.add_argument(

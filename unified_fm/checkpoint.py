@@ -1,10 +1,10 @@
 """Checkpoints: asynchronous, atomic, verified, and restored onto whatever mesh is present.
 
 A step directory holds five items: `params`, `train` (step, optimizer state, moving average),
-`position` (of every stream), `config`, and `checksums`, one number per array. Orbax makes a step
-visible only when it is complete, but its files carry no checksum that it verifies; ours are
-computed on the device from the arrays themselves, so they name the damaged tensor and do not depend
-on how it was sharded.
+`position` (of every stream), `config`, and `checksums`, one number per array, with the format's
+number (`convert.formats`). Orbax makes a step visible only when it is complete, but its files carry
+no checksum that it verifies; ours are computed on the device from the arrays themselves, so they
+name the damaged tensor and do not depend on how it was sharded.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from unified_fm import checksums, tree_diff
-from unified_fm import rules as path_rules
+from unified_fm import checksums, rules, tree_diff
+from unified_fm.convert import formats
 from unified_fm.step import TrainState
 
 _log = logging.getLogger(__name__)
@@ -154,20 +154,14 @@ class Checkpoints:
 
         Raises:
             ValueError: no such step, other arrays than the target's (with the first ten
-                differences), or a damaged one (with the arrays' names).
+                differences), a damaged one (with the arrays' names), or a newer format.
         """
         step = self._complete(step)
         items = _items(target)
         for item, wanted in items.items():
             title = f"checkpoint {self.directory / str(step)} is of another config:"
             tree_diff.check_shapes(title, self._saved_shapes(step, item), wanted)
-        found = self._read(
-            step,
-            **{item: ocp.args.StandardRestore(wanted) for item, wanted in items.items()},
-            position=ocp.args.JsonRestore(),
-            checksums=ocp.args.JsonRestore(),
-        )
-        self._verify(step, found)
+        found = self._arrays(step, items, position=ocp.args.JsonRestore())
         leaves = [found["train"][name] for name in items["train"]]
         rest = jax.tree.unflatten(jax.tree.structure(_train(target)), leaves)
         return TrainState(params=found["params"], **rest), found["position"]
@@ -180,10 +174,7 @@ class Checkpoints:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
             self._saved_shapes(step, "params"),
         )
-        params = ocp.args.StandardRestore(target)
-        found = self._read(step, params=params, checksums=ocp.args.JsonRestore())
-        self._verify(step, found)
-        return jax.tree.map(jax.device_get, found["params"])
+        return jax.tree.map(jax.device_get, self._arrays(step, {"params": target})["params"])
 
     def _complete(self, step):
         steps = self.steps()
@@ -202,15 +193,30 @@ class Checkpoints:
         arrays = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         # Through JSON, so that what is saved is what will be read (tuples become lists).
         plain = json.loads(json.dumps({"position": position, "config": config}))
-        sums = {item: checksums.of(tree) for item, tree in items.items()}
-        plain["checksums"] = sums | {"position": checksums.of_json(plain["position"])}
-        return ocp.args.Composite(
-            **arrays, **{item: ocp.args.JsonSave(value) for item, value in plain.items()}
-        )
+        sums = {"format": formats.FORMAT, "position": checksums.of_json(plain["position"])}
+        plain["checksums"] = sums | {item: checksums.of(tree) for item, tree in items.items()}
+        plain = {item: ocp.args.JsonSave(value) for item, value in plain.items()}
+        return ocp.args.Composite(**arrays, **plain)
+
+    def _sums(self, step):
+        sums = self._read(step, checksums=ocp.args.JsonRestore())["checksums"]
+        formats.check(f"checkpoint {self.directory / str(step)}", sums.setdefault("format", 1))
+        return sums
 
     def _saved_shapes(self, step, item):
+        version = self._sums(step)["format"]
         with self._readable(step):
-            return self._manager.item_metadata(step)[item].tree
+            return formats.newer(self._manager.item_metadata(step)[item].tree, version)
+
+    def _arrays(self, step, wanted, **more):
+        """Items like {item: tree of shapes}, verified; whatever their format, by today's names."""
+        sums = self._sums(step)
+        old = {item: formats.older(tree, sums["format"]) for item, tree in wanted.items()}
+        args = {item: ocp.args.StandardRestore(tree) for item, tree in old.items()}
+        found = dict(self._read(step, **args, **more).items())
+        for item, tree in found.items():
+            checksums.verify(f"checkpoint {self.directory / str(step) / item}", tree, sums[item])
+        return found | {item: formats.newer(found[item], sums["format"]) for item in wanted}
 
     def _read(self, step, **args):
         with self._readable(step):
@@ -225,12 +231,6 @@ class Checkpoints:
             raise ValueError(
                 f"checkpoint {where} cannot be read, a file is damaged or missing: {error!r}"
             ) from error
-
-    def _verify(self, step, found):
-        for item in ("params", "train", "position"):
-            if item in found:
-                place = f"checkpoint {self.directory / str(step) / item}"
-                checksums.verify(place, found[item], found["checksums"][item])
 
     def _failed(self, step, error):
         self._failures += 1
@@ -258,7 +258,7 @@ def save_params(directory: Any, params: Any) -> None:
     params = jax.tree.map(jnp.asarray, params)
     args = ocp.args.Composite(
         params=ocp.args.StandardSave(params),
-        checksums=ocp.args.JsonSave({"params": checksums.of(params)}),
+        checksums=ocp.args.JsonSave({"format": formats.FORMAT, "params": checksums.of(params)}),
     )
     with ocp.CheckpointManager(directory, item_handlers=_handlers()) as manager:
         manager.save(0, args=args)
@@ -297,4 +297,4 @@ def _train(state: TrainState) -> dict[str, Any]:
 
 def _flat(tree: Any) -> dict[str, Any]:
     """{"opt_state.0.mu.text...": leaf}: optax's nested tuples and empty states as a plain dict."""
-    return {name.replace("/", "."): leaf for name, leaf in path_rules.named_leaves(tree)}
+    return {name.replace("/", "."): leaf for name, leaf in rules.named_leaves(tree)}

@@ -65,6 +65,11 @@ def main():
             _image(f"beit_{'shared' if shared else size}", transformers.BeitModel(config))
         _clip(f"clip_{size}", numbers)
     _bicubic()
+    torch.manual_seed(1)
+    numbers = {"image_size": 15, "patch_size": 5, **SIZES["small"], "num_hidden_layers": 1}
+    options = {"use_relative_position_bias": True, "layer_scale_init_value": 0.1, "num_labels": 3}
+    config = transformers.BeitConfig(**numbers, **options)
+    _image("beit_mean", transformers.BeitForImageClassification(config))
 
 
 def _text(name, cls, config_cls, numbers):
@@ -96,6 +101,9 @@ def _image(name, model):
 
 
 def _image_outputs(model, inputs):
+    if getattr(model.config, "use_mean_pooling", False):
+        # Here the norm follows the mean, so the last hidden states are not normalised.
+        return {"pooled": model.beit(**inputs).pooler_output, "logits": model(**inputs).logits}
     if hasattr(model, "classifier"):
         hidden = model.vit(**inputs).last_hidden_state  # after the final norm
         return {"hidden": hidden, "logits": model(**inputs).logits}

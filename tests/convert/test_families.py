@@ -222,6 +222,11 @@ def test_clip_names_and_shapes():
     assert tree["text_proj/kernel"].shape == (16, 12)
     unprojected = {n: v for n, v in params.items() if "projection" not in n and n != "logit_scale"}
     assert "text_proj" not in import_params(clip.TABLE, unprojected, heads=2)
+    one = {n: v for n, v in params.items() if n.startswith("text")}  # CLIPTextModelWithProjection
+    assert import_params(clip.TABLE, one, heads=2).keys() == {"text_embed", "text", "text_proj"}
+    del one["text_model.final_layer_norm.bias"]
+    with pytest.raises(ConversionError, match="1 missing, 0 unexpected"):
+        import_params(clip.TABLE, one, heads=2)
 
 
 def test_heads_come_from_config_json(tmp_path):

@@ -8,63 +8,78 @@ import numpy as np
 import pytest
 
 from tools import convert_checkpoint
-from unified_fm.convert import families, hf_folder
+from unified_fm.convert import families, hf_folder, hf_models
 
 pytestmark = pytest.mark.torch
 
 
+KINDS = ("bert", "roberta", "vit", "beit", "clip")
+
+
 def random_model(seed):
-    """A random configuration and weights of one of the four kinds."""
+    """A random configuration and weights of one of the kinds."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     rng = np.random.default_rng(seed)
-    heads = int(rng.integers(1, 5))
-    sizes = {
-        "num_attention_heads": heads,
-        "hidden_size": heads * int(rng.choice([4, 6, 8])),
-        "num_hidden_layers": int(rng.integers(1, 4)),
-        "intermediate_size": int(rng.integers(8, 40)),
-        "hidden_act": str(rng.choice(["gelu", "gelu_new"])),
-        "layer_norm_eps": float(rng.choice([1e-5, 1e-6, 1e-12])),
-    }
-    text = {"vocab_size": int(rng.integers(30, 90)), "max_position_embeddings": 30}
-    image = {"patch_size": 4, "image_size": 4 * int(rng.integers(2, 6))}
     torch.manual_seed(seed)
-    kind = ["bert", "roberta", "vit", "beit"][seed % 4]
+    kind = KINDS[seed % len(KINDS)]
+    sizes = random_sizes(rng)
+    words = int(rng.integers(30, 90))
+    text = {"vocab_size": words, "max_position_embeddings": int(rng.integers(12, 30))}
+    patch = int(rng.choice([3, 4]))
+    image = {"patch_size": patch, "image_size": patch * int(rng.integers(2, 6))}
     if kind == "bert":
-        model = transformers.BertForMaskedLM(transformers.BertConfig(**text, **sizes))
+        names = ["BertForMaskedLM", "BertForPreTraining", "BertModel"]
+        config = transformers.BertConfig(**text, **sizes)
     elif kind == "roberta":
+        names = ["RobertaForMaskedLM"]
         config = transformers.RobertaConfig(**text, **sizes, type_vocab_size=1)
-        model = transformers.RobertaForMaskedLM(config)
     elif kind == "vit":
-        config = transformers.ViTConfig(**image, **sizes, num_labels=5)
-        model = transformers.ViTForImageClassification(config)
+        names = ["ViTForImageClassification"]
+        config = transformers.ViTConfig(**image, **sizes, num_labels=int(rng.integers(2, 9)))
+    elif kind == "beit":
+        mean = bool(seed % 2)
+        names = ["BeitForImageClassification"] if mean else ["BeitModel"]
+        options = {"use_relative_position_bias": True, "use_mask_token": bool(rng.integers(2))}
+        options |= {"use_mean_pooling": mean, "layer_scale_init_value": 0.1}
+        options["use_absolute_position_embeddings"] = bool(rng.integers(2))
+        config = transformers.BeitConfig(**image, **sizes, **options)
     else:
-        config = transformers.BeitConfig(
-            **image,
-            **sizes,
-            use_relative_position_bias=True,
-            use_mask_token=True,
-            use_mean_pooling=False,
-            layer_scale_init_value=0.1,
+        names = ["CLIPModel"]
+        text |= random_sizes(rng) | {"eos_token_id": words - 1, "pad_token_id": 1}
+        vision = image | random_sizes(rng)
+        # The export writes one activation and one epsilon for both towers.
+        vision |= {key: text[key] for key in ("hidden_act", "layer_norm_eps")}
+        config = transformers.CLIPConfig(
+            text_config=text, vision_config=vision, projection_dim=int(rng.integers(3, 20))
         )
-        model = transformers.BeitModel(config)
+    model = getattr(transformers, str(rng.choice(names)))(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return kind, model.eval()
 
 
+def random_sizes(rng):
+    """Sizes, activation and epsilon of a stack."""
+    heads = int(rng.integers(1, 5))
+    return {
+        "num_attention_heads": heads,
+        "hidden_size": heads * int(rng.choice([4, 6, 8])),
+        "num_hidden_layers": int(rng.integers(1, 4)),
+        "intermediate_size": int(rng.integers(8, 40)),
+        "hidden_act": str(rng.choice(["gelu", "gelu_new", "quick_gelu"])),
+        "layer_norm_eps": float(rng.choice([1e-5, 1e-6, 1e-12])),
+    }
+
+
 def outputs(model, inputs):
-    """hidden, and logits where there is a head."""
+    """What transformers computes."""
     import torch
 
     with torch.no_grad():
-        out = model(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-        base = getattr(model, model.base_model_prefix, model)
-        hidden = base(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-    found = {"hidden": hidden.last_hidden_state.numpy()}
-    return found | ({"logits": out.logits.numpy()} if hasattr(out, "logits") else {})
+        inputs = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        return convert_checkpoint.their_outputs(model, inputs)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -74,22 +89,19 @@ def test_outputs_and_round_trip(seed, tmp_path):
     config = json.loads((tmp_path / "theirs" / "config.json").read_text())
     params = families.load(kind, tmp_path / "theirs")
     inputs = convert_checkpoint.random_inputs(config, seed=seed)
-    text = kind in ("bert", "roberta")
-    forward = convert_checkpoint.text_outputs if text else convert_checkpoint.image_outputs
-    ours = jax.jit(functools.partial(forward, config))(params, **inputs)
+    ours = jax.jit(functools.partial(convert_checkpoint.our_outputs, config))(params, inputs)
     theirs = outputs(model, inputs)
+    assert theirs.keys() == ours.keys()
     for key, value in theirs.items():
-        mine = ours["mlm_logits"] if text and key == "logits" else ours[key]
-        np.testing.assert_allclose(mine, value, atol=1e-5, rtol=0, err_msg=key)
+        np.testing.assert_allclose(ours[key], value, atol=1e-5, rtol=0, err_msg=key)
 
-    gelu = {"gelu": "erf", "gelu_new": "tanh"}[config["hidden_act"]]
-    eps = config["layer_norm_eps"]
-    hf_folder.write_hf_folder(f"hf-{kind}", params, tmp_path / "ours", eps=eps, gelu=gelu)
+    stack = config.get("text_config", config)
+    options = {"eps": stack["layer_norm_eps"], "gelu": hf_models.GELU[stack["hidden_act"]]}
+    options["pool"] = "mean" if config.get("use_mean_pooling") else "class"
+    hf_folder.write_hf_folder(f"hf-{kind}", params, tmp_path / "ours", **options)
     again, info = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    if kind != "beit":  # our export says mean pooling, as X-FM's encoder has it
-        for key, value in outputs(again.eval(), inputs).items():
-            np.testing.assert_array_equal(value, theirs[key], err_msg=key)
+    for key, value in outputs(again.eval(), inputs).items():
+        np.testing.assert_array_equal(value, theirs[key], err_msg=key)
     for name, value in again.state_dict().items():
-        expected = model.state_dict()[name.replace("pooler.layernorm", "layernorm")]
-        assert value.numpy().tobytes() == expected.numpy().tobytes(), name
+        assert value.numpy().tobytes() == model.state_dict()[name].numpy().tobytes(), name

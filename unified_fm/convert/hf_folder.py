@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unified_fm.convert import beit, bert, matching, roberta, vit
+from unified_fm.convert import beit, bert, clip, matching, roberta, vit
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.rows import Report, Row, Table
 from unified_fm.convert.safetensors_file import write_safetensors
@@ -20,8 +20,10 @@ KINDS: dict[str, Table] = {
     "hf-roberta": roberta.TABLE,
     "hf-vit": vit.TABLE,
     "hf-beit": beit.TABLE,
+    "hf-clip": clip.TABLE,
 }
-_EPS = {"hf-bert": 1e-12, "hf-roberta": 1e-5, "hf-vit": 1e-6, "hf-beit": 1e-6}
+_EPS = {"hf-bert": 1e-12, "hf-roberta": 1e-5, "hf-vit": 1e-6, "hf-beit": 1e-6, "hf-clip": 1e-5}
+_ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_new", "quick": "quick_gelu"}
 _TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -38,7 +40,8 @@ def write_hf_folder(
     out: str | os.PathLike,
     *,
     eps: float | None = None,
-    gelu: str = "erf",
+    gelu: str | None = None,
+    pool: str = "mean",
     dropout: float = 0.1,
     tokenizer: str | os.PathLike | None = None,
     report: Report | None = None,
@@ -49,19 +52,22 @@ def write_hf_folder(
         kind: a key of `KINDS`.
         params: our tree; other encoders and heads in it are left out, and listed as allowed.
         out: folder to write; made if it is missing.
-        eps: of the layer norms; by default that of the kind (BERT 1e-12, RoBERTa 1e-5, ViT and BEiT
-            1e-6).
-        gelu: "erf" or "tanh".
+        eps: of the layer norms; by default that of the kind (BERT 1e-12, RoBERTa and CLIP 1e-5, ViT
+            and BEiT 1e-6).
+        gelu: "erf", "tanh" or "quick"; by default that of the kind (CLIP "quick", others "erf").
+        pool: of BEiT: its last norm is applied to the "mean" of the patches, or to every token and
+            the "class" token is the summary.
         dropout: of the text kinds' hidden states and attention.
         tokenizer: folder whose tokenizer files are copied.
         report: filled with what was done, if given.
 
     Raises:
-        ConversionError: unknown kind, or parameters that the kind needs are missing.
+        ConversionError: unknown kind or pool, or parameters that the kind needs are missing.
     """
-    if kind not in KINDS:
-        hint = matching.nearest(kind, KINDS)
-        raise ConversionError(f"unknown kind {kind!r}{hint}; possible: {', '.join(KINDS)}")
+    for what, value, known in (("kind", kind, KINDS), ("pool", pool, ("mean", "class"))):
+        if value not in known:
+            hint = matching.nearest(value, known)
+            raise ConversionError(f"unknown {what} {value!r}{hint}; possible: {', '.join(known)}")
     report = Report() if report is None else report
     flat = flatten(params)
     places = {row.stack for row in KINDS[kind] if isinstance(row, Row)}
@@ -69,6 +75,9 @@ def write_hf_folder(
     report.allowed += [path for path in flat if path not in kept]
     arrays = export_params(KINDS[kind], unflatten(kept), report=report)
     config = config_of(kind, kept, eps=eps, gelu=gelu, dropout=dropout)
+    if kind == "hf-beit" and pool == "class":
+        config["use_mean_pooling"] = False
+        arrays = {name.replace("pooler.layernorm", "layernorm"): x for name, x in arrays.items()}
 
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,24 +93,52 @@ def config_of(
     flat: Mapping[str, np.ndarray],
     *,
     eps: float | None = None,
-    gelu: str = "erf",
+    gelu: str | None = None,
     dropout: float = 0.1,
 ) -> dict:
     """The `config.json` of a kind, with all sizes read off our parameters by path."""
-    stack = "text" if kind in ("hf-bert", "hf-roberta") else "vision"
+    gelu = gelu or ("quick" if kind == "hf-clip" else "erf")
+    numbers = {
+        "hidden_act": _ACTIVATIONS[gelu],
+        "layer_norm_eps": _EPS[kind] if eps is None else eps,
+    }
+    config = {"model_type": kind.removeprefix("hf-"), "torch_dtype": "float32"}
+    if kind == "hf-clip":
+        return config | _clip_config(flat, numbers)
+    if kind in ("hf-bert", "hf-roberta"):
+        return config | numbers | _sizes("text", flat) | _text_config(kind, flat, dropout)
+    return config | numbers | _sizes("vision", flat) | _vision_config(kind, flat)
+
+
+def _sizes(stack: str, flat: Mapping) -> dict:
     width, heads, _ = np.shape(flat[f"{stack}/layer_00/self_attn/query/kernel"])
-    config = {
-        "model_type": kind.removeprefix("hf-"),
+    return {
         "hidden_size": width,
         "num_hidden_layers": matching.our_layers(flat)[stack],
         "num_attention_heads": heads,
         "intermediate_size": np.shape(flat[f"{stack}/layer_00/mlp_in/bias"])[0],
-        "hidden_act": {"erf": "gelu", "tanh": "gelu_new"}[gelu],
-        "layer_norm_eps": _EPS[kind] if eps is None else eps,
-        "torch_dtype": "float32",
     }
-    rest = _text_config if stack == "text" else _vision_config
-    return config | rest(kind, flat, dropout)
+
+
+def _clip_config(flat: Mapping, numbers: Mapping) -> dict:
+    """Both towers' configs; a text ends with the last word of the vocabulary, as in CLIP's own."""
+    for path in ("text_proj/kernel", "image_proj/kernel", "logit_scale"):
+        if path not in flat:
+            raise ConversionError(f"a CLIPModel needs both towers and projections: no {path}")
+    words, width = np.shape(flat["text_embed/word/embedding"])[0], {}
+    width["projection_dim"] = np.shape(flat["text_proj/kernel"])[1]
+    text = {
+        "vocab_size": words,
+        "max_position_embeddings": np.shape(flat["text_embed/position/embedding"])[0],
+        "bos_token_id": words - 2,
+        "eos_token_id": words - 1,
+    }
+    return {
+        "architectures": ["CLIPModel"],
+        **width,
+        "text_config": numbers | width | _sizes("text", flat) | text,
+        "vision_config": numbers | width | _sizes("vision", flat) | _image_sizes(flat),
+    }
 
 
 def _text_config(kind: str, flat: Mapping, dropout: float) -> dict:
@@ -124,21 +161,22 @@ def _text_config(kind: str, flat: Mapping, dropout: float) -> dict:
     }
 
 
-def _vision_config(kind: str, flat: Mapping, dropout: float) -> dict:
-    name = {"hf-vit": "ViT", "hf-beit": "Beit"}[kind]
-    classes = np.shape(flat.get("image_head/bias", np.zeros(0)))[0]
+def _image_sizes(flat: Mapping) -> dict:
     patch = np.shape(flat["patch_embed/kernel"])[0]
-    tables = "vision/layer_00/relative_position_bias" in flat
-    if tables:
-        rows = np.shape(flat["vision/layer_00/relative_position_bias"])[0]
-        grid = (math.isqrt(rows - 3) + 1) // 2
+    table = "vision/layer_00/relative_position_bias"
+    if table in flat:
+        grid = (math.isqrt(np.shape(flat[table])[0] - 3) + 1) // 2
     else:
         grid = math.isqrt(np.shape(flat["vision/position"])[1] - 1)
+    return {"image_size": grid * patch, "patch_size": patch, "num_channels": 3}
+
+
+def _vision_config(kind: str, flat: Mapping) -> dict:
+    name = {"hf-vit": "ViT", "hf-beit": "Beit"}[kind]
+    classes = np.shape(flat.get("image_head/bias", np.zeros(0)))[0]
     config = {
         "architectures": [f"{name}ForImageClassification" if classes else f"{name}Model"],
-        "image_size": grid * patch,
-        "patch_size": patch,
-        "num_channels": 3,
+        **_image_sizes(flat),
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
@@ -147,7 +185,7 @@ def _vision_config(kind: str, flat: Mapping, dropout: float) -> dict:
         config["label2id"] = {f"LABEL_{n}": n for n in range(classes)}
     if kind == "hf-beit":
         config |= {
-            "use_relative_position_bias": tables,
+            "use_relative_position_bias": "vision/layer_00/relative_position_bias" in flat,
             "use_shared_relative_position_bias": False,
             "use_absolute_position_embeddings": "vision/position" in flat,
             "use_mask_token": "vision/mask_token" in flat,

@@ -29,6 +29,7 @@ class Model(nn.Module):
         text: fields of `EncoderConfig` that differ from TEXT.
         max_positions, token_types, pad_id, position_offset: see `TextEmbed`; the defaults are
             BERT's.
+        head_gelu: activation of the MLM head; None = the encoder's. RoBERTa's is always "erf".
         word_std, position_std: of the initial embeddings.
         dtype, remat, attention: see `EncoderConfig`.
     """
@@ -39,6 +40,7 @@ class Model(nn.Module):
     token_types: int = 2
     pad_id: int = 0
     position_offset: str = "bert"
+    head_gelu: str | None = None
     word_std: float = 0.02
     position_std: float = 0.02
     dtype: str = "float32"
@@ -59,7 +61,8 @@ class Model(nn.Module):
             position_std=self.position_std,
         )
         self.encoder = Encoder(text, name="text")
-        self.mlm_head = MlmHead(text, self.vocab_size, tied=self.text_embed)
+        head = dataclasses.replace(text, gelu=self.head_gelu or text.gelu)
+        self.mlm_head = MlmHead(head, self.vocab_size, tied=self.text_embed)
         init = nn.initializers.normal(text.init_std)
         self.pooler = nn.Dense(text.width, dtype=text.compute_dtype, kernel_init=init)
         self.next_sentence_head = nn.Dense(2, kernel_init=init)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 CHOICES = {
     "norm": ("post", "pre"),
-    "gelu": ("erf", "tanh"),
+    "gelu": ("erf", "tanh", "quick"),
     "init": ("normal", "truncated_normal", "lecun_normal", "uniform_fan_in"),
     "residual_init_scale": ("none", "stack", "layer"),
     "attention": ("auto", "einsum", "xla", "cudnn"),
@@ -29,7 +29,7 @@ class EncoderConfig:
         mlp_width: hidden size of the MLP.
         norm: "post" normalises after each residual sum (BERT), "pre" before each branch (ViT).
         eps: epsilon of the layer norms; 1e-5 RoBERTa, 1e-6 BEiT and vit_jax, 1e-12 BERT.
-        gelu: "erf" (exact) or "tanh" (Google's BERT and vit_jax).
+        gelu: "erf" (exact), "tanh" (Google's BERT and vit_jax) or "quick" (CLIP).
         dropout: rate on embeddings and on the output of every branch.
         attention_dropout: rate on attention probabilities.
         drop_path: rate of the last layer; the others are linearly spaced from 0.

@@ -15,7 +15,8 @@ class TextEmbed(nn.Module):
         config: of the encoder that follows; gives width, eps, dropout and dtype.
         vocabulary: number of words.
         positions: number of position embeddings.
-        segments: number of segment (token type) embeddings.
+        segments: number of segment (token type) embeddings; 0 = none (CLIP).
+        normalised: whether a norm follows the sum.
         pad_id: id of the padding token.
         position_offset: "roberta" numbers real tokens from pad_id + 1 and gives pads pad_id; "bert"
             numbers all tokens from 0.
@@ -31,13 +32,16 @@ class TextEmbed(nn.Module):
     word_std: float = 0.02
     position_std: float = 0.02
     segment_std: float = 0.02
+    normalised: bool = True
 
     def setup(self):
         choose("position_offset", self.position_offset, ("roberta", "bert"))
         self.word = self._table(self.vocabulary, self.word_std)
         self.position = self._table(self.positions, self.position_std)
-        self.token_type = self._table(self.segments, self.segment_std)
-        self.norm = layer_norm(self.config)
+        if self.segments:
+            self.token_type = self._table(self.segments, self.segment_std)
+        if self.normalised:
+            self.norm = layer_norm(self.config)
 
     def __call__(self, ids, segments=None):
         """Hidden states f[B L D] of ids i32[B L] with segments i32[B L] (None = all 0).
@@ -51,10 +55,10 @@ class TextEmbed(nn.Module):
                 f"texts of {ids.shape[1]} tokens need {ids.shape[1] + offset} position embeddings "
                 f"({self.position_offset!r} numbering), but max_positions is {self.positions}"
             )
-        if segments is None:
-            segments = jnp.zeros_like(ids)
-        x = self.word(ids) + self.position(self._position_ids(ids)) + self.token_type(segments)
-        return dropout(self, self.norm(x), self.config.dropout)
+        x = self.word(ids) + self.position(self._position_ids(ids))
+        if self.segments:
+            x = x + self.token_type(jnp.zeros_like(ids) if segments is None else segments)
+        return dropout(self, self.norm(x) if self.normalised else x, self.config.dropout)
 
     def table(self):
         """The word embeddings f[V D], for a tied decoder."""
@@ -80,6 +84,7 @@ class PatchEmbed(nn.Module):
         config: of the encoder that follows.
         image_size, patch_size: in pixels.
         mean, std: of the three channels in 0..1; they normalise uint8 images.
+        use_bias: whether the map has a bias (CLIP's has none).
     """
 
     config: EncoderConfig
@@ -87,6 +92,7 @@ class PatchEmbed(nn.Module):
     patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    use_bias: bool = True
 
     def setup(self):
         p = self.patch_size
@@ -94,7 +100,8 @@ class PatchEmbed(nn.Module):
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {p}")
         shape = (p, p, 3, self.config.width)
         self.kernel = self.param("kernel", initializers.uniform_fan_in, shape)
-        self.bias = self.param("bias", initializers.uniform(p * p * 3), shape[-1:])
+        if self.use_bias:
+            self.bias = self.param("bias", initializers.uniform(p * p * 3), shape[-1:])
 
     def __call__(self, image):
         """Patch embeddings f[B N D], row by row, of images u8[B H W 3] or normalised f[B H W 3].
@@ -112,7 +119,8 @@ class PatchEmbed(nn.Module):
         patches = image.reshape(-1, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(-1, grid * grid, p * p * 3)
         kernel = self.kernel.reshape(p * p * 3, -1).astype(patches.dtype)
-        return patches @ kernel + self.bias.astype(patches.dtype)
+        x = patches @ kernel
+        return x + self.bias.astype(patches.dtype) if self.use_bias else x
 
 
 class VisionTokens(nn.Module):

@@ -53,19 +53,24 @@ class Vision(VisionTokens):
     Attributes:
         grid: patches on a side.
         pool: what slot 0 is: "mean" of the normalised patches (X-FM; a class token, if any, only
-            serves inside the layers) or "class", the normalised class token.
+            serves inside the layers), "mean_before_norm" (BEiT's and timm's classifiers: the norm
+            of the mean) or "class", the normalised class token.
+        has_pre_norm: normalise the tokens before the first layer (CLIP).
     """
 
     grid: int = 0
     pool: str = "mean"
+    has_pre_norm: bool = False
 
     def setup(self):
         super().setup()
-        choose("pool", self.pool, ("mean", "class"))
+        choose("pool", self.pool, ("mean", "mean_before_norm", "class"))
         if self.pool == "class" and not self.has_class_token:
             raise ValueError("pool='class' needs a class token")
         _make_layers(self, self.config, self.grid, cross_attention=False)
         self.norm = layer_norm(self.config)
+        if self.has_pre_norm:
+            self.pre_norm = layer_norm(self.config)
 
     def __call__(self, patches, patch_mask=None):
         """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D].
@@ -75,14 +80,19 @@ class Vision(VisionTokens):
             patch_mask: bool[B N], True = masked.
         """
         x = self.tokens(patches, patch_mask)
+        if self.has_pre_norm:
+            x = self.pre_norm(x)
         for layer in _layers(self, self.config):
             x = layer(x)
         if self.pool == "class":
             return self.norm(x)
         if self.has_class_token:
             x = x[:, 1:]
-        x = self.norm(x)
-        return jnp.concatenate([mean_of(x)[:, None], x], axis=1)
+        normalised = self.norm(x)
+        first = mean_of(normalised)
+        if self.pool == "mean_before_norm":
+            first = self.norm(mean_of(x))
+        return jnp.concatenate([first[:, None], normalised], axis=1)
 
 
 def mean_of(patches, mask=None):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from unified_fm.models import initializers
 from unified_fm.models.config import EncoderConfig
-from unified_fm.models.layers import dropout
+from unified_fm.models.layers import dropout, gelu
 
 
 class MlmHead(nn.Module):
@@ -33,7 +33,7 @@ class MlmHead(nn.Module):
 
     def __call__(self, x):
         """Logits f32[... V] of hidden states x f[... D]."""
-        x = self.norm(jax.nn.gelu(self.dense(x), approximate=self.config.gelu == "tanh"))
+        x = self.norm(gelu(self.dense(x), self.config.gelu))
         table = self.embedding if self.tied is None else self.tied.table()
         logits = jnp.einsum(
             "...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=jnp.float32

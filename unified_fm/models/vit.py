@@ -32,7 +32,7 @@ class Model(nn.Module):
         pre_logits: width of a dense layer with tanh below the image head, or None.
         head_bias: initial bias of the image head; -10 for sigmoid losses over many classes, so that
             the first loss is small.
-        pool: "class" (the class token) or "mean" of the patches.
+        pool: see `Vision`.
         absolute_positions, mask_token: see `VisionTokens`.
         position_std: of the initial positions.
         mean, std: of image channels in 0..1; uint8 images are normalised with them.

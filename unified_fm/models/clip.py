@@ -1,0 +1,144 @@
+"""CLIP: a causal text tower and a ViT with a common space (arXiv 2103.00020).
+
+For comparison with X-FM, and what converted CLIP checkpoints run in. The retrieval evaluator takes
+it as it is.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from unified_fm.models.config import encoder_config
+from unified_fm.models.embeddings import PatchEmbed, TextEmbed
+from unified_fm.models.encoders import Encoder, Vision
+from unified_fm.models.heads import l2_normalised
+from unified_fm.models.views import Views
+
+# What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
+TOWER = {"norm": "pre", "eps": 1e-5, "gelu": "quick"}
+TEXT = TOWER | {"width": 512, "heads": 8, "mlp_width": 2048}
+
+
+class Model(nn.Module):
+    """Two towers and their projections. Calling it on a batch returns `Views`.
+
+    Attributes:
+        vocab_size: number of words.
+        end_id: id of the token that ends a text and summarises it; None = the highest id in each
+            text, as the first published files count.
+        image_size, patch_size: in pixels.
+        projection_dim: size of the common space.
+        text, vision: fields of `EncoderConfig` that differ from TEXT and TOWER.
+        max_positions: longest text.
+        word_std, position_std: of the initial embeddings.
+        init_temperature: initial divisor of the cosines; the parameter is the logarithm of its
+            inverse.
+        mean, std: of image channels in 0..1; uint8 images are normalised with them.
+        dtype, remat, attention: see `EncoderConfig`.
+    """
+
+    vocab_size: int = 49408
+    end_id: int | None = None
+    image_size: int = 224
+    patch_size: int = 32
+    projection_dim: int = 512
+    text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_positions: int = 77
+    word_std: float = 0.02
+    position_std: float = 0.01
+    init_temperature: float = 0.07
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "auto"
+
+    def setup(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        text = encoder_config(self.text, **TEXT, **common)
+        vision = encoder_config(self.vision, **TOWER, **common)
+        self.text_embed = TextEmbed(
+            text,
+            vocabulary=self.vocab_size,
+            positions=self.max_positions,
+            segments=0,
+            position_offset="bert",
+            word_std=self.word_std,
+            position_std=self.position_std,
+            normalised=False,
+        )
+        self.text_encoder = Encoder(text, name="text")
+        grid = self.image_size // self.patch_size
+        self.patch_embed = PatchEmbed(
+            vision,
+            self.image_size,
+            self.patch_size,
+            tuple(self.mean),
+            tuple(self.std),
+            use_bias=False,
+        )
+        self.vision_encoder = Vision(
+            vision,
+            patches=grid * grid,
+            has_mask_token=False,
+            absolute_positions=True,
+            position_std=self.position_std,
+            grid=grid,
+            pool="class",
+            has_pre_norm=True,
+            name="vision",
+        )
+        self.text_proj = self._projection(text.width)
+        self.image_proj = self._projection(vision.width)
+        init = nn.initializers.constant(-math.log(self.init_temperature))
+        self.logit_scale = self.param("logit_scale", init, ())
+
+    def __call__(self, batch) -> Views:
+        """Encodes what the batch has.
+
+        Args:
+            batch: `text i32[B L]` with `text_mask bool[B L]`, and/or `image u8[B H W 3]` (or
+                float, already normalised).
+
+        Returns:
+            `text` f[B 1+L D], slot 0 the state at the end token; `image` f[B 1+N D] and `pooled`.
+        """
+        views = {}
+        if "text" in batch:
+            ids = batch["text"]
+            causal = jnp.tri(ids.shape[1], dtype=bool)  # bool[L L]: only what came before
+            x = self.text_encoder(self.text_embed(ids), batch["text_mask"][:, None] & causal)
+            # argmax gives the first of equals.
+            end = (ids if self.end_id is None else ids == self.end_id).argmax(axis=1)  # i32[B]
+            last = jnp.take_along_axis(x, end[:, None, None], axis=1)
+            views["text"] = jnp.concatenate([last, x], axis=1)
+        if "image" in batch:
+            views["image"] = self.vision_encoder(self.patch_embed(batch["image"]))
+            views["pooled"] = views["image"][:, 0]
+        return Views(**views)
+
+    def text_feature(self, views: Views):
+        """L2-normalised projection f32[B E] of each text's end token."""
+        return l2_normalised(self.text_proj(views.text[:, 0]))
+
+    def image_feature(self, views: Views):
+        """L2-normalised projection f32[B E] of each image's class token."""
+        return l2_normalised(self.image_proj(views.pooled))
+
+    def similarity(self, views: Views):
+        """Cosines over the temperature, f32[text image].
+
+        The published training keeps the scale at most 100 by changing the parameter after each
+        step: `optimizer.project = (("logit_scale", (0.0, 4.6052)),)`.
+        """
+        scale = jnp.exp(self.logit_scale)
+        return self.text_feature(views) @ self.image_feature(views).T * scale
+
+    def _projection(self, width):
+        init = nn.initializers.normal(width**-0.5)
+        return nn.Dense(self.projection_dim, use_bias=False, kernel_init=init)
