@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     c = config_dict.ConfigDict()
     c.prepare = "demo"
     c.tokenizer = str(demo.folder() / "tokenizer")
-    c.total_steps = 6 if arg == "smoke" else 1600
+    c.total_steps = 6 if arg == "smoke" else 1200
     c.model = _model()
     c.streams = _streams()
     c.optimizer = dict(
@@ -52,6 +52,7 @@ def _model():
         dropout=0.0,
         attention_dropout=0.0,
         drop_path=0.0,
+        init="lecun_normal",
         layer_scale=1.0,
         residual_init_scale="stack",
     )
@@ -70,20 +71,23 @@ def _model():
         absolute_positions=True,
         word_std=0.1,
         position_std=0.1,
-        patch_position_std=0.2,
+        patch_position_std=0.5,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
 
 
 def _streams():
     image = dict(num_masked=6, augment="none", **PIXELS)
-    aligned = dict(itc=1.0, itm=1.0, imlm=1.0)
+    # Of 64 names many stand twice in a batch: they are matches, not negatives.
+    aligned = dict(itc=dict(targets="texts"), itm=dict(exclude="texts"), imlm=1.0)
     return dict(
-        text=stream("text", "demo:text/train", 96, dict(mlm=1.0), max_len=PASSAGE, max_masked=6),
+        text=stream("text", "demo:text/train", 24, dict(mlm=1.0), max_len=PASSAGE, max_masked=6),
         image=stream("image", "demo:objects/train", 16, dict(mim=1.0), **image),
         pairs=stream(
             "image_text",
             "demo:scenes/train",
-            64,
+            48,
             aligned | dict(mim=1.0),
             max_len=CAPTION,
             max_masked=4,
@@ -95,6 +99,7 @@ def _streams():
             64,
             aligned | dict(bbox=1.0),
             images=32,
+            caption="none",
             max_len=PHRASE,
             max_masked=4,
             augment="none",

@@ -44,7 +44,7 @@ def test_rows_of_one_example_share_the_target():
     assert found == pytest.approx(expected(similarities(views), targets), rel=1e-5)
 
 
-@pytest.mark.parametrize("targets", ["diagonal", "ids"])
+@pytest.mark.parametrize("targets", ["row", "ids", "texts"])
 def test_padded_rows_are_nobodys_negatives(targets):
     views, batch = stubs.make_views(), stubs.make_batch()
     real = jnp.array([0, 2, 3])
@@ -92,5 +92,5 @@ def test_it_says_that_micro_batches_do_not_add_up():
 
 
 def test_an_unknown_kind_of_target_is_refused():
-    with pytest.raises(ValueError, match=r"itc.targets is 'soft'; possible: diagonal, ids"):
+    with pytest.raises(ValueError, match=r"itc.targets is 'soft'; possible: row, ids, texts"):
         Objective(targets="soft")

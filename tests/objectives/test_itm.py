@@ -95,8 +95,17 @@ def test_the_same_example_is_no_negative_if_asked():
     batch = stubs.make_batch() | {"example_id": jnp.array([0, 1, 0, 1])}
     for seed in range(3):
         views = stubs.make_views(seed=seed)
-        _, [call] = stubs.run(Objective(exclude_same_id=True), views, batch)
+        _, [call] = stubs.run(Objective(exclude="ids"), views, batch)
         assert (call["rows"][4:8] % 2 != np.arange(4) % 2).all()
+
+
+def test_the_same_text_is_no_negative_if_asked():
+    text = jnp.array([[0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 9, 2]])
+    batch = stubs.make_batch() | {"text": text}
+    for seed in range(5):
+        _, [call] = stubs.run(Objective(exclude="texts"), stubs.make_views(seed=seed), batch)
+        image = call["rows"][4:8].tolist()
+        assert image[0] in (1, 3) and image[2] in (1, 3)
 
 
 def test_padding_is_never_drawn_and_counts_nowhere():

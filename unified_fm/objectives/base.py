@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# What counts as the same pair: see `same_pair`.
+SAME = ("row", "ids", "texts")
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,3 +93,19 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raises a ValueError if an option has a value that does not exist."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; possible: {', '.join(choices)}")
+
+
+def same_pair(batch, rows: int, by: str):
+    """Which rows carry the same pair, bool[B B], so that one is no negative of the other.
+
+    Args:
+        batch: with `example_id i32[B]` for "ids", `text i32[B L]` for "texts".
+        rows: B.
+        by: "row" = only a row itself; "ids" = rows of one `example_id`; "texts" = rows with the
+            same tokens, as regions often have ("a dog").
+    """
+    if by == "ids":
+        return batch["example_id"][:, None] == batch["example_id"]
+    if by == "texts":
+        return (batch["text"][:, None] == batch["text"]).all(axis=-1)
+    return jnp.eye(rows, dtype=bool)

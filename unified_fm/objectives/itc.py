@@ -6,7 +6,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+from unified_fm.objectives.base import (
+    SAME,
+    Output,
+    check_choice,
+    require,
+    row_weights,
+    same_pair,
+    weighted_mean,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,8 +26,8 @@ class Objective:
     nobody's negative.
 
     Attributes:
-        targets: "diagonal" = row b belongs to row b; "ids" = to all rows of its `example_id`, in
-            equal shares (retrieval fine-tuning).
+        targets: "row" = row b belongs to row b; "ids" = to all rows of its `example_id`, in equal
+            shares (retrieval fine-tuning); "texts" = to all rows with the same text.
         gradient_scale: multiplies the gradient towards the features, not that of the temperature.
             1 / W is what W devices do in the published program, whose gather returns only the local
             slice of the gradient.
@@ -28,11 +36,11 @@ class Objective:
     # Rows are each other's negatives: parts of a batch do not add up to the whole.
     accumulates: ClassVar[bool] = False
 
-    targets: str = "diagonal"
+    targets: str = "row"
     gradient_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("itc.targets", self.targets, ("diagonal", "ids"))
+        check_choice("itc.targets", self.targets, SAME)
 
     def __call__(self, net, views, batch) -> Output:
         require("itc", views, ("text", "pooled"), batch)
@@ -42,10 +50,7 @@ class Objective:
 
         rows = len(text)
         weights = row_weights(batch, rows)
-        same = jnp.eye(rows, dtype=bool)
-        if self.targets == "ids":
-            ids = batch["example_id"]
-            same = ids[:, None] == ids
+        same = same_pair(batch, rows, self.targets)
         to_image, to_text = (_cross_entropy(s, same, weights) for s in (similarity, similarity.T))
         loss, denominator = weighted_mean((to_image + to_text) / 2, weights)
 

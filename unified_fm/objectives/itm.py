@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.objectives.base import Output, require, row_weights, weighted_mean
+from unified_fm.objectives.base import (
+    SAME,
+    Output,
+    check_choice,
+    require,
+    row_weights,
+    same_pair,
+    weighted_mean,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,12 +30,16 @@ class Objective:
         stop_text_gradient: fusion losses do not move the language encoder (X-FM section 2.6).
         group_size: rows of the global batch per group; None = one group. The batch size per device
             draws as the published program does.
-        exclude_same_id: also never draw a row with the same `example_id` (retrieval fine-tuning).
+        exclude: what is never drawn besides the row itself: "row" = nothing, "ids" = rows of the
+            same `example_id` (retrieval fine-tuning), "texts" = rows with the same text.
     """
 
     stop_text_gradient: bool = True
     group_size: int | None = None
-    exclude_same_id: bool = False
+    exclude: str = "row"
+
+    def __post_init__(self) -> None:
+        check_choice("itm.exclude", self.exclude, SAME)
 
     def __call__(self, net, views, batch) -> Output:
         require("itm", views, ("text", "pooled", "image_memory"), batch)
@@ -71,9 +83,7 @@ class Objective:
         group = jnp.arange(rows) // size
         real = weights > 0
         seen = (group[:, None] == group) & real  # bool[B B], columns over which softmax goes
-        allowed = seen & ~jnp.eye(rows, dtype=bool)
-        if self.exclude_same_id:
-            allowed &= batch["example_id"][:, None] != batch["example_id"]
+        allowed = seen & ~same_pair(batch, rows, self.exclude)
 
         similarity = jax.lax.stop_gradient(net.similarity(views))  # f32[text image]
         image_rng, text_rng = jax.random.split(net.make_rng("objective"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data import boxes, images, packing
+from unified_fm.data import boxes, images, masking, packing
 from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id, open_picture
 from unified_fm.data.skips import Skip
 
@@ -24,15 +24,18 @@ class Pipeline(ImageOptions, TextOptions):
 
     Attributes:
         max_regions: texts per image, the whole image's caption included.
+        caption: "first" makes the whole image's caption a row too, as published; "none" does not.
     """
 
     num_masked: int = 0
     randaugment: str = "B"
     max_regions: int = 5
+    caption: str = "first"
 
     def __post_init__(self):
         ImageOptions.__post_init__(self)
         TextOptions.__post_init__(self)
+        masking.check_choice("caption", self.caption, ("first", "none"))
         if self.max_regions < 1:
             raise ValueError(f"max_regions is {self.max_regions}; at least 1 is needed")
         if self.randaugment == "A":
@@ -112,7 +115,7 @@ class Pipeline(ImageOptions, TextOptions):
         return np.array(corners, np.float64).reshape(-1, 4), texts
 
     def _caption(self, example, dropped, rng) -> str | None:
-        if example.get("text") in (None, "", []):
+        if self.caption == "none" or example.get("text") in (None, "", []):
             return None
         try:
             return self.pick_text(example["text"], rng)
