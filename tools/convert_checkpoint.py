@@ -3,9 +3,9 @@
     python tools/convert_checkpoint.py import --from=roberta --file=DIR_OR_FILE --to=DIR [--verify]
     python tools/convert_checkpoint.py export --checkpoint=DIR --to=hf-roberta --out=DIR
 
-Families to import: bert, roberta, vit, augreg, beit (beit2), clip, xfm. Kinds to export: hf-bert,
-hf-roberta, hf-vit, hf-beit, hf-clip (folders for transformers), xfm (the published names), npz
-and npz-big-vision (Google's names). Files are read without PyTorch and nothing in them is run; a
+Families to import: bert, roberta, vit, augreg, beit (beit2), clip, xfm, x2vlm. Kinds to export:
+hf-bert, hf-roberta, hf-vit, hf-beit, hf-clip (folders for transformers), xfm (the published names),
+npz and npz-big-vision (Google's names). Files are read without PyTorch, nothing in them is run; a
 name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each direction loses.
 """
 

@@ -5,9 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from unified_fm.convert import xfm
+from unified_fm.convert import families, xfm
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.rows import Report
+from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "xfm_tiny.npz"
@@ -150,6 +151,37 @@ def test_gradients_of_the_golden_file_convert_without_an_allow_list(golden, para
 def test_heads_follow_from_the_relative_position_tables(params):
     tree = import_params(xfm.TABLE, params)
     assert tree["text"]["layer_00"]["self_attn"]["query"]["kernel"].shape == (32, 4, 8)
+
+
+def as_x2vlm(params):
+    """The same numbers in the layout of X2-VLM: one BERT of language and fusion layers."""
+    out = {"text_encoder.bert.embeddings.position_ids": np.arange(514)[None]}
+    for name, value in params.items():
+        for old, new in [
+            ("text_encoder.roberta.", "text_encoder.bert."),
+            ("fusion_encoder.roberta.encoder.layer.0", "text_encoder.bert.encoder.layer.2"),
+            ("fusion_encoder.roberta.encoder.layer.1", "text_encoder.bert.encoder.layer.3"),
+            ("fusion_encoder.lm_head.dense", "text_encoder.cls.predictions.transform.dense"),
+            (
+                "fusion_encoder.lm_head.layer_norm",
+                "text_encoder.cls.predictions.transform.LayerNorm",
+            ),
+            ("fusion_encoder.lm_head", "text_encoder.cls.predictions"),
+        ]:
+            name = name.replace(old, new)
+        dead = ("fusion_encoder.", "text_encoder.lm_", "vision_encoder.mask_token")
+        if not name.startswith(dead):
+            out[name] = value
+    return out
+
+
+def test_x2vlm_is_cut_into_language_and_fusion_encoder(params, tmp_path):
+    tree = flatten(import_params(xfm.TABLE, params, heads=4))
+    write_safetensors(tmp_path / "x2.safetensors", as_x2vlm(params))
+    theirs = flatten(families.load("x2vlm", tmp_path / "x2.safetensors", heads=4))
+    absent = {path for path in tree if path.startswith("mlm_head/")} | {"vision/mask_token"}
+    assert theirs.keys() == tree.keys() - absent and len(absent) == 6
+    assert all(theirs[path].tobytes() == tree[path].tobytes() for path in theirs)
 
 
 def test_old_spelling_and_absent_caption_heads(params):
