@@ -97,7 +97,7 @@ def _streams():
             "regions",
             "demo:scenes/train",
             64,
-            aligned | dict(bbox=1.0),
+            aligned | dict(bbox=dict(weight=2.5)),
             images=32,
             caption="none",
             max_len=PHRASE,
