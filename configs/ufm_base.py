@@ -45,9 +45,32 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         vit=dict(path="runs/teacher_vit", streams=["image"]),
         bert=dict(path="runs/teacher_bert", streams=["text"]),
     )
+    c.streams = _streams()
+    c.gradient_groups = dict(image=["image"], text=["text"])
+    c.merge = dict(name="igm", shared="encoder/.*", owner="text", final_ratio=0.5, t0=0.05, t1=0.5)
+    c.telemetry = dict(every=1000)
+    c.optimizer = dict(
+        lr=5e-4,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-6,
+        weight_decay=0.05,
+        clip=1.0,
+        project=(),
+        schedule=dict(name="cosine", warmup_steps=10_000),
+    )
+    c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
+    c.checkpoint.every = 5000
+    c.log.every = 100
+    if argument == "smoke":
+        _smoke(c)
+    return c
+
+
+def _streams():
     # L = (1 - a) CE + a KD with a = 1/2; T = 1 for images and 2 for text. The ViT's head is of
     # sigmoids, and so is its divergence.
-    c.streams = dict(
+    return dict(
         image=stream(
             "classify",
             "folder:data/imagenet21k",
@@ -73,25 +96,6 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
             max_masked=20,
         ),
     )
-    c.gradient_groups = dict(image=["image"], text=["text"])
-    c.merge = dict(name="igm", shared="encoder/.*", owner="text", final_ratio=0.5, t0=0.05, t1=0.5)
-    c.telemetry = dict(every=1000)
-    c.optimizer = dict(
-        lr=5e-4,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-6,
-        weight_decay=0.05,
-        clip=1.0,
-        project=(),
-        schedule=dict(name="cosine", warmup_steps=10_000),
-    )
-    c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
-    c.checkpoint.every = 5000
-    c.log.every = 100
-    if argument == "smoke":
-        _smoke(c)
-    return c
 
 
 def _smoke(c: config_dict.ConfigDict) -> None:

@@ -46,25 +46,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         vit=dict(config="configs/teacher_vit.py:demo", streams=["image"]),
         bert=dict(config="configs/teacher_bert.py:demo", streams=["text"]),
     )
-    c.streams = dict(
-        image=stream(
-            "classify",
-            "demo:mnist/train",
-            64,
-            dict(classify=0.5, distill=dict(weight=0.5, teacher="vit", of="image")),
-            crop_scale=(0.7, 1.0),
-            flip="none",
-            randaugment="none",
-            **pixels,
-        ),
-        text=stream(
-            "text",
-            "demo:text/train",
-            64,
-            dict(mlm=0.5, distill=dict(weight=0.5, teacher="bert", of="mlm", temperature=2.0)),
-            **words,
-        ),
-    )
+    c.streams = _streams(pixels, words)
     c.gradient_groups = dict(image=["image"], text=["text"])
     c.merge = dict(name="igm", shared="encoder/.*", final_ratio=0.5, t0=0.05, t1=0.5)
     c.telemetry = dict(every=50)
@@ -92,3 +74,25 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         for name in ("vit", "bert"):
             c.teachers[name].config = f"configs/teacher_{name}.py:demo,smoke"
     return c
+
+
+def _streams(pixels, words):
+    return dict(
+        image=stream(
+            "classify",
+            "demo:mnist/train",
+            64,
+            dict(classify=0.5, distill=dict(weight=0.5, teacher="vit", of="image")),
+            crop_scale=(0.7, 1.0),
+            flip="none",
+            randaugment="none",
+            **pixels,
+        ),
+        text=stream(
+            "text",
+            "demo:text/train",
+            64,
+            dict(mlm=0.5, distill=dict(weight=0.5, teacher="bert", of="mlm", temperature=2.0)),
+            **words,
+        ),
+    )
