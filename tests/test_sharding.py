@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from unified_fm import sharding
+from tests import tiny_config
+from unified_fm import (
+    assembly,
+    checkpoint,
+    config_file,
+    initialisation,
+    main,
+    settings,
+    sharding,
+    step,
+)
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 
@@ -110,3 +120,101 @@ def test_global_batches_keep_the_rows():
     placed = sharding.global_batches(mesh, {"text": {"text": x}})
     np.testing.assert_array_equal(placed["text"]["text"], x)
     assert placed["text"]["text"].sharding.spec == sharding.BATCH
+
+
+MESHES = {
+    "one": ({"data": 1}, 1),
+    "data": ({"data": 8, "fsdp": 1, "tensor": 1}, 8),
+    "fsdp": ({"data": 2, "fsdp": 4, "tensor": 1}, 8),
+    "all": ({"data": 2, "fsdp": 2, "tensor": 2}, 8),
+}
+
+
+def _train(config, mesh, steps=2):
+    """Metrics of every step, and the last state, on a mesh."""
+    program = assembly.program(config)
+    loaded = assembly.tokenizer(config)
+    streams = assembly.streams(config, loaded)
+    batches = [sharding.global_batches(mesh, next(streams)) for _ in range(steps)]
+    streams.close()
+    shapes = jax.eval_shape(lambda b: step.init_params(program, {}, b), batches[0])
+    tx, _ = assembly.optimizer(config, shapes)
+    target = assembly.state_target(config, mesh, shapes, tx)
+    where = jax.tree.map(lambda leaf: leaf.sharding, target)
+    state = initialisation.fresh_state(config, program, tx, where, {}, batches[0])
+    train_step = step.make_train_step(program, tx, ema_decay=config["ema"], state_shardings=where)
+    logs = []
+    for batch in batches:
+        state, metrics = train_step(state, {}, batch)
+        logs.append({name: float(value) for name, value in metrics.items()})
+    return logs, state, target
+
+
+def _mesh(name):
+    sizes, count = MESHES[name]
+    return sharding.make_mesh(**sizes, devices=jax.devices()[:count])
+
+
+def _assert_close(logs, expected):
+    for got, want in zip(logs, expected, strict=True):
+        assert got.keys() == want.keys()
+        for name, value in want.items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def _tiny(**changes):
+    config = settings.complete(config_file.plain(tiny_config.get_config()))
+    config["rules"]["sharding"] = "tensor"
+    return {**config, "ema": 0.9, **changes}
+
+
+def test_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
+    logs, _, target_of_one = _train(_tiny(), _mesh("one"), steps=3)
+    for name in ("data", "fsdp", "all"):
+        other, state, _ = _train(_tiny(), _mesh(name), steps=3)
+        _assert_close(other, logs)
+    kernel = state.params["text"]["mlp_in"]["kernel"]  # f[8 16] on data 2, fsdp 2, tensor 2
+    assert kernel.sharding.spec == P("fsdp", "tensor")
+    assert kernel.addressable_shards[0].data.shape == (4, 8)
+
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(3, state, position={}, config={})
+    checkpoints.wait()
+    two = sharding.make_mesh(data=1, fsdp=2, devices=jax.devices()[:2])
+    fsdp = sharding.params_shardings(two, state.params, "fsdp")
+    target_of_two = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding.replicated(two)
+        ),
+        target_of_one,
+    )
+    target_of_two = target_of_two.replace(
+        params=jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            target_of_one.params,
+            fsdp,
+        )
+    )
+    for target, count in ((target_of_one, 1), (target_of_two, 2)):
+        restored, _ = checkpoints.restore(target)
+        jax.tree.map(np.testing.assert_array_equal, restored, state)
+        assert len(restored.params["text"]["mlp_in"]["kernel"].sharding.device_set) == count
+    checkpoints.close()
+
+
+def test_micro_batches_on_a_mesh():
+    config = _tiny(model={"name": "tests.tiny"})  # without dropout, which a cut batch draws anew
+    for entry in config["streams"].values():
+        entry["batch_size"] = 16
+    logs, _, _ = _train(config, _mesh("one"))
+    cut, _, _ = _train(config | {"accumulate": 2}, _mesh("all"))
+    _assert_close(cut, logs)
+
+
+@pytest.mark.slow  # four compilations of X-FM
+def test_xfm_has_the_same_losses_on_every_mesh():
+    config = main.parse(["main", "--config=configs/xfm_base.py:smoke", "--workdir=w"])[1]
+    config["rules"]["sharding"] = "tensor"
+    logs, _, _ = _train(config, _mesh("one"))
+    for name in ("data", "fsdp", "all"):
+        _assert_close(_train(config, _mesh(name))[0], logs)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 
+from unified_fm.evaluators.base import Metric
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 
 
@@ -83,11 +84,12 @@ class Objective:
     """The mean over rows of a function of the text, for gradients that are easy to check.
 
     kind: "mean" of the squared states; "spread" compares the rows of a batch with each other, so it
-    has no exact micro-batches; "poison" is not finite in batches that contain the word 7; "copy"
-    pulls towards the states of the teacher "old".
+    has no exact micro-batches; "poison" is not finite in batches that contain `word`; "copy" pulls
+    towards the states of the teacher "old".
     """
 
     kind: str = "mean"
+    word: int = 7
 
     @property
     def accumulates(self):
@@ -102,7 +104,23 @@ class Objective:
         if self.kind == "spread":
             rows = (rows - rows.mean()) ** 2
         if self.kind == "poison":
-            bad = (batch["text"] == 7).any()
-            rows = jnp.where(bad, jnp.nan, rows)
+            bad = (batch["text"] == self.word).any()
+            rows = rows * jnp.where(bad, jnp.nan, 1.0)
         loss, count = weighted_mean(rows, weights)
         return Output(loss=loss, denominator=count, metrics={"rms": jnp.sqrt(loss)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """One number of the parameters."""
+
+    scale: float = 1.0
+    tokenizer: object = None
+
+    def run(self, apply, params):
+        value = apply(_size, params, {"text": jnp.zeros((8, 2), int)})
+        yield Metric("size", self.scale * float(value), chance=0.0)
+
+
+def _size(net, batch):
+    return jnp.abs(net.word(batch["text"])).sum()

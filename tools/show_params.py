@@ -74,7 +74,7 @@ def parameter_shapes(config: Mapping[str, Any]) -> Any:
 
 
 def _real_size(batch: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
-    """The shapes of a small batch with the rows of the real one (a loss may have groups of rows)."""
+    """The shapes of a small batch with the rows of the real one: a loss may have groups of rows."""
     sizes = {_ROWS: entry["batch_size"], _IMAGES: entry.get("images")}
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((sizes[len(x)], *x.shape[1:]), x.dtype), batch

@@ -119,10 +119,10 @@ def telemetry(config: Mapping[str, Any]) -> Callable | None:
     return functools.partial(measurements.measure, shared=shared, scope=options["scope"])
 
 
-def state_shardings(
+def state_target(
     config: Mapping[str, Any], mesh: Any, params: Any, tx: optax.GradientTransformation
-) -> tuple[step.TrainState, step.TrainState]:
-    """The shapes of the train state, and where each array lies.
+) -> step.TrainState:
+    """The train state as `jax.ShapeDtypeStruct` with shardings.
 
     Args:
         config: of the run.
@@ -133,9 +133,14 @@ def state_shardings(
     ema = config["ema"] is not None
     shapes = jax.eval_shape(lambda params: step.init_state(params, tx, ema=ema), params)
     where = sharding.params_shardings(mesh, params, config["rules"]["sharding"])
-    return shapes, step.TrainState(
+    shardings = step.TrainState(
         step=sharding.replicated(mesh),
         params=where,
         opt_state=sharding.like_params(mesh, shapes.opt_state, params, where),
         ema=where if ema else None,
+    )
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
     )

@@ -10,8 +10,9 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
-from unified_fm import rules, settings, step, tree_diff
+from unified_fm import foreign_weights, rules, settings, step, tree_diff
 from unified_fm.checkpoint import load_params
+from unified_fm.convert.table import unflatten
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +59,29 @@ def merge(fresh: Any, found: Any, *, allow: Sequence[str] = (), source: Any = "t
     return jtu.tree_map_with_path(leaf, fresh)
 
 
+def renamed(found: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Renames parameters by the first pair (regex of the whole path, replacement) that fits each.
+
+    So a UFM starts from its image teacher: `("vision/(layer_.*|norm/.*)", r"encoder/\1")`.
+    """
+    leaves = {}
+    for name, leaf in rules.named_leaves(found):
+        fitting = (pair for pair in pairs if re.fullmatch(pair[0], name))
+        pattern, replacement = next(fitting, (None, None))
+        leaves[re.sub(pattern, replacement, name) if pattern else name] = leaf
+    return unflatten(leaves)
+
+
 def fresh_state(config, program, tx, shardings, teacher_params, batches) -> step.TrainState:
     """The state of step 0, from the seed or from another run's parameters."""
     init = jax.jit(lambda t, b: step.init_params(program, t, b), out_shardings=shardings.params)
     params = init(teacher_params, batches)
-    if config["init"]:
+    if foreign_weights.is_foreign(config["init"]):
+        params = foreign_weights.start(params, config["init"])
+    elif config["init"]:
         source = dict(config["init"])
         found = load_params(source["path"], source.get("step"))
+        found = renamed(found, source.get("rename") or ())
         params = merge(params, found, allow=source.get("allow", ()), source=source["path"])
     make = jax.jit(
         lambda params: step.init_state(params, tx, ema=config["ema"] is not None),
@@ -73,13 +90,8 @@ def fresh_state(config, program, tx, shardings, teacher_params, batches) -> step
     return make(params)
 
 
-def restored_state(config, checkpoints, shapes, shardings) -> tuple[step.TrainState, Any]:
+def restored_state(config, checkpoints, target) -> tuple[step.TrainState, Any]:
     """The state and the streams' position of the latest checkpoint that can be read."""
-    target = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings,
-    )
     steps = checkpoints.steps()[::-1]
     for number, at in enumerate(steps):
         try:

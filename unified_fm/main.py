@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
 from etils import epath
-from ml_collections import config_flags
 
-from unified_fm import plugins, settings, teacher_runs, workdir
+from unified_fm import config_file, plugins, settings, teacher_runs, workdir
 from unified_fm.interruption import Interruption
 
 _log = logging.getLogger("unified_fm")
@@ -70,9 +68,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     if bare:
         raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
     options = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", help_string="FILE.py or FILE.py:ARGUMENT", flag_values=options, sys_argv=[]
-    )
+    flags.DEFINE_string("config", None, "FILE.py or FILE.py:ARGUMENT", flag_values=options)
     flags.DEFINE_string(
         "workdir", None, "where checkpoints and metrics go, local or gs://", flag_values=options
     )
@@ -89,10 +85,8 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     )
     try:
         rest = options([argv[0], *others])
-    except (flags.Error, OSError, SyntaxError, ValueError) as error:
+    except flags.Error as error:
         raise Refused(_flag_message(error, options)) from None
-    except Exception as error:  # whatever a config file raises
-        raise Refused(f"--config cannot be read: {type(error).__name__}: {error}") from error
     if len(rest) > 1:
         raise Refused(f"{rest[1]!r} is no flag; flags start with --")
     for name in ("config", "workdir"):
@@ -107,67 +101,26 @@ def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     return str(error)
 
 
-def _configured(given: ml_collections.ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:
-    """Fills in defaults, applies `--config.a.b=v`, checks.
+def _configured(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Reads the config file, fills in defaults, applies `--config.a.b=v`, checks.
 
     Raises:
         Refused: see `parse`.
     """
     try:
-        config = teacher_runs.resolve(settings.complete(_plain(given)), _plain)
-        config = ml_collections.ConfigDict(config)
-        _override(config, overrides)
-        config = settings.complete(_plain(config))
+        given = config_file.load(spec)
+    except Exception as error:  # whatever a config file raises
+        raise Refused(f"--config={spec}: {type(error).__name__}: {error}") from error
+    try:
+        config = teacher_runs.resolve(settings.complete(given))
+        for text in overrides:
+            path, _, value = text.lstrip("-").removeprefix("config.").partition("=")
+            config_file.override(config, path, value)
+        config = settings.complete(config)
         for each in (config, *teacher_runs.configs(config).values()):
             settings.check(each)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise Refused(str(error).strip("'\"")) from error
-    return config
-
-
-def _override(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
-    """Sets keys by their path, keeping their types."""
-    for override in overrides:
-        path, value = override.lstrip("-").removeprefix("config.").split("=", 1)
-        _find(config, path)
-        values = flags.FlagValues()
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[override])
-        try:
-            values(["main", override])
-        except (flags.Error, ValueError, TypeError) as error:
-            raise ValueError(f"--config.{path}={value}: {error}") from None
-        found = values.config
-        for key in path.split(".")[:-1]:
-            found = found[key]
-        last = path.split(".")[-1]
-        owner = config
-        for key in path.split(".")[:-1]:
-            owner = owner[key]
-        owner[last] = found[last]
-
-
-def _find(config: ml_collections.ConfigDict, path: str) -> None:
-    """Checks that a dotted path exists.
-
-    Raises:
-        ValueError: with the nearest key.
-    """
-    here, place = config, "config"
-    for key in path.split("."):
-        known = list(here) if isinstance(here, Mapping | ml_collections.ConfigDict) else []
-        if key not in known:
-            raise ValueError(f"{place} has no key {key!r}; {plugins.possible(key, known)}")
-        here, place = here[key], f"{place}.{key}"
-
-
-def _plain(config: Any) -> Any:
-    """Nested dicts, lists and numbers instead of ConfigDict."""
-    if hasattr(config, "to_dict"):
-        config = config.to_dict()
-    if isinstance(config, Mapping):
-        return {key: _plain(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_plain(value) for value in config)
+    except (ValueError, TypeError) as error:
+        raise Refused(str(error)) from error
     return config
 
 

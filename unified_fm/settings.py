@@ -20,7 +20,8 @@ Keys:
     accumulate: micro-batches per step.
     ema: decay of the moving average of the parameters.
     init: {"path": checkpoint, "step": None, "rename": [(path regex there, name here)], "allow":
-        [path regexes that may be missing there or superfluous]}.
+        [path regexes that may be missing there or superfluous]}; or weights of other libraries,
+        "FAMILY:PATH" or {"text": ..., "vision": ...}, see `foreign_weights`.
     checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
         `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
         an older step if the latest is damaged.
@@ -39,7 +40,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from unified_fm import plugins, sharding
+from unified_fm import foreign_weights, plugins, sharding
 from unified_fm.optim import build, schedules
 
 # Marks a dict whose keys are names that the user chooses, or options of a plugin.
@@ -119,7 +120,9 @@ def check(config: Mapping[str, Any]) -> None:
     _check_plugin("models", config["model"], "model")
     merge(config)
     _check_telemetry(config["telemetry"])
+    foreign_weights.check(config["init"], "init")
     for name, teacher in config["teachers"].items():
+        foreign_weights.check(teacher.get("init"), f"teachers.{name}.init")
         for stream in teacher.get("streams") or ():
             if stream not in config["streams"]:
                 known = plugins.possible(stream, config["streams"])
@@ -148,6 +151,8 @@ def groups(config: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     streams = list(config["streams"])
     given = config["gradient_groups"] or {"all": streams}
+    if not isinstance(given, Mapping):
+        raise ValueError(f"gradient_groups is {{group: [streams]}}, found {given!r}")
     named = [stream for members in given.values() for stream in members]
     for stream in named:
         if stream not in streams:

@@ -6,24 +6,21 @@ So one command goes from nothing to a distilled student. A teacher's run can be 
 on like any other; one that is finished is not trained again.
 """
 
-import importlib.util
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from unified_fm import settings
+from unified_fm import config_file, settings
 from unified_fm.checkpoint import Checkpoints
 
 _log = logging.getLogger(__name__)
 
 
-def resolve(config: Mapping[str, Any], plain: Callable[[Any], Any]) -> dict[str, Any]:
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Puts complete settings in place of the names of teachers' config files.
 
     Args:
         config: of the run.
-        plain: turns what a config file returns into nested dicts.
 
     Raises:
         ValueError: a file that cannot be read, or a key in it that does not exist.
@@ -32,7 +29,7 @@ def resolve(config: Mapping[str, Any], plain: Callable[[Any], Any]) -> dict[str,
     for name, entry in config["teachers"].items():
         if isinstance(entry.get("config"), str):
             try:
-                complete = settings.complete(plain(_read(entry["config"])))
+                complete = settings.complete(config_file.load(entry["config"]))
             except (OSError, ValueError, TypeError, SyntaxError, AttributeError) as error:
                 raise ValueError(f"teachers.{name}.config={entry['config']!r}: {error}") from error
             entry = {**entry, "config": complete}
@@ -92,14 +89,3 @@ def _finished(name: str, folder: Any, wanted: Mapping[str, Any]) -> bool:
             "\n  ".join([f"teachers.{name}: {folder} was trained with other settings:", *changes])
         )
     return True
-
-
-def _read(text: str) -> Any:
-    """What `get_config` of FILE.py:ARGUMENT returns."""
-    file, _, argument = text.partition(":")
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"there is no file {file} (seen from {Path.cwd().name}/)")
-    spec = importlib.util.spec_from_file_location(f"config_{Path(file).stem}", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(argument) if argument else module.get_config()

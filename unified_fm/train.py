@@ -110,13 +110,14 @@ def _start(config, workdir, stop) -> _Run:
 
     shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
     tx, refresh = assembly.optimizer(config, shapes)
-    state_shapes, shardings = assembly.state_shardings(config, mesh, shapes, tx)
+    target = assembly.state_target(config, mesh, shapes, tx)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     checkpoints = _checkpoints(config, workdir)
     latest = checkpoints.latest()
     if latest is None:
         state = initialisation.fresh_state(config, program, tx, shardings, teacher_params, batches)
     else:
-        state, saved = initialisation.restored_state(config, checkpoints, state_shapes, shardings)
+        state, saved = initialisation.restored_state(config, checkpoints, target)
         allow = ("seed", "batch", "records", "streams")
         streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
         position, first = saved, None
@@ -124,7 +125,7 @@ def _start(config, workdir, stop) -> _Run:
     make_step = functools.partial(
         step.make_train_step, program, tx, ema_decay=config["ema"], state_shardings=shardings
     )
-    compiled = _compiled(make_step(), state, teacher_params, batches)
+    compiled = _compiled(make_step(), target, teacher_params, batches)
     telemetry = assembly.telemetry(config)
     at = int(state.step)
     return _Run(
@@ -173,11 +174,14 @@ def _say_inexact(program: step.Program) -> None:
         _log.info("accumulate: %s look at one micro-batch at a time; the others are exact", names)
 
 
-def _compiled(train_step: Any, state: step.TrainState, teacher_params: Any, batches: Any) -> Any:
-    """Compiles ahead of the loop, where a signal can still be obeyed at once."""
+def _compiled(train_step: Any, target: step.TrainState, teacher_params: Any, batches: Any) -> Any:
+    """Compiles ahead of the loop, where a signal can still be obeyed at once.
+
+    From shapes, not from the state, so that a fresh and a resumed run get the same program.
+    """
     started = time.monotonic()
-    compiled = train_step.lower(state, teacher_params, batches).compile()
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    compiled = train_step.lower(target, teacher_params, batches).compile()
+    count = sum(leaf.size for leaf in jax.tree.leaves(target.params))
     _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
     return compiled
 

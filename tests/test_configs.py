@@ -1,0 +1,76 @@
+"""Every config of the repository, two steps, at :smoke size."""
+
+import pathlib
+
+import jax
+import pytest
+
+from unified_fm import main, settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_sound_as_it_stands(path):
+    main.parse(["main", f"--config={path}", "--workdir=w"])
+
+
+def test_the_published_options_are_one_argument():
+    path = ROOT / "configs" / "xfm_base.py"
+    _, ours = main.parse(["main", f"--config={path}", "--workdir=w"])
+    _, official = main.parse(["main", f"--config={path}:official", "--workdir=w"])
+    assert ours["total_steps"] == 166_500  # 100 epochs at 32 devices, X-FM 3.2
+    changed = {line.split(":")[0] for line in settings.data_changes(ours, official)}
+    assert changed == {
+        "streams.text.mask_units",
+        "streams.text.special_tokens",
+        "streams.pairs.mask_units",
+        "streams.pairs.special_tokens",
+        "streams.pairs.objectives.itc",
+        "streams.pairs.objectives.itc.gradient_scale",
+        "streams.pairs.objectives.itm",
+        "streams.pairs.objectives.itm.group_size",
+        "streams.regions.mask_units",
+        "streams.regions.special_tokens",
+        "streams.regions.objectives.itc",
+        "streams.regions.objectives.itc.gradient_scale",
+        "streams.regions.objectives.itm",
+        "streams.regions.objectives.itm.group_size",
+        "streams.regions.objectives.bbox",
+        "streams.regions.objectives.bbox.degenerate",
+    }
+    assert (ours["rules"]["lr_scale"], official["rules"]["lr_scale"]) == ("correct", "official")
+
+
+@pytest.mark.parametrize("argument", ["", ":official"])
+def test_the_base_model_has_the_published_number_of_parameters(argument):
+    from tools import show_params
+
+    table = show_params.show(["show_params", f"--config={ROOT}/configs/xfm_base.py{argument}"])
+    assert table.endswith("365,898,873")
+    assert "temperature" in table
+    word = next(line for line in table.splitlines() if line.startswith("fusion_mlm_head/embedding"))
+    assert word.split() == [
+        "fusion_mlm_head/embedding",
+        "50265",
+        "768",
+        "38,603,520",
+        "1" if argument else "2",
+        "1",
+        "-",
+        "fsdp",
+    ]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs_at_smoke_size(path, tmp_path, capfd):
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    try:
+        code = main.main(["main", f"--config={path}:smoke", f"--workdir={tmp_path}"])
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    assert code == 0, capfd.readouterr().err
+    steps = [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert steps
+    assert (tmp_path / "metrics.jsonl").exists()

@@ -1,0 +1,189 @@
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unified_fm import main, settings, workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
+
+
+def _parse(*flags):
+    return main.parse(["main", CONFIG, "--workdir=w", *flags])[1]
+
+
+def test_a_config_is_complete_and_overridden():
+    config = _parse(
+        "--config.optimizer.lr=0.5",
+        "--config.total_steps=7",
+        "--config.streams.text.batch_size=4",
+        "--config.ema=0.99",
+        "--config.log.tensorboard=true",
+        "--config.streams.text.source=jsonl:mine.jsonl",
+    )
+    assert config["optimizer"]["lr"] == 0.5
+    assert config["optimizer"]["b2"] == 0.98  # a default
+    assert config["total_steps"] == 7
+    assert config["streams"]["text"]["batch_size"] == 4
+    assert config["ema"] == 0.99
+    assert config["log"]["tensorboard"] is True
+    assert config["streams"]["text"]["source"] == "jsonl:mine.jsonl"
+
+
+def test_the_argument_after_the_colon_reaches_the_config():
+    _, config = main.parse(["main", f"{CONFIG}:9", "--workdir=w"])
+    assert config["total_steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.optimizer.learing_rate=1", "config.optimizer has no key 'learing_rate'"),
+        ("--config.optimiser.lr=1", "no key 'optimiser'; did you mean 'optimizer'?"),
+        ("--config.streams.txt.batch_size=1", "no key 'txt'; did you mean 'text'?"),
+        ("--config.total_steps=many", "--config.total_steps=many"),
+        ("--config.optimizer.lr=fast", "--config.optimizer.lr=fast"),
+        ("--config.total_steps=0", "total_steps must be an integer of at least 1, found 0"),
+        ("--config.seed", "with an equals sign"),
+        ("--wrkdir=x", "unknown flag --wrkdir; did you mean 'workdir'?"),
+        ("extra", "'extra' is no flag"),
+        ("--config.optimizer.schedule.name=linaer", "possible: constant, cosine, linear"),
+        ("--config.rules.sharding=fdsp", "possible: fsdp, replicate, tensor"),
+        ("--config.mode=eval", "mode is 'train' or 'evaluate', found 'eval'"),
+        ("--config.merge.name=summ", "did you mean 'sum'"),
+        ("--config.model.wdth=3", "no key 'wdth'"),
+    ],
+)
+def test_fault_21_what_cannot_work_is_refused_with_the_nearest_name(flag, message):
+    with pytest.raises(main.Refused) as refusal:
+        _parse(flag)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(learning_rate=1), "config has no key 'learning_rate'"),
+        (lambda c: c["optimizer"].update(beta1=1), "config.optimizer has no key 'beta1'"),
+        (lambda c: c["model"].update(widht=3), "no option 'widht'; did you mean 'width'?"),
+        (lambda c: c["model"].update(name="xmf"), "did you mean 'xfm'?"),
+        (lambda c: c["streams"]["text"].update(objectives={"mlmm": 1}), "did you mean 'mlm'?"),
+        (lambda c: c["streams"]["text"].update(objectives={}), "has no objectives"),
+        (lambda c: c["streams"]["text"].pop("source"), "stream 'text' has no 'source'"),
+        (
+            lambda c: c["streams"]["image"].update(objectives={"mim": {"targt": "ema"}}),
+            "no option 'targt'; did you mean 'target'?",
+        ),
+        (lambda c: c.update(streams={}), "config.streams is empty"),
+        (lambda c: c.update(gradient_groups={"a": ["txt"]}), "did you mean 'text'?"),
+        (lambda c: c.update(gradient_groups={"a": ["text"]}), "'image' is in 0 gradient groups"),
+        (lambda c: c.update(mesh=8), "config.mesh is a dict, found 8"),
+        (
+            lambda c: c["evaluate"].update(evaluators={"retrieval": {"sauce": "x"}}),
+            "no option 'sauce'; did you mean 'source'?",
+        ),
+        (lambda c: c["evaluate"].update(evaluators={"retrieval": {}}), "lacks source"),
+    ],
+)
+def test_fault_21_a_config_is_checked_before_anything_is_built(change, message):
+    config = _parse()
+    change(config)
+    with pytest.raises((ValueError, TypeError)) as error:
+        settings.check(settings.complete(config))
+    assert message in str(error.value)
+
+
+def test_exit_code_and_message_of_a_refusal(capsys):
+    assert main.main(["main", CONFIG, "--workdir=w", "--config.optimizer.lrr=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("refused: config.optimizer has no key 'lrr'; did you mean 'lr'?")
+    assert not pathlib.Path("w").exists()
+    assert main.main(["main", CONFIG]) == 2
+    assert "--workdir=... is missing" in capsys.readouterr().err
+
+
+def test_no_device_is_touched_before_a_refusal():
+    script = (
+        "import sys, jax\n"
+        "from unified_fm import main\n"
+        f"code = main.main(['main', {CONFIG!r}, '--workdir=w', '--config.model.width=wide'])\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "width" in done.stderr
+
+
+def test_a_broken_config_file_is_named(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(main.Refused, match="ZeroDivisionError"):
+        main.parse(["main", f"--config={file}", "--workdir=w"])
+    with pytest.raises(main.Refused, match=r"missing\.py"):
+        main.parse(["main", "--config=missing.py", "--workdir=w"])
+
+
+def test_data_changes_are_listed():
+    before = _parse()
+    now = _parse("--config.streams.text.max_len=9", "--config.optimizer.lr=3")
+    assert settings.data_changes(before, now) == ["streams.text.max_len: 16 -> 9"]
+    assert settings.data_changes(json.loads(json.dumps(before)), before) == []
+
+
+def test_fault_29_two_runs_in_one_workdir(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], cwd=ROOT, stdout=-1)
+    assert holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(workdir.Locked, match=f"process {holder.pid} on host") as error,
+        workdir.lock(tmp_path),
+    ):
+        raise AssertionError("got a lock that is held")
+    assert socket.gethostname() in str(error.value)
+    assert " s ago" in str(error.value)
+    with workdir.lock(tmp_path, force=True):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_fault_29_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], cwd=ROOT, stdout=-1)
+    holder.stdout.readline()
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with workdir.lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_fault_29_a_process_id_that_is_used_again_is_not_the_holder(tmp_path):
+    lock = {"host": socket.gethostname(), "pid": os.getpid(), "started": "earlier", "time": 0.0}
+    (tmp_path / "run.lock").write_text(json.dumps(lock))
+    with workdir.lock(tmp_path):
+        pass
+    lock = lock | {"host": "elsewhere", "time": time.time() - 60}
+    (tmp_path / "run.lock").write_text(json.dumps(lock))
+    with (
+        pytest.raises(workdir.Locked, match=r"on host elsewhere, .* 6\d s ago.*--force"),
+        workdir.lock(tmp_path),
+    ):
+        raise AssertionError("got the lock of another host")
+
+
+_HOLD = """
+import sys, time
+from unified_fm import workdir
+with workdir.lock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(100)
+"""
