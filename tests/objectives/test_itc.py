@@ -46,7 +46,8 @@ def test_rows_of_one_example_share_the_target():
 
 @pytest.mark.parametrize("targets", ["row", "ids", "texts"])
 def test_padded_rows_are_nobodys_negatives(targets):
-    views, batch = stubs.make_views(), stubs.make_batch()
+    views = stubs.make_views()
+    batch = stubs.make_batch() | {"text": jnp.array([[5, 6], [5, 6], [5, 6], [7, 6]])}
     real = jnp.array([0, 2, 3])
     objective = Objective(targets=targets)
     alone = run(objective, stubs.rows_of(views, real), stubs.rows_of(batch, real))
