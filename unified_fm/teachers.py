@@ -15,7 +15,15 @@ import jax
 import numpy as np
 from etils import epath
 
-from unified_fm import checkpoint, plugins, rules, sharding, teacher_cache, tree_diff
+from unified_fm import (
+    checkpoint,
+    foreign_weights,
+    plugins,
+    rules,
+    sharding,
+    teacher_cache,
+    tree_diff,
+)
 from unified_fm.convert import initialise
 from unified_fm.convert.table import unflatten
 
@@ -70,7 +78,8 @@ def build(config: Mapping[str, Any]) -> dict[str, Teacher]:
     Args:
         config: {name: dict of `streams`, and one of `path` (a run or checkpoint of ours; `step` of
             it), `init` ("bert:PATH", foreign weights; `heads`) or `cache` (`teacher_cache`);
-            `model`, by default that of the run in `path`}. `config` is for `teacher_runs`.
+            `model`, by default that of the run in `path`, or what `config.json` beside the foreign
+            weights tells}. `config` is for `teacher_runs`.
 
     Raises:
         ValueError, TypeError: an entry that lacks a key or names an unknown model.
@@ -138,7 +147,8 @@ def load_params(
 
 
 def _model(name: str, entry: Mapping[str, Any]) -> Any:
-    options = dict(entry.get("model") or _saved_model(name, entry.get("path")))
+    told = entry.get("model") or foreign_weights.model_of(entry.get("init"))
+    options = dict(told or _saved_model(name, entry.get("path")))
     model = plugins.build("models", options.pop("name"), **options)
     if not hasattr(model, "targets"):
         raise ValueError(f"teachers.{name}: its model has no method 'targets'")

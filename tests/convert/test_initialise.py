@@ -78,5 +78,5 @@ def test_what_stays_fresh_or_does_not_fit_is_said(tmp_path):
     larger = fresh(tree, text_embed__word__embedding=(99, 16))
     with pytest.raises(ConversionError, match=r"has \(61, 16\), the model \(99, 16\)"):
         initialise.initialise(larger, {"text": source}, heads=2)
-    with pytest.raises(ConversionError, match="init of 'txt'; possible: text, vision"):
+    with pytest.raises(ConversionError, match="init of 'txt'; possible: all, text, vision"):
         initialise.initialise(tree, {"txt": source}, heads=2)

@@ -6,10 +6,11 @@ prefix before all names (UFM section 6.5). `canonical` undoes the last three.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from unified_fm.convert.lazy import Derived
 from unified_fm.convert.rows import Row, Table
 from unified_fm.convert.transforms import SAME
 
@@ -52,22 +53,6 @@ TABLE: Table = [
     *_pair("pre_logits", "pre_logits", "pre_logits"),
     *_pair("image_head", "head", "image_head"),
 ]
-
-
-class Derived(Mapping):
-    """Names -> functions that make the array when it is asked for."""
-
-    def __init__(self, makers: dict[str, Callable[[], np.ndarray]]):
-        self.makers = makers
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.makers)
-
-    def __len__(self) -> int:
-        return len(self.makers)
 
 
 def canonical(foreign: Mapping[str, np.ndarray]) -> Derived:

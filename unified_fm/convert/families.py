@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from unified_fm.convert import augreg, beit, bert, clip, matching, roberta, vit, xfm
+from unified_fm.convert import augreg, beit, bert, clip, matching, roberta, vit, x2vlm, xfm
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.rows import Report, Table
 from unified_fm.convert.table import import_params
@@ -44,6 +44,11 @@ FAMILIES = {
     "beit2": _BEIT,
     "clip": Family(tables=(clip.TABLE,)),
     "xfm": Family(tables=(xfm.TABLE,)),
+    "x2vlm": Family(
+        tables=(x2vlm.TABLE,),
+        prepare=x2vlm.canonical,
+        fresh=("mlm_head/.*", "vision/mask_token"),
+    ),
 }
 
 
@@ -52,6 +57,7 @@ def load(
     path: str | os.PathLike,
     *,
     heads: int | Mapping[str, int] | None = None,
+    fallback_heads: Mapping[str, int] | None = None,
     allow: Sequence[str] = (),
     report: Report | None = None,
 ) -> dict:
@@ -61,8 +67,7 @@ def load(
         family: a key of `FAMILIES`.
         path: a file, a Hugging Face folder, or `hf:OWNER/NAME` (needs the network).
         heads: number of attention heads; by default from `config.json` beside the weights.
-        allow: see `table.import_params`.
-        report: see `table.import_params`.
+        fallback_heads, allow, report: see `table.import_params`.
 
     Raises:
         CheckpointFormatError: the file cannot be read safely.
@@ -72,19 +77,16 @@ def load(
     foreign, table = open_family(family, path)
     report = Report() if report is None else report
     heads = heads_of(read_config(path)) if heads is None else heads
-    params = import_params(table, foreign, heads=heads, allow=allow, report=report)
+    params = import_params(
+        table, foreign, heads=heads, fallback_heads=fallback_heads, allow=allow, report=report
+    )
     _log.info("%s: %s", path, report)
     return params
 
 
 def open_family(family: str, path: str | os.PathLike) -> tuple[Mapping[str, np.ndarray], Table]:
     """Opens the weights and picks the table of the family whose names fit best."""
-    if family not in FAMILIES:
-        raise ConversionError(
-            f"unknown family {family!r}{matching.nearest(family, FAMILIES)}; "
-            f"possible: {', '.join(FAMILIES)}"
-        )
-    chosen = FAMILIES[family]
+    chosen = _known(family)
     foreign = open_weights(path)
     if chosen.prepare:
         foreign = chosen.prepare(foreign)
@@ -118,11 +120,25 @@ def heads_of(config: Mapping) -> int | dict[str, int] | None:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """Splits `FAMILY:PATH`, as configs write it."""
+    """Splits `FAMILY:PATH`, as configs write it.
+
+    Raises:
+        ConversionError: of another form, or an unknown family.
+    """
     family, colon, path = text.partition(":")
     if not colon or not path:
         raise ConversionError(f"expected FAMILY:PATH, found {text!r}")
+    _known(family)
     return family, path
+
+
+def _known(family: str) -> Family:
+    if family not in FAMILIES:
+        raise ConversionError(
+            f"unknown family {family!r}{matching.nearest(family, FAMILIES)}; "
+            f"possible: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[family]
 
 
 def _misfits(table: Table, names) -> int:

@@ -15,8 +15,9 @@ from unified_fm.convert.table import flatten, unflatten
 
 _log = logging.getLogger(__name__)
 
-# What a source given for one part of a model may fill.
-PARTS = {
+# What a source given for one part of a model may fill; "all" is everything.
+PARTS: dict[str, tuple[str, ...]] = {
+    "all": (),
     "text": ("text_embed", "text", "mlm_head"),
     "vision": ("patch_embed", "vision"),
 }
@@ -37,9 +38,10 @@ def initialise(
     source is named for, everything must be found unless `allow` covers it.
 
     Args:
-        params: the model's tree.
-        init: `FAMILY:PATH` for the whole model, or one for each of `PARTS`.
-        heads: see `families.load`.
+        params: the model's tree; of what is replaced only the shapes count.
+        init: `FAMILY:PATH` for the whole model, or {one of `PARTS`: `FAMILY:PATH`}.
+        heads: see `families.load`; where nothing tells it, the checkpoint is taken to have as many
+            as the model.
         allow: regexes over foreign names and paths of ours that may stay fresh.
 
     Returns:
@@ -49,13 +51,16 @@ def initialise(
         ConversionError: a source does not fit the model.
     """
     flat = dict(flatten(params))
-    sources = {"": init} if isinstance(init, str) else dict(init)
+    own_heads = {_top(name): np.shape(leaf)[1] for name, leaf in flat.items() if _is_query(name)}
+    sources = {"all": init} if isinstance(init, str) else dict(init)
     for part, source in sources.items():
-        if part and part not in PARTS:
+        if part not in PARTS:
             raise ConversionError(f"init of {part!r}; possible: {', '.join(PARTS)}")
         family, path = families.parse(source)
-        found = flatten(families.load(family, path, heads=heads, allow=allow))
-        tops = PARTS[part] if part else tuple({name.split("/")[0] for name in flat})
+        found = flatten(
+            families.load(family, path, heads=heads, fallback_heads=own_heads, allow=allow)
+        )
+        tops = PARTS[part] or tuple({_top(name) for name in flat})
         used = {name: leaf for name, leaf in found.items() if name in flat and _top(name) in tops}
         _log_dropped(source, [name for name in found if name not in used])
         fresh = [name for name in flat if _top(name) in tops and name not in used]
@@ -79,6 +84,10 @@ def fit(name: str, leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         raise ConversionError(f"{name}: the checkpoint has {leaf.shape}, the model {shape}")
     _log.info("%s resized from %s to %s", name, leaf.shape, shape)
     return resized
+
+
+def _is_query(name: str) -> bool:
+    return name.endswith("/layer_00/self_attn/query/kernel")
 
 
 def _top(name: str) -> str:

@@ -1,14 +1,14 @@
 """Arrays that lie in a file and are read one at a time.
 
 Every reader of this package first checks all of a file's declarations against the file's size and
-then hands out `LazyArrays`: reading one array allocates that array and no more.
+then hands out `LazyArrays`: reading one array takes the memory of that array and no more.
 """
 
 import dataclasses
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -30,7 +30,9 @@ DTYPES = {
     "uint64": "<u8",
     "bool": "|u1",
 }
+_RESULTS = {"bfloat16": "<f4", "bool": "bool"}  # what comes back in another type
 _MAX_DIMENSIONS = 16
+_PIECE = 2**16
 
 
 def itemsize(dtype: str) -> int:
@@ -81,7 +83,7 @@ def checked_entry(
         raise CheckpointFormatError(f"{_short(name)}: {len(shape)} sizes, {len(strides)} strides")
     have = block.size // itemsize(dtype)
     count = math.prod(shape)
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if count else 0
+    last = offset + _span(shape, strides) if count else 0
     # More elements than the block holds would be a repeated view: it could ask for any memory.
     if count > have or (count and last >= have) or offset > have:
         raise CheckpointFormatError(
@@ -108,7 +110,10 @@ def _short(name: str) -> str:
 
 
 class LazyArrays(Mapping):
-    """Name -> array, read from the file at each access; bfloat16 comes as float32."""
+    """Name -> array, read from the file at each access; bfloat16 comes as float32.
+
+    The axes of an array may lie in memory in another order, as they lie in the file.
+    """
 
     def __init__(self, path: str | os.PathLike, entries: dict[str, Entry]):
         self.path = os.fspath(path)
@@ -124,33 +129,98 @@ class LazyArrays(Mapping):
         return len(self.entries)
 
     def _read(self, name: str, entry: Entry) -> np.ndarray:
-        block, size = entry.block, itemsize(entry.dtype)
-        count = math.prod(entry.shape)
-        if not count:
-            return np.zeros(entry.shape, "<f4" if entry.dtype == "bfloat16" else _dtype(entry))
-        last = sum((n - 1) * s for n, s in zip(entry.shape, entry.strides, strict=True))
-        start, length = entry.offset * size, (last + 1) * size
-        raw = np.empty(length, np.uint8)
+        dtype = np.dtype(_RESULTS.get(entry.dtype, DTYPES[entry.dtype]))
+        if not math.prod(entry.shape):
+            return np.zeros(entry.shape, dtype)
+        # Axes in the order in which they lie in the file, so that it is read from front to back.
+        order = sorted(range(len(entry.shape)), key=lambda axis: -entry.strides[axis])
+        shape = tuple(entry.shape[axis] for axis in order)
+        strides = tuple(entry.strides[axis] for axis in order)
+        if strides == c_strides(shape):
+            shape, strides = (math.prod(shape),), (1,)
+        result = np.empty(shape, dtype)
         with open(self.path, "rb") as file:
-            file.seek(block.start + start)
-            got = file.readinto(raw)
-        if got != length:
-            raise CheckpointFormatError(f"{_short(name)}: the file ends after {got} of {length}")
-        if block.crc is not None and length == block.size and zlib.crc32(raw) != block.crc:
-            raise CheckpointFormatError(
-                f"{_short(name)}: its bytes do not match the checksum in the file (damaged, or "
-                "written with checksums switched off: save it again)"
-            )
-        flat = raw.view(DTYPES[entry.dtype])
-        array = np.lib.stride_tricks.as_strided(
-            flat, entry.shape, tuple(s * size for s in entry.strides), writeable=False
+            reader = _Pieces(file, entry.block, entry.dtype, name)
+            reader.fill(result, entry.offset, strides)
+        reader.check()
+        result = result.reshape([entry.shape[axis] for axis in order])
+        return result.transpose(np.argsort(order))
+
+
+class _Pieces:
+    """Reads a block in pieces of at most `_PIECE` bytes, so that reading needs the result alone."""
+
+    def __init__(self, file, block: Block, dtype: str, name: str):
+        self.file, self.block, self.dtype, self.name = file, block, dtype, name
+        self.crc, self.read = 0, 0  # of the bytes so far, as long as there was no gap
+
+    def fill(self, out: np.ndarray, offset: int, strides: tuple[int, ...]) -> None:
+        """Fills `out` with the elements at `offset` and `strides`, the largest stride first."""
+        size = itemsize(self.dtype)
+        if _span(out.shape[1:], strides[1:]) * size > _PIECE:
+            for index in range(len(out)):
+                self.fill(out[index], offset + index * strides[0], strides[1:])
+            return
+        rows = max(1, _PIECE // size // max(1, strides[0]))
+        for start in range(0, len(out), rows):
+            piece = out[start : start + rows]
+            first, count = offset + start * strides[0], _span(piece.shape, strides) + 1
+            raw = self._bytes(first * size, count * size)
+            self._convert(raw, piece, tuple(s * size for s in strides))
+
+    def check(self) -> None:
+        """Compares the checksum, if the file has one and the whole block was read in order."""
+        if self.block.crc is None or self.read != self.block.size or self.crc == self.block.crc:
+            return
+        raise CheckpointFormatError(
+            f"{_short(self.name)}: its bytes do not match the checksum in the file (damaged, or "
+            "written with checksums switched off: save it again)"
         )
-        if entry.dtype == "bfloat16":
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        if entry.dtype == "bool":
-            return array != 0
-        return array if array.flags.c_contiguous else np.array(array, order="C")
+
+    def _bytes(self, start: int, length: int) -> np.ndarray:
+        raw = np.empty(length, np.uint8)
+        self.file.seek(self.block.start + start)
+        got = self.file.readinto(raw)
+        if got != length:
+            raise CheckpointFormatError(
+                f"{_short(self.name)}: the file ends after {got} of {length} bytes"
+            )
+        if self.block.crc is not None and start == self.read:
+            self.crc, self.read = zlib.crc32(raw, self.crc), self.read + length
+        return raw
+
+    def _convert(self, raw: np.ndarray, piece: np.ndarray, strides: tuple[int, ...]) -> None:
+        flat = raw.view(DTYPES[self.dtype])
+        found = np.lib.stride_tricks.as_strided(flat, piece.shape, strides, writeable=False)
+        if self.dtype == "bfloat16":
+            np.left_shift(found, 16, out=piece.view(np.uint32), dtype=np.uint32)
+        elif self.dtype == "bool":
+            np.not_equal(found, 0, out=piece)
+        else:
+            piece[...] = found
 
 
-def _dtype(entry: Entry) -> str:
-    return "bool" if entry.dtype == "bool" else DTYPES[entry.dtype]
+def memory_limit(size: int) -> int:
+    """Bytes that reading a file of `size` bytes may take: a tenth more, and of at least 1 MiB."""
+    return max(size, 2**20) * 11 // 10
+
+
+class Derived(Mapping):
+    """Names -> functions that make the array when it is asked for."""
+
+    def __init__(self, makers: dict[str, Callable[[], np.ndarray]]):
+        self.makers = makers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Distance in elements from the first element to the last."""
+    return sum((n - 1) * s for n, s in zip(shape, strides, strict=True))

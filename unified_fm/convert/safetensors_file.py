@@ -22,7 +22,7 @@ _DTYPES = {
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
 }
 _CODES = {name: code for code, name in _DTYPES.items()}
-_MAX_HEADER = 2**20  # plus one hundredth of the file
+_EXPANSION = 12  # bytes of memory for a byte of the header, at most; 7 is usual
 
 
 def open_safetensors(path: str | os.PathLike) -> LazyArrays:
@@ -37,7 +37,7 @@ def open_safetensors(path: str | os.PathLike) -> LazyArrays:
         if len(start) < 8:
             raise CheckpointFormatError(f"{os.path.basename(path)}: too short for safetensors")
         (length,) = struct.unpack("<Q", start)
-        if length > size - 8 or length > _MAX_HEADER + size // 100:
+        if length > size - 8 or length > lazy.memory_limit(size) // _EXPANSION:
             raise CheckpointFormatError(f"a header of {length} bytes in a file of {size}")
         raw = file.read(length)
     header = _parse(raw)
@@ -65,6 +65,11 @@ def _parse(raw: bytes) -> dict:
             raise CheckpointFormatError("the header holds a name twice")
         return names
 
+    # Each array has one object of at least 48 characters and two lists: more brackets would take
+    # more memory than such a header needs.
+    objects, lists = raw.count(b"{"), raw.count(b"[")
+    if lists > 2 * objects or 48 * objects > len(raw) + 96:
+        raise CheckpointFormatError("the header holds more than names, types, shapes and ranges")
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except CheckpointFormatError:

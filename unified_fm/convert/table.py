@@ -20,6 +20,7 @@ def import_params(
     foreign: Mapping[str, np.ndarray],
     *,
     heads: int | Mapping[str, int] | None = None,
+    fallback_heads: Mapping[str, int] | None = None,
     layers: Mapping[str, int] | None = None,
     allow: Sequence[str] = (),
     report: Report | None = None,
@@ -31,6 +32,7 @@ def import_params(
         foreign: foreign name -> array; read one array at a time, so it may be lazy.
         heads: number of attention heads, one number or one per stack (`{"text": 12}`). Without it
             the width of a relative-position table, if there is one, gives it for all stacks.
+        fallback_heads: used for a stack of which neither tells the number.
         layers: expected number of layers per stack; without it the names tell.
         allow: regexes; a foreign name or path of ours that one matches as a whole may be missing or
             unexpected, or a tied copy that differs from its source.
@@ -54,7 +56,7 @@ def import_params(
     report.converted += dict.fromkeys(move.name for move in moves)
 
     flat = {}
-    find_heads = _heads(heads, moves, foreign)
+    find_heads = _heads(heads, moves, foreign, fallback_heads or {})
     for move in moves:
         try:
             array = transforms.float32(np.asarray(foreign[move.name]))
@@ -137,7 +139,7 @@ def unflatten(flat: Mapping[str, np.ndarray]) -> dict:
     return tree
 
 
-def _heads(heads, moves, foreign) -> Callable[[str], int]:
+def _heads(heads, moves, foreign, fallback: Mapping[str, int]) -> Callable[[str], int]:
     """Number of heads of a stack: as given, else the width of a relative-position table."""
     tables = [move for move in moves if move.paths[0].endswith("/relative_position_bias")]
 
@@ -148,6 +150,8 @@ def _heads(heads, moves, foreign) -> Callable[[str], int]:
             return heads[stack]
         if heads is None and tables:
             return int(np.asarray(foreign[tables[0].name]).shape[-1])
+        if stack in fallback:
+            return fallback[stack]
         raise ConversionError(
             f"the number of heads of {stack!r} cannot be read off the arrays: pass "
             f"heads=NUMBER or heads={{{stack!r}: NUMBER}}"

@@ -15,7 +15,7 @@ from unified_fm.convert.zip_entries import stored_entries
 
 # Where training code puts the weights in the dict that it saves, in the order looked for.
 _PLACES = ("model", "module", "state_dict", "model_state_dict")
-_SPARE_MEMORY = 2**22  # bytes for the structure, whatever the file's size
+_ENTRY = 400  # bytes of memory for an entry of the archive
 _MAX_PICKLE = 2**26
 _LEGACY = (
     "it is in the format of PyTorch before 1.6, which cannot be read safely; convert it where "
@@ -44,7 +44,8 @@ def open_torch(path: str | os.PathLike) -> LazyArrays:
         root = _root(entries)
         _check_byte_order(file, entries, root)
         program = _checked_read(file, entries[f"{root}/data.pkl"], "data.pkl")
-    content = torch_pickle.interpret(program, memory=_SPARE_MEMORY + size // 64)
+    memory = lazy.memory_limit(size) - len(program) - _ENTRY * len(entries)
+    content = torch_pickle.interpret(program, memory=memory)
     tensors = _find_weights(content)
 
     views, total = {}, 0

@@ -21,7 +21,7 @@ def _position_ids(table: np.ndarray) -> np.ndarray:
     return np.arange(len(table), dtype=np.int64)[None]
 
 
-def _pair_head(ours: str, foreign: str) -> list[Row]:
+def pair_head(ours: str, foreign: str) -> list[Row]:
     """Linear, norm, GELU, Linear: the matching and the box head."""
     return [
         *bert.linear_rows(f"{ours}/dense", f"{foreign}.0"),
@@ -58,8 +58,8 @@ TABLE: Table = [
     Row("temperature", "temp"),
     *bert.linear_rows("image_proj", "vision_proj"),
     *bert.linear_rows("text_proj", "text_proj"),
-    *_pair_head("itm_head", "itm_head"),
-    *_pair_head("box_head", "bbox_head"),
+    *pair_head("itm_head", "itm_head"),
+    *pair_head("box_head", "bbox_head"),
     # Vision encoder.
     *beit.block_rows(_VISION),
     Row("vision/mask_token", f"{_VISION}mask_token"),

@@ -8,12 +8,14 @@ are paths out of the archive. Nothing is unpacked to disk.
 import re
 import struct
 
+from unified_fm.convert import lazy
 from unified_fm.convert.errors import CheckpointFormatError
 from unified_fm.convert.lazy import Block
 
 _END, _END64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _MAX_ENTRIES = 20_000
+_ENTRY = 700  # bytes of memory for an entry and the array in it
 _NAME = re.compile(r"[A-Za-z0-9_.@+:,=()\[\] /-]{1,512}")
 
 
@@ -60,6 +62,8 @@ def _find_directory(file, size: int) -> tuple[int, int, int]:
         raise CheckpointFormatError(
             f"damaged zip file: a directory of {count} entries, {length} bytes at {start}"
         )
+    if length + _ENTRY * count > lazy.memory_limit(size):
+        raise CheckpointFormatError(f"{count} entries are too many for {size} bytes")
     if length > 1024 * max(count, 1):
         raise CheckpointFormatError(f"{length} bytes of zip directory for {count} entries")
     return start, length, count
