@@ -235,7 +235,5 @@ def test_an_entry_that_says_too_little(entry, message):
 
 def test_a_stream_that_does_not_exist():
     entry = {"path": "x", "streams": ["words"]}
-    with pytest.raises(
-        ValueError, match=r"bert names the stream 'words'; Possible: image"
-    ):
+    with pytest.raises(ValueError, match=r"bert names the stream 'words'; Possible: image"):
         ufm_runs.config(teachers={"bert": entry})

@@ -1,0 +1,44 @@
+"""Masked image modelling towards pixels, by a linear head (SimMIM, MAE): images without labels."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from unified_fm.objectives.base import Output, require, row_weights, weighted_mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Squared error of the pixels of masked patches, mean over pixels and over those patches.
+
+    Reads `image`, `patch_mask` and `weight` of a batch; the model has a mask token and `mim_head`.
+
+    Attributes:
+        normalised: give the pixels of each patch mean 0 and variance 1 (MAE): structure instead of
+            brightness.
+    """
+
+    normalised: bool = True
+
+    def __call__(self, net, views, batch) -> Output:
+        require("pixels", views, ("image_masked",), batch)
+        guess = net.mim_head(views.image_masked[:, 1:]).astype(jnp.float32)  # f32[B N 3pp]
+        target = _patches(batch["image"], math.isqrt(guess.shape[-1] // 3))
+        if self.normalised:
+            target = jax.nn.standardize(target, epsilon=1e-6)
+        error = jnp.square(guess - target).mean(-1)  # f32[B N]
+        weights = row_weights(batch, len(error))[:, None] * batch["patch_mask"]
+        loss, denominator = weighted_mean(error, weights)
+        return Output(loss=loss, denominator=denominator)
+
+
+def _patches(image, size: int):
+    """Pixels f32[B N 3pp] of every patch, row by row, of images u8[B H W 3] (as 0..1) or f[...]."""
+    if image.dtype == jnp.uint8:
+        image = image / 255.0
+    rows, height, width, channels = image.shape
+    x = image.reshape(rows, height // size, size, width // size, size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).astype(jnp.float32)
+    return x.reshape(rows, (height // size) * (width // size), -1)
