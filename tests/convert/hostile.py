@@ -7,6 +7,8 @@ import random
 import struct
 import zipfile
 
+import numpy as np
+
 FILES = pathlib.Path(__file__).parent / "files"
 
 _PROGRAMS = [
@@ -68,6 +70,28 @@ def good_files() -> list[tuple[str, bytes]]:
         (".bin", (FILES / "torch_protocol4.pth").read_bytes()),
         (".npz", (FILES / "torch_expected.npz").read_bytes()),
         (".safetensors", safetensors(shapes, bytes(range(32)))),
+    ]
+
+
+def large_files() -> list[tuple[str, bytes]]:
+    """(ending, bytes) of files of 1 MiB and more, by what fills them."""
+    mib = 2**20
+    column = io.BytesIO()
+    np.savez(column, a=np.zeros((mib // 8, 2), np.float32, order="F"))
+    one = {"a": entry([mib // 4], 0, mib)}
+    lists = b'{"a":[' + b"[]," * (mib // 3) + b"1]}"
+    empty = b",".join(
+        b'"%d":{"dtype":"F32","shape":[],"data_offsets":[0,0]}' % n for n in range(1500)
+    )
+    programs = [b"]" * mib, b"(" * mib, b"}" + b"\x94" * mib, b"\x8c\x02ab" * (mib // 4)]
+    return [
+        (".npz", column.getvalue()),
+        (".safetensors", safetensors(one, bytes(mib))),
+        (".safetensors", safetensors({}, b"", raw=lists)),
+        (".safetensors", safetensors({}, bytes(mib), raw=b"{" + empty + b"}")),
+        *((".pth", archive([("x/data.pkl", p + b"."), ("x/data/0", b"1234")])) for p in programs),
+        (".pth", archive([("x/data.pkl", programs[0]), ("x/data/0", bytes(mib))])),
+        (".npz", archive([(f"{n:06d}.npy", b"") for n in range(12_000)])),
     ]
 
 

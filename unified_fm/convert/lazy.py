@@ -32,7 +32,7 @@ DTYPES = {
 }
 _RESULTS = {"bfloat16": "<f4", "bool": "bool"}  # what comes back in another type
 _MAX_DIMENSIONS = 16
-_PIECE = 2**16
+_PIECE = 2**15
 
 
 def itemsize(dtype: str) -> int:
