@@ -80,7 +80,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
     c.streams.image.update(
         source="demo:mnist/train",
         batch_size=64,
-        objectives=dict(classify=1.0),
+        objectives=dict(classify=dict(loss="softmax")),
         crop_scale=(0.7, 1.0),
         flip="none",  # a digit in the mirror is none
         randaugment="none",

@@ -50,6 +50,7 @@ def check(init: Any, where: str) -> None:
     for source in _sources(init).values() if is_foreign(init) else ():
         try:
             _, path = families.parse(source)
+            path = path if path.startswith("hf:") else families.fetch(path)
         except ConversionError as error:
             raise ValueError(f"config.{where}: {error}") from error
         if not path.startswith("hf:") and not os.path.exists(path):

@@ -239,11 +239,17 @@ def test_heads_come_from_config_json(tmp_path):
     assert tree["text"]["layer_00"]["self_attn"]["query"]["kernel"].shape == (24, 3, 8)
 
 
+def test_a_folder_in_an_installed_package():
+    assert families.fetch("package:numpy/fft") == f"{np.__path__[0]}/fft"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: families.load("robert", "x"), "unknown family 'robert'; nearest: roberta; poss"),
         (lambda: families.parse("roberta"), "expected FAMILY:PATH, found 'roberta'"),
+        (lambda: families.fetch("package:no_such/model"), "no installed package 'no_such'"),
+        (lambda: families.fetch("package:unified_fm.main/x"), "no installed package 'unified_fm.m"),
     ],
 )
 def test_unknown_families(call, message):

@@ -1,6 +1,7 @@
 """Families of checkpoints by name, and reading one into our tree: `load("roberta", PATH)`."""
 
 import dataclasses
+import importlib.util
 import logging
 import os
 import pathlib
@@ -65,7 +66,7 @@ def load(
 
     Args:
         family: a key of `FAMILIES`.
-        path: a file, a Hugging Face folder, or `hf:OWNER/NAME` (needs the network).
+        path: a file or a Hugging Face folder; see `fetch`.
         heads: number of attention heads; by default from `config.json` beside the weights.
         fallback_heads, allow, report: see `table.import_params`.
 
@@ -94,8 +95,13 @@ def open_family(family: str, path: str | os.PathLike) -> tuple[Mapping[str, np.n
 
 
 def fetch(path: str | os.PathLike) -> str:
-    """A local path as it is; `hf:OWNER/NAME` downloaded to the Hugging Face cache."""
+    """A local path as it is; `hf:OWNER/NAME` downloaded to the Hugging Face cache.
+
+    `package:NAME/FOLDER` is a folder in an installed Python package, which is not imported.
+    """
     path = os.fspath(path)
+    if path.startswith("package:"):
+        return _in_package(path)
     if not path.startswith("hf:"):
         return path
     import huggingface_hub  # only where it is asked for: the import takes a second
@@ -105,6 +111,15 @@ def fetch(path: str | os.PathLike) -> str:
     if not list(pathlib.Path(folder).glob("*.safetensors")):
         huggingface_hub.snapshot_download(path[3:], allow_patterns=["pytorch_model*.bin"])
     return folder
+
+
+def _in_package(path: str) -> str:
+    name, _, inner = path.removeprefix("package:").partition("/")
+    # Looking for an inner package would import the outer one.
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConversionError(f"{path}: there is no installed package {name!r}")
+    return os.path.join(spec.submodule_search_locations[0], inner)
 
 
 def heads_of(config: Mapping) -> int | dict[str, int] | None:
