@@ -82,7 +82,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
     c.evaluate.evaluators = dict(
         mlm=dict(source="demo:text/val", train_source="demo:text/train", options=words)
     )
-    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup_fraction=0.08))
+    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
     c.checkpoint.every = 500
 
 

@@ -95,7 +95,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
             options=pixels,
         )
     )
-    c.optimizer.update(lr=2e-3, schedule=dict(name="cosine", warmup_fraction=0.08))
+    c.optimizer.update(lr=2e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
     c.checkpoint.every = 300
 
 
