@@ -10,6 +10,14 @@ from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    """Half the time of compilation; the programs are small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _batches(rows=8, seed=0):
     rng = np.random.default_rng(seed)
     words = rng.integers(8, 100, (rows, 6)).astype(np.int32)

@@ -29,11 +29,14 @@ from unified_fm.data import tokenizer
 from unified_fm.interruption import Interruption
 
 ROOT = pathlib.Path(__file__).parents[1]
+# For processes of their own: the same program as in this one, on one device.
+ONE_DEVICE = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @pytest.fixture
 def run(tmp_path, caplog, monkeypatch):
     """Trains in this process, on one device: run(name, key=value, a__b=value) -> workdir."""
+    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
     caplog.set_level(logging.INFO, logger="unified_fm")
@@ -47,7 +50,8 @@ def run(tmp_path, caplog, monkeypatch):
         go.stop = stop
         return workdir
 
-    return go
+    yield go
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _config(steps=6, **changes):
@@ -100,8 +104,7 @@ def test_killed_between_two_saves_and_restarted_the_result_is_the_same(run, tmp_
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "unified_fm.main", f"--workdir={workdir}"]
     command += ["--config=tests/tiny_config.py:300", "--config.checkpoint.every=100"]
-    environment = os.environ | {"XLA_FLAGS": ""}  # one device
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=ONE_DEVICE)
     while not (workdir / "checkpoints" / "100").exists():
         assert process.poll() is None, "ended before it could be killed"
         time.sleep(0.005)
@@ -328,7 +331,7 @@ def test_two_real_processes_train_like_one(run, tmp_path):
         subprocess.Popen(
             [*command, f"--process={i}/2"],
             cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": ""},
+            env=ONE_DEVICE,
             stderr=subprocess.PIPE,
             text=True,
         )
