@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from unified_fm import checkpoint, checksums, tree_diff
+from unified_fm import checkpoint, checksums, tree_diff, workdir
 from unified_fm.step import TrainState
 
 PARAMS = {
@@ -216,6 +216,18 @@ def _wait_until(true, seconds=20):
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_relative_directory_is_that_of_now(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = checkpoint.Checkpoints("runs/a/checkpoints")
+    _save(checkpoints, 1)
+    checkpoints.close()
+    checkpoint.save_params("converted", PARAMS)
+    monkeypatch.chdir("/")
+    _assert_same(checkpoint.load_params(tmp_path / "runs" / "a"), _state(1).params)
+    _assert_same(checkpoint.load_params(tmp_path / "converted"), PARAMS)
+    assert str(workdir.absolute("gs://bucket/run")) == "gs://bucket/run"
 
 
 def test_parameters_alone(tmp_path):

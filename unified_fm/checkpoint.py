@@ -16,9 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from etils import epath
 
-from unified_fm import checksums, rules, tree_diff
+from unified_fm import checksums, rules, tree_diff, workdir
 from unified_fm.convert import formats
 from unified_fm.step import TrainState
 
@@ -53,7 +52,7 @@ class Checkpoints:
         """
         if best_mode not in ("max", "min"):
             raise ValueError(f"checkpoint.best_mode is 'max' or 'min', found {best_mode!r}")
-        self.directory = epath.Path(directory)
+        self.directory = workdir.absolute(directory)
         self._max_failures = max_failures
         self._failures = 0
         self._pending: int | None = None  # the step that is being written in the background
@@ -252,7 +251,7 @@ def save_params(directory: Any, params: Any) -> None:
     Raises:
         ValueError: the directory, local or gs://, exists.
     """
-    directory = epath.Path(directory)
+    directory = workdir.absolute(directory)
     if directory.exists():
         raise ValueError(f"{directory} exists; parameters are not written over anything")
     params = jax.tree.map(jnp.asarray, params)
@@ -274,7 +273,7 @@ def load_params(directory: Any, step: int | None = None) -> Any:
     Raises:
         ValueError: no checkpoint there, or a damaged one.
     """
-    directory = epath.Path(directory)
+    directory = workdir.absolute(directory)
     if (directory / "checkpoints").exists():
         directory = directory / "checkpoints"
     if not directory.exists():

@@ -1,4 +1,4 @@
-"""The lock of a workdir: two runs in one would overwrite each other's checkpoints."""
+"""A workdir: its path, and its lock; two runs in one would overwrite each other's checkpoints."""
 
 import contextlib
 import json
@@ -16,6 +16,12 @@ _NAME = "run.lock"
 
 class Locked(RuntimeError):
     """Another run uses the workdir."""
+
+
+def absolute(path: Any) -> epath.Path:
+    """The path from the root, local or gs://; Orbax writes to no other."""
+    text = os.fspath(path)
+    return epath.Path(text if "://" in text else os.path.abspath(text))
 
 
 @contextlib.contextmanager
