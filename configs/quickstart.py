@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
     c = config_dict.ConfigDict()
     c.prepare = "demo"
     c.tokenizer = str(demo.folder() / "tokenizer")
-    c.total_steps = 6 if arg == "smoke" else 1200
+    c.total_steps = 6 if arg == "smoke" else 1350
     c.model = _model()
     c.streams = _streams()
     c.optimizer = dict(
@@ -97,7 +97,7 @@ def _streams():
             "regions",
             "demo:scenes/train",
             64,
-            aligned | dict(bbox=dict(weight=2.5)),
+            aligned | dict(bbox=dict(weight=2.0)),
             images=32,
             caption="none",
             max_len=PHRASE,
