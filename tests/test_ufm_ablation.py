@@ -1,0 +1,253 @@
+"""The UFM ablation at a micro size: every arm end to end, its statistics and its sentences."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments.ufm_ablation import (
+    arms,
+    conclusions,
+    corpus,
+    finetune,
+    learner,
+    outcome,
+    pretrain,
+    statistics,
+    store,
+)
+from experiments.ufm_ablation.run import NAMES, Experiment
+from experiments.ufm_ablation.sizes import Sizes, of_budget
+from unified_fm import step as steps
+from unified_fm.optim import masks
+
+WORDS, TOKENS, HIDDEN, SIDE = 30, 8, 2, 8
+MICRO = Sizes(
+    **dict(seeds=2, steps=20, batch=4, width=16, layers=1, heads=2, image_size=SIDE, patch_size=4),
+    **dict(max_len=TOKENS, max_masked=HIDDEN, teacher_width=16, teacher_layers=1, teacher_steps=2),
+    **dict(top=4, labelled=6, tune_steps=2, tune_batch=4),
+)
+
+
+def tiny_corpus(sizes=MICRO):
+    rng = np.random.default_rng(0)
+
+    def images(count, classes):
+        labels = np.arange(count, dtype=np.int32) % classes
+        pixels = rng.integers(0, 256, (count, SIDE, SIDE, 3)).astype(np.uint8)
+        return {"image": pixels, "label": labels}
+
+    def texts(count):
+        ids = rng.integers(5, WORDS, (count, TOKENS)).astype(np.int32)
+        at = np.tile(np.array([1, 3], np.int32), (count, 1))
+        masked = ids.copy()
+        masked[:, [1, 3]] = 4
+        return {
+            **{"text": ids, "text_mask": np.ones(ids.shape, bool), "text_masked": masked},
+            **{"masked_positions": at, "masked_ids": ids[:, [1, 3]]},
+        }
+
+    def sentences(count):
+        rows = {key: texts(count)[key] for key in ("text", "text_mask")}
+        return {**rows, "label": np.arange(count, dtype=np.int32) % 2}
+
+    special = np.arange(WORDS) < 5
+    return corpus.make(
+        {"train": images(24, 3), "test": images(9, 3)},
+        {"train": texts(24), "test": texts(9)},
+        {"train": images(12, 3), "test": images(9, 3)},
+        {"train": sentences(12), "test": sentences(9)},
+        special,
+    )
+
+
+def tree_differences(one, two):
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, two)))
+
+
+def test_all_arms_run_once_and_are_published(tmp_path):
+    first = Experiment(tmp_path, MICRO, load=tiny_corpus)
+    results = first.run(NAMES)
+    assert sorted(first.trained) == sorted([*NAMES, "vit", "bert"])
+    assert set(results["joint"]["scores"]) >= {"image_loss", "text_loss", "digits", "sentiment"}
+    assert "text_loss" not in results["vit_only"]["scores"]
+    assert "digits" not in results["bert_only"]["scores"]
+    assert all(len(v) == 2 for r in results.values() for v in r["scores"].values())
+    # The arms are what they are called: the same start and data, another end.
+    ends = [results[name]["scores"]["text_loss"][0] for name in arms.ARMS if name != "vit_only"]
+    assert len(set(ends)) == len(ends)
+
+    second = Experiment(tmp_path, MICRO, load=tiny_corpus)
+    assert second.run(NAMES) == results
+    assert second.trained == []
+
+    assert outcome.write(tmp_path, results, second)
+    (tmp_path / "to").mkdir()
+    frame = f"# Title\n\n{outcome._BEGIN}\nold\n{outcome._END}\n\nLimits.\n"
+    (tmp_path / "to" / "README.md").write_text(frame)
+    outcome.publish(tmp_path, ["--workdir=runs/x"], tmp_path / "to")
+    text = (tmp_path / "to" / "README.md").read_text()
+    assert "--workdir=runs/x" in text and "old" not in text and text.endswith("Limits.\n")
+    assert "| joint_kd_igm |" in text and str(tmp_path) not in text
+    assert sorted(p.name for p in (tmp_path / "to" / "results").iterdir()) == sorted(outcome.FILES)
+    found = json.loads((tmp_path / "results.json").read_text())
+    joint = found["summary"]["joint"]["digits"]
+    assert joint["mean"] == pytest.approx(np.mean(results["joint"]["scores"]["digits"]))
+
+    # Masks are drawn by seed: the two seeds of the random control gave other entries away.
+    changed = Sizes(**{**MICRO.__dict__, "lr": 0.5})
+    with pytest.raises(ValueError, match=r"lr: 0.003 there, 0.5 now"):
+        Experiment(tmp_path, changed, load=tiny_corpus).run(["joint"])
+
+
+def test_an_interrupted_arm_is_made_again(tmp_path):
+    folder = tmp_path / "joint"
+    store.keep(folder, {"a": np.ones(2, np.float32)}, {"scores": {}}, {"lr": 1.0})
+    (folder / "result.json").unlink()
+    assert store.result(folder, {"lr": 1.0}) is None
+    store.keep(folder, {"a": {"b": np.ones((2, 3), np.float32)}}, {"scores": {}}, {"lr": 1.0})
+    np.testing.assert_array_equal(store.params(folder)["a"]["b"], np.ones((2, 3)))
+    with pytest.raises(ValueError, match="lr: 1.0 there, absent now"):
+        store.result(folder, {})
+
+
+@pytest.mark.parametrize("mapping", ["vmap", "map"])
+def test_seeds_at_once_are_seeds_one_by_one(mapping):
+    data = tiny_corpus()
+    config = arms.config("joint_igm", MICRO, data, {})
+    order = corpus.order(24, seeds=2, steps=20, batch=4, stream=0)
+    both = [
+        {s: next(corpus.batches(pretrain.rows(data, s, "train"), order[i : i + 1])) for s in
+         ("image", "text")}
+        for i in range(4)
+    ]  # fmt: skip
+    config = {**config, "total_steps": 4, "merge": {**config["merge"], "t0": 1, "t1": 2, "dt": 1}}
+    many = learner.Learner(config, (0, 1), mapping=mapping)
+    start = many.init(both[0])
+    trained = many.train(start, both, "both").params
+
+    # The library's own step on seed 1, without any of ours.
+    one = jax.tree.map(lambda x: x[1], both)
+    program = many.program.__class__(**{**many.program.__dict__, "seed": 1})
+    params = steps.init_params(program, {}, one[0])
+    assert tree_differences(jax.tree.map(lambda x: x[1], start), params) < 1e-6
+    tx, refresh = many._optimizer(start, 1)
+    state, step = steps.init_state(params, tx, ema=False), steps.make_train_step(program, tx)
+    for number, batch in enumerate(one):
+        state = state.replace(opt_state=refresh(state.opt_state, number))
+        state, _ = step(state, {}, batch)
+    assert tree_differences(jax.tree.map(lambda x: x[1], trained), state.params) < 2e-5
+    assert tree_differences(trained, start) > 1e-3
+    assert tree_differences(*(jax.tree.map(lambda x, i=i: x[i], trained) for i in (0, 1))) > 1e-3
+
+
+def test_random_masks_differ_between_seeds():
+    data = tiny_corpus()
+    made = learner.Learner(arms.config("joint_igm_random", MICRO, data, {}), (0, 1))
+    batch = {
+        s: {k: np.stack([x[:4], x[:4]]) for k, x in pretrain.rows(data, s, "train").items()}
+        for s in ("image", "text")
+    }
+    params = made.init(batch)
+    keys = []
+    for seed in made.seeds:
+        tx, _ = made._optimizer(params, seed)
+        one = jax.tree.map(lambda x: x[0], params)
+        keys.append(masks.find(tx.init(one)).key.tolist())
+    assert keys[0] != keys[1]
+
+
+def test_few_labels_are_balanced_and_of_the_seed():
+    labels = np.repeat(np.arange(3), 20)
+    chosen = finetune.few(labels, 6, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [2, 2, 2]
+    assert len(set(chosen.tolist())) == 6
+    assert chosen.tolist() != finetune.few(labels, 6, seed=1).tolist()
+
+
+def test_every_seed_has_its_own_order_in_whole_epochs():
+    order = corpus.order(6, seeds=2, steps=4, batch=3, stream=0)
+    assert order.shape == (4, 2, 3)
+    for seed in (0, 1):
+        epochs = order[:, seed].reshape(2, 6)
+        assert [sorted(epoch) for epoch in epochs.tolist()] == [[0, 1, 2, 3, 4, 5]] * 2
+    assert order[:, 0].tolist() != order[:, 1].tolist()
+
+
+def test_transplant_takes_all_but_the_head():
+    fresh = {"ufm": {"encoder": {"kernel": np.zeros(2)}}, "head": np.zeros(3)}
+    pretrained = {"encoder": {"kernel": np.ones(2)}, "mlm_head": np.ones(4)}
+    found = finetune.transplant(fresh, pretrained)
+    assert found["ufm"]["encoder"]["kernel"].tolist() == [1, 1]
+    assert found["head"].tolist() == [0, 0, 0]
+    with pytest.raises(KeyError, match="encoder/kernel"):
+        finetune.transplant(fresh, {"encoder": {}})
+
+
+def test_intervals_are_those_of_scipy():
+    values, others = [1.0, 2.0, 4.0, 5.0], [0.5, 2.5, 3.0, 3.0]
+    found = statistics.interval(values)
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.mean, found.low, found.high) == pytest.approx((3.0, low, high))
+    paired = statistics.paired(values, others)
+    low, high = scipy.stats.ttest_rel(values, others).confidence_interval(0.95)
+    assert (paired.mean, paired.low, paired.high) == pytest.approx((0.75, low, high))
+    assert not paired.excludes_zero
+    # By hand: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027.
+    assert statistics.interval([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.3027 / 3**0.5, abs=1e-4)
+    with pytest.raises(ValueError, match="at least 2"):
+        statistics.interval([1.0])
+
+
+STEADY = [0.0, 0.001, -0.001]  # hardly any difference between seeds
+
+
+def scores_of(separate, joint, full, spread=STEADY):
+    """Scores of the arms that `claim` reads, for the metric text_loss."""
+    levels = {"bert_only": separate, "joint": joint, "joint_kd_igm": full}
+    # Not the same noise for all, so that paired differences have an error.
+    return {
+        name: {"text_loss": [level + (1 + i) * e for e in spread]}
+        for i, (name, level) in enumerate(levels.items())
+    }
+
+
+def test_claim_is_judged_by_the_numbers():
+    def claim(*levels, **options):
+        return conclusions.claim("text_loss", scores_of(*levels, **options))
+
+    assert "**the claim holds**: `joint_kd_igm` is better than `joint`" in claim(5.0, 5.1, 5.0)
+    assert "**the claim fails**" in claim(5.0, 5.1, 5.05)
+    assert "is better than `joint`, but still loses: +0.0500" in claim(5.0, 5.1, 5.05)
+    assert "is worse than `joint`, but still loses" in claim(5.0, 5.1, 5.2)
+    assert "**the claim holds, and more**" in claim(5.0, 5.1, 4.9)
+    assert "nothing to repair" in claim(5.1, 5.0, 5.0)
+    wide = [0.0, 1.0, -1.0]
+    assert "nothing to repair" in claim(5.0, 5.1, 5.0, spread=wide)
+
+
+def test_sentences_have_the_direction_of_the_metric():
+    scores = {
+        "a": {"digits": [0.70, 0.71, 0.72], "text_loss": [5.0, 5.1, 5.2]},
+        "b": {"digits": [0.60, 0.62, 0.61], "text_loss": [4.0, 4.1, 4.3]},
+        "c": {"digits": [0.69, 0.73, 0.72], "text_loss": [5.1, 5.0, 5.2]},
+    }
+    assert conclusions.sentence("a", "b", "digits", scores).startswith(
+        "digits, fine-tuned: `a` is better than `b` by 10.00 points [+7.52, +12.48]"
+    )
+    assert "`a` is worse than `b` by 0.9667 [" in conclusions.sentence(
+        "a", "b", "text_loss", scores
+    )
+    same = conclusions.sentence("a", "c", "digits", scores)
+    assert "no difference between `a` and `c` that 3 seeds can show (-0.33 points [" in same
+
+
+def test_budgets():
+    assert of_budget("short", {"width": 8}).width == 8
+    assert of_budget("short", {}).steps < of_budget("full", {}).steps
+    with pytest.raises(ValueError, match="possible: full, short"):
+        of_budget("long", {})
+    with pytest.raises(ValueError, match="at least 2"):
+        of_budget("full", {"seeds": 1})
