@@ -138,10 +138,10 @@ def _how_to_read(scores: Scores) -> str:
     count = len(METRICS) * sum(len(pairs) for pairs in _QUESTIONS.values())
     return (
         "Written by rule from `results.json`. A difference counts if the 95 % interval (t, "
-        f"{seeds} seeds, paired) excludes 0; of {count} comparisons without any true difference about "
-        f"{max(1, round(0.05 * count))} would. The intervals are over the seeds (initial weights, "
-        "batches, labelled digits), not over test sets. In brackets: the interval of the first "
-        "minus the second."
+        f"{seeds} seeds, paired) excludes 0; of {count} comparisons without any true difference "
+        f"about {max(1, round(0.05 * count))} would. The intervals are over the seeds (initial "
+        "weights, batches, labelled digits), not over test sets. In brackets: the interval of "
+        "the first minus the second."
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -87,6 +86,7 @@ class Tuner:
             arms.tuning_config(sizes), tuple(range(sizes.seeds)), self._program, mapping
         )
         self._measure = learner.Measure(model, _accuracy, mapping)
+        self._fresh = self._learner.init(next(self._batches()))
 
     def run(self, pretrained: Any | None) -> np.ndarray:
         """Accuracy f64[S] on the test set.
@@ -94,8 +94,7 @@ class Tuner:
         Args:
             pretrained: parameters f32[S ...] of UFM; None = from scratch.
         """
-        fresh = self._learner.init(next(self._batches()))
-        params = fresh if pretrained is None else transplant(fresh, pretrained)
+        params = self._fresh if pretrained is None else transplant(self._fresh, pretrained)
         trained = self._learner.train(params, self._batches(), self._task)
         return self._measure(trained.params, self._test)["accuracy"]
 
@@ -115,8 +114,7 @@ def transplant(fresh: Any, pretrained: Any) -> Any:
         name = rules.path_name(path)
         return there[name.removeprefix("ufm/")] if name.startswith("ufm/") else new
 
-    # A copy: the step donates its state, and the parameters are used again for the next task.
-    return jax.tree.map(jnp.copy, jax.tree.map_with_path(leaf, fresh))
+    return jax.tree.map_with_path(leaf, fresh)
 
 
 _FIELDS = {"digits": "digits", "sentiment": "sentences"}

@@ -27,20 +27,32 @@ def rows(data: Corpus, stream: str, split: str) -> corpus.Rows:
     return {"image": data.images, "text": data.texts}[stream][split]
 
 
+def start(streams: tuple[str, ...], sizes: Sizes, data: Corpus, mapping: str = "auto") -> Any:
+    """New parameters f32[S ...] of a student of these streams: the same in every arm.
+
+    They depend on the seed and on the parameter's name alone.
+    """
+    name = next(n for n, arm in arms.ARMS.items() if arm.streams == streams)
+    config = arms.config(name, sizes, data, {})
+    made = learner.Learner(config, tuple(range(sizes.seeds)), mapping=mapping)
+    return made.init(next(_batches(data, streams, sizes, {})))
+
+
 def train_arm(
-    name: str, sizes: Sizes, data: Corpus, caches: Mapping[str, Path], mapping: str = "auto"
+    name: str,
+    params: Any,
+    sizes: Sizes,
+    data: Corpus,
+    caches: Mapping[str, Path],
+    mapping: str = "auto",
 ) -> learner.Trained:
-    """Pre-trains all seeds of an arm."""
+    """Pre-trains all seeds of an arm, from the parameters that `start` gives."""
     config = arms.config(name, sizes, data, caches)
     made = learner.Learner(config, tuple(range(sizes.seeds)), mapping=mapping)
     opened = {}
     if arms.ARMS[name].distil:
         opened = {teacher: teacher_cache.open_cache(caches[teacher]) for teacher in TEACHERS}
-
-    def batches():
-        return _batches(data, arms.ARMS[name].streams, sizes, opened)
-
-    return made.train(made.init(next(batches())), batches(), name)
+    return made.train(params, _batches(data, arms.ARMS[name].streams, sizes, opened), name)
 
 
 def train_teacher(name: str, sizes: Sizes, data: Corpus) -> tuple[Any, dict[str, float]]:

@@ -108,7 +108,11 @@ class Experiment:
             if arm.distil:
                 self.teachers()
             caches = {teacher: self._cache(teacher) for teacher in pretrain.TEACHERS}
-            made = pretrain.train_arm(name, self._sizes, self._data, caches, self._mapping)
+            common = (self._sizes, self._data)
+            first = self._once(
+                arm.streams, lambda: pretrain.start(arm.streams, *common, self._mapping)
+            )
+            made = pretrain.train_arm(name, first, *common, caches, self._mapping)
             params, logs, streams = made.params, made.logs, arm.streams
             scores |= self._measures(params, streams)
         trained = time.monotonic() - started
