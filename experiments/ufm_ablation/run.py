@@ -43,6 +43,7 @@ class Experiment:
         """Takes the folder, the sizes, what loads the data, and `learner.over_seeds`' mapping."""
         self._workdir, self._sizes, self._mapping = workdir, chosen, mapping
         self._load, self._made = load, {}
+        self._commit = commit()  # now: files may change while it runs, the code does not
         self.trained: list[str] = []  # what this run has trained itself
 
     def run(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -55,6 +56,8 @@ class Experiment:
         """
         done = {name: store.result(self._workdir / name, self._settings(name)) for name in names}
         missing = [name for name in names if done[name] is None]
+        if missing:
+            logging.info("%d examples of text", len(self._data.texts["train"]["text_mask"]))
         units, spent = sum(map(_cost, missing)), 0.0
         for number, name in enumerate(missing):
             try:
@@ -71,6 +74,8 @@ class Experiment:
                 "%d of %d arms: %s took %.0f s; about %.0f min left",
                 *(number + 1, len(missing), name, time.monotonic() - started, left * rate / 60),
             )
+            means = {key: round(float(np.mean(x)), 4) for key, x in done[name]["scores"].items()}
+            logging.info("%s: %s", name, means)
         return {name: found for name, found in done.items() if found is not None}
 
     def teachers(self) -> dict[str, dict[str, Any]]:
@@ -86,7 +91,7 @@ class Experiment:
                     params, scores = pretrain.train_teacher(name, self._sizes, self._data)
                     self.trained.append(name)
                     seconds = time.monotonic() - started
-                    store.keep(folder, params, _result(scores, seconds), settings)
+                    store.keep(folder, params, self._result(scores, seconds), settings)
                     found[name] = store.result(folder, settings)
                 if not self._cache(name).exists():
                     params = store.params(folder)
@@ -120,9 +125,20 @@ class Experiment:
             if stream in streams:
                 scores[task] = self._tuner(task).run(params)
         self.trained.append(name)
-        found = _result(scores, time.monotonic() - started, trained, logs)
+        found = self._result(scores, time.monotonic() - started, trained, logs)
         store.keep(folder, params or {}, found, settings)
         return store.result(folder, settings)
+
+    def _result(self, scores, seconds, pretraining=0.0, logs=()) -> dict[str, Any]:
+        return {
+            "scores": {key: np.asarray(values).tolist() for key, values in scores.items()},
+            "seconds": round(seconds, 1),
+            "seconds_of_pretraining": round(pretraining, 1),
+            "training": dict(logs),
+            "commit": self._commit,
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "jax": jax.__version__,
+        }
 
     def _settings(self, name: str) -> dict[str, Any]:
         arm = arms.ARMS.get(name)
@@ -173,17 +189,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _result(scores, seconds, pretraining=0.0, logs=()) -> dict[str, Any]:
-    return {
-        "scores": {key: np.asarray(values).tolist() for key, values in scores.items()},
-        "seconds": round(seconds, 1),
-        "seconds_of_pretraining": round(pretraining, 1),
-        "training": dict(logs),
-        "commit": commit(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
-    }
 
 
 def commit() -> str:

@@ -21,6 +21,8 @@ class Sizes:
         min_side, max_side: of the drawing in an image, in pixels.
         max_len, max_masked: tokens of a passage, and how many of them are hidden at most.
         mask_rate: share of the tokens that is hidden.
+        word_std, position_std, patch_position_std: of the initial embeddings. Large ones: with
+            BERT's 0.02 a short run hardly gets to use the positions.
         tokenizer: the part of the demo corpus with the vocabulary.
         passages, images: how many different ones pre-training draws from.
         held_out: examples of each kind for evaluation.
@@ -50,9 +52,9 @@ class Sizes:
     mask_rate: float = 0.15
     word_std: float = 0.1
     position_std: float = 0.1
-    patch_position_std: float = 0.1
+    patch_position_std: float = 0.3
     tokenizer: str = "tokenizer"
-    passages: int = 64_000
+    passages: int = 96_000
     images: int = 64_000
     held_out: int = 2000
     teacher_width: int = 64
@@ -65,9 +67,9 @@ class Sizes:
     text_temperature: float = 2.0
     final_ratio: float = 0.5
     labelled: int = 500
-    tune_steps: int = 300
+    tune_steps: int = 400
     tune_batch: int = 32
-    tune_lr: float = 1e-3
+    tune_lr: float = 2e-3
 
 
 _SHORT = {
