@@ -11,6 +11,7 @@ prediction is left out, as RoBERTa does. A value with the comment "ours" is not 
 from ml_collections import config_dict
 
 from unified_fm import settings
+from unified_fm.data import demo
 from unified_fm.data.streams import stream
 
 
@@ -72,7 +73,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 def _demo(c: config_dict.ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:text,tokenizer"
-    c.tokenizer = "data/demo/tokenizer"
+    c.tokenizer = str(demo.folder() / "tokenizer")
     c.total_steps = 1000
     layers = dict(layers=3, width=64, heads=2, mlp_width=256, dropout=0.0, attention_dropout=0.0)
     c.model.update(vocab_size=2000, max_positions=32, dtype="float32", word_std=0.1)

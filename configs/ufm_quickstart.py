@@ -12,6 +12,7 @@ does (`experiments/ufm_ablation`). `:smoke` is the same with a few steps.
 from ml_collections import config_dict
 
 from unified_fm import settings
+from unified_fm.data import demo
 from unified_fm.data.streams import stream
 
 
@@ -28,7 +29,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         raise ValueError(f"unknown argument {argument!r} after ':'; possible: smoke")
     c = config_dict.ConfigDict(settings.defaults())
     c.prepare = "demo:text,tokenizer,mnist"
-    c.tokenizer = "data/demo/tokenizer"
+    c.tokenizer = str(demo.folder() / "tokenizer")
     c.total_steps = 1000
     pixels = dict(size=28, patch_size=7)
     words = dict(max_len=32, max_masked=6)

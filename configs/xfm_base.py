@@ -119,8 +119,8 @@ def _official(c: config_dict.ConfigDict) -> None:
 
 
 def _smoke(c: config_dict.ConfigDict) -> None:
-    """Two steps, two layers, made-up data: everything runs, nothing is learnt."""
-    layers = dict(layers=2, width=32, heads=2, mlp_width=64)
+    """Two steps, one layer, made-up data: everything runs, nothing is learnt."""
+    layers = dict(layers=1, width=32, heads=2, mlp_width=64)
     c.total_steps = 2
     c.tokenizer = "bytes"
     c.model.update(vocab_size=300, image_size=64, projection_dim=16, dtype="float32")

@@ -1,11 +1,12 @@
 """Every config of the repository, two steps, at :smoke size."""
 
+import functools
 import pathlib
 
 import jax
 import pytest
 
-from unified_fm import main, settings
+from unified_fm import main, settings, sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -63,8 +64,17 @@ def test_the_base_model_has_the_published_number_of_parameters(argument):
     ]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs_at_smoke_size(path, tmp_path, capfd):
+# The quick starts also evaluate, on the demo corpus, which they prepare.
+SMOKES = [
+    pytest.param(path, marks=[pytest.mark.slow] if "quickstart" in path.stem else [])
+    for path in CONFIGS
+]
+
+
+@pytest.mark.parametrize("path", SMOKES, ids=lambda path: path.stem)
+def test_every_config_runs_at_smoke_size(path, tmp_path, capfd, monkeypatch):
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])  # compiles sooner
+    monkeypatch.setattr(sharding, "make_mesh", one)
     jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     try:
         code = main.main(["main", f"--config={path}:smoke", f"--workdir={tmp_path}"])
