@@ -73,8 +73,8 @@ class Sizes:
 
 
 _SHORT = {
-    **{"steps": 250, "passages": 16_000, "images": 16_000, "held_out": 1000},
-    **{"teacher_steps": 300, "tune_steps": 60},
+    **{"steps": 120, "passages": 8000, "images": 8000, "held_out": 500},
+    **{"teacher_steps": 150, "tune_steps": 40},
 }
 
 
