@@ -118,7 +118,9 @@ def claim(key: str, scores: Scores) -> str:
         return f"{metric.title}: **undecided**: {lifted}, and {against}."
     if after == "better":
         return f"{metric.title}: **the claim holds, and more**: {lifted}; {against}."
-    return f"{metric.title}: **the claim holds**: {lifted}, and no difference remains: {against}."
+    seeds = len(scores["joint"][key])
+    left = f"no difference remains that {seeds} seeds can show"
+    return f"{metric.title}: **the claim holds**: {lifted}, and {left}: {against}."
 
 
 def number(value: float, metric: Metric, *, sign: bool = True) -> str:

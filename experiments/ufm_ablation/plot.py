@@ -30,7 +30,7 @@ FAMILIES: Mapping[str, tuple[str, str, tuple[str, ...]]] = {  # label: (colour, 
 def draw(file: Path, scores: Scores) -> None:
     """Writes the figure as PNG, whole or not at all."""
     arms = [a for _, _, members in FAMILIES.values() for a in members if a in scores]
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    figure = Figure(figsize=(13, 5.8), layout="constrained")
     axes = figure.subplots(1, len(METRICS), sharey=True)
     for axis, (key, metric) in zip(axes, METRICS.items(), strict=True):
         _panel(axis, key, metric, arms, scores)
@@ -45,7 +45,7 @@ def draw(file: Path, scores: Scores) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     labels = [label for label in (*FAMILIES, _LINE) if label in handles]
-    figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=8)
+    figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     temporary = file.with_name(f"{file.name}.tmp")
