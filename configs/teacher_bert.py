@@ -75,7 +75,8 @@ def _demo(c: config_dict.ConfigDict) -> None:
     c.prepare = "demo:text,tokenizer"
     c.tokenizer = str(demo.folder() / "tokenizer")
     c.total_steps = 1000
-    layers = dict(layers=3, width=64, heads=2, mlp_width=256, dropout=0.0, attention_dropout=0.0)
+    layers = dict(layers=3, width=64, heads=2, mlp_width=256, init="lecun_normal")
+    layers |= dict(dropout=0.0, attention_dropout=0.0)
     c.model.update(vocab_size=2000, max_positions=32, dtype="float32", word_std=0.1)
     c.model.text.update(norm="pre", **layers)  # pre-LN learns faster in a short run
     words = dict(max_len=32, max_masked=6)

@@ -73,10 +73,12 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 def _demo(c: config_dict.ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:mnist"
-    c.total_steps = 600
+    c.total_steps = 1000
     pixels = dict(size=28, patch_size=7)
-    c.model.update(classes=10, image_size=28, patch_size=7, head_bias=0.0, dtype="float32")
-    c.model.vision.update(layers=3, width=64, heads=2, mlp_width=256)
+    c.model.update(
+        classes=10, image_size=28, patch_size=7, head_bias=0.0, dtype="float32", position_std=0.3
+    )
+    c.model.vision.update(layers=3, width=64, heads=2, mlp_width=256, init="lecun_normal")
     c.streams.image.update(
         source="demo:mnist/train",
         batch_size=64,
@@ -95,8 +97,8 @@ def _demo(c: config_dict.ConfigDict) -> None:
             options=pixels,
         )
     )
-    c.optimizer.update(lr=2e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
-    c.checkpoint.every = 300
+    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
+    c.checkpoint.every = 500
 
 
 def _smoke(c: config_dict.ConfigDict) -> None:

@@ -39,9 +39,10 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         image_size=28,
         patch_size=7,
         classes=10,
-        encoder=dict(layers=3, width=64, heads=2, mlp_width=256),
+        encoder=dict(layers=3, width=64, heads=2, mlp_width=256, init="lecun_normal"),
         max_positions=32,
         word_std=0.1,
+        patch_position_std=0.3,
     )
     c.teachers = dict(
         vit=dict(config="configs/teacher_vit.py:demo", streams=["image"]),
