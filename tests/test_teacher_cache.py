@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
@@ -77,12 +78,22 @@ def test_the_best_five(folder):
             np.testing.assert_array_equal(mine[name], array)
     pairs = zip(taught(config(folder, "five"), rows), taught(config(folder), batches), strict=True)
     for five, live in pairs:
-        kept = np.isfinite(five)
+        kept = five > five.min(-1, keepdims=True)
         assert (kept.sum(-1) == 5).all()
         np.testing.assert_allclose(five[kept], live[kept], atol=1e-5)
         assert (np.where(kept, live, np.inf).min(-1) >= np.where(kept, -np.inf, live).max(-1)).all()
+        share = [(scipy.special.softmax(x, -1) * kept).sum(-1) for x in (five, live)]
+        np.testing.assert_allclose(*share, atol=1e-5)  # the rest has what it had, evenly
     with_teacher.close()
     with_five.close()
+
+
+def test_the_rest_shares_its_probability():
+    ids, logits = teacher_cache.best(np.log([[0.5, 0.1, 0.2, 0.04, 0.16]]), 2)
+    assert ids.tolist() == [[0, 2]]
+    np.testing.assert_allclose(np.exp(logits), [[0.5, 0.2, 0.1]], rtol=1e-6)
+    found = teacher_cache.targets({"mlm": {"ids": ids, "logits": logits}}, {"mlm": 5})
+    np.testing.assert_allclose(np.exp(found["mlm"]), [[0.5, 0.1, 0.2, 0.1, 0.1]], rtol=1e-6)
 
 
 def test_epochs_in_cycles(folder):

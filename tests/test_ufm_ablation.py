@@ -113,7 +113,8 @@ def test_teachers_say_once_what_students_read(tmp_path):
         key = {"vit": "image", "bert": "mlm"}[name]
         cached = teacher_cache.open_cache(caches[name]).rows(stream, np.arange(size))
         said = np.take_along_axis(np.asarray(live[key]), cached[key]["ids"], -1)
-        np.testing.assert_allclose(cached[key]["logits"], said, atol=1e-5)
+        k = said.shape[-1]
+        np.testing.assert_allclose(cached[key]["logits"][..., :k], said, atol=1e-5)
         assert cached[key]["ids"].shape[-1] == {"vit": 3, "bert": MICRO.top}[name]
         np.testing.assert_allclose(cached[key]["logits"].max(-1), live[key].max(-1), atol=1e-5)
 

@@ -138,7 +138,7 @@ def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[st
     @jax.jit
     def best(params, batches):
         found = transform(params, batches)[stream]["teacher"][name]
-        return {key: jax.lax.top_k(found[key], min(top, found[key].shape[-1])) for key in keys}
+        return {key: teacher_cache.best(found[key], top) for key in keys}
 
     slots = epochs * loader.records
     for start in tqdm.trange(0, slots, loader.slots, desc=f"{name} on {stream}", unit=" batches"):
@@ -152,8 +152,7 @@ def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[st
             shapes = jax.eval_shape(lambda p, b: transform(p, b), params, batches)
             taught = shapes[stream]["teacher"][name]
             about["keys"].update({key: taught[key].shape[-1] for key in keys})
-        found = jax.device_get(best(params, batches))
-        pairs = {key: (ids.astype(np.int32), logits) for key, (logits, ids) in found.items()}
+        pairs = jax.device_get(best(params, batches))
         yield {"start": start, "slots": slots, "records": loader.records, **pairs}
     streams.close()
 

@@ -7,10 +7,13 @@ that the slots depend on; a run that differs in any of it is refused.
 
     CACHE/about.json
     CACHE/STREAM.KEY.ids.npy       i32[slots ... k]   the k best classes or words
-    CACHE/STREAM.KEY.logits.npy    f32[slots ... k]   their logits
+    CACHE/STREAM.KEY.logits.npy    f32[slots ... k+1] their logits, then one for each of the rest
 
-With k below the number of classes (or words) the teacher's softmax is over its k best: the rest has
-probability zero. The student's softmax is over all. With k = all it is what the teacher says.
+With k below the number of classes (or words) C, the others share their probability evenly: each has
+the logit log(mean(exp(u))) of theirs. At temperature 1 the best k and the rest have exactly the
+probabilities that the teacher gives them. Without the rest, a vague teacher would teach that words
+beyond its best k never come. With k = C the cache has what the teacher says, and there is no
+last column.
 
 A long run sees its data more often than a cache can hold. The stream's option `cycle=E` repeats the
 first E epochs, augmentation and masks included, so that a cache of E epochs serves any length.
@@ -37,7 +40,7 @@ class Cache:
 
     Attributes:
         about: what `about.json` says.
-        arrays: {stream: {key: (ids i32[slots ... k], logits f32[slots ... k])}}.
+        arrays: {stream: {key: (ids i32[slots ... k], logits as above)}}.
     """
 
     about: Mapping[str, Any]
@@ -126,22 +129,39 @@ def files(folder: Path, stream: str, keys: Any) -> dict[str, tuple[Path, Path]]:
     }
 
 
+def best(logits: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
+    """What is cached of logits f32[... C]: ids i32[... k] and logits f32[... k+1] (or k if k = C).
+
+    Args:
+        logits: of a teacher.
+        top: k, at most.
+    """
+    classes = logits.shape[-1]
+    values, ids = jax.lax.top_k(logits, min(top, classes))
+    if top < classes:
+        others = jnp.put_along_axis(logits, ids, -jnp.inf, axis=-1, inplace=False)
+        rest = jax.nn.logsumexp(others, axis=-1, keepdims=True) - np.log(classes - top)
+        values = jnp.concatenate([values, rest], axis=-1)
+    return ids, values
+
+
 def targets(
     cached: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
 ) -> dict[str, jax.Array]:
-    """The logits of a cached teacher, f32[... C] by key; -inf where the cache has none.
+    """The logits of a cached teacher, f32[... C] by key.
 
     Args:
-        cached: {key: {"ids" i32[... k], "logits" f32[... k]}}.
+        cached: {key: {"ids", "logits"}} as `best` makes them.
         classes: {key: C}.
     """
     found = {}
     for key, arrays in cached.items():
-        shape = (*arrays["ids"].shape[:-1], classes[key])
-        empty = jnp.full(shape, -jnp.inf, jnp.float32)
-        found[key] = jnp.put_along_axis(
-            empty, arrays["ids"], arrays["logits"], axis=-1, inplace=False
-        )
+        ids, logits = arrays["ids"], arrays["logits"]
+        k = ids.shape[-1]
+        # Where nothing is left over, every place is written to.
+        rest = logits[..., -1:]
+        rest = jnp.broadcast_to(rest, (*ids.shape[:-1], classes[key])).astype(jnp.float32)
+        found[key] = jnp.put_along_axis(rest, ids, logits[..., :k], axis=-1, inplace=False)
     return found
 
 

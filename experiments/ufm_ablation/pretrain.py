@@ -104,7 +104,7 @@ def write_cache(folder: Path, name: str, params: Any, sizes: Sizes, data: Corpus
     @jax.jit
     def best(batch):
         logits = model.apply({"params": params}, batch, method="targets")[key]
-        return jax.lax.top_k(logits, logits.shape[-1] if name == "vit" else sizes.top)
+        return teacher_cache.best(logits, logits.shape[-1] if name == "vit" else sizes.top)
 
     parts = []
     examples = rows(data, stream, "train")
@@ -112,7 +112,7 @@ def write_cache(folder: Path, name: str, params: Any, sizes: Sizes, data: Corpus
     for start in range(0, total, _ASKED):
         batch = {k: x[np.arange(start, start + _ASKED) % total] for k, x in examples.items()}
         parts.append(jax.device_get(best(batch)))
-    logits, ids = (np.concatenate(part)[:total] for part in zip(*parts, strict=True))
+    ids, logits = (np.concatenate(part)[:total] for part in zip(*parts, strict=True))
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     for path, array in zip(
