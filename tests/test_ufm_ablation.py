@@ -342,7 +342,7 @@ def test_claim_is_judged_by_the_numbers():
     assert "**the claim holds**: `joint_kd_igm` is better than `joint`" in claim(5.0, 5.1, 5.0)
     assert "**the claim fails**" in claim(5.0, 5.1, 5.05)
     assert "is better than `joint`, but still loses: +0.0500" in claim(5.0, 5.1, 5.05)
-    assert "is worse than `joint`, but still loses" in claim(5.0, 5.1, 5.2)
+    assert "is worse than `joint`, and loses" in claim(5.0, 5.1, 5.2)
     assert "**the claim holds, and more**" in claim(5.0, 5.1, 4.9)
     assert "nothing to repair" in claim(5.1, 5.0, 5.0)
     wide = [0.0, 1.0, -1.0]

@@ -113,7 +113,8 @@ def claim(key: str, scores: Scores) -> str:
         start = "nothing to repair: the joint sum does not measurably lose against it"
         return f"{metric.title}: {start}; {lifted}, {against}."
     if after == "worse":
-        return f"{metric.title}: **the claim fails**: {lifted}, but still loses: {against}."
+        loses = "but still loses" if lift == "better" else "and loses"
+        return f"{metric.title}: **the claim fails**: {lifted}, {loses}: {against}."
     if lift != "better":
         return f"{metric.title}: **undecided**: {lifted}, and {against}."
     if after == "better":
