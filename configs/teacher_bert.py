@@ -74,7 +74,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:text,tokenizer"
     c.tokenizer = str(demo.folder() / "tokenizer")
-    c.total_steps = 1000
+    c.total_steps = 600
     layers = dict(layers=3, width=64, heads=2, mlp_width=256, init="lecun_normal")
     layers |= dict(dropout=0.0, attention_dropout=0.0)
     c.model.update(vocab_size=2000, max_positions=32, dtype="float32", word_std=0.1)

@@ -73,7 +73,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 def _demo(c: config_dict.ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:mnist"
-    c.total_steps = 1000
+    c.total_steps = 800
     pixels = dict(size=28, patch_size=7)
     c.model.update(
         classes=10, image_size=28, patch_size=7, head_bias=0.0, dtype="float32", position_std=0.3

@@ -30,7 +30,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c = config_dict.ConfigDict(settings.defaults())
     c.prepare = "demo:text,tokenizer,mnist"
     c.tokenizer = str(demo.folder() / "tokenizer")
-    c.total_steps = 800
+    c.total_steps = 700
     pixels = dict(size=28, patch_size=7)
     words = dict(max_len=32, max_masked=6)
     c.model = dict(
