@@ -30,7 +30,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c = config_dict.ConfigDict(settings.defaults())
     c.prepare = "demo:text,tokenizer,mnist"
     c.tokenizer = str(demo.folder() / "tokenizer")
-    c.total_steps = 700
+    c.total_steps = 600
     pixels = dict(size=28, patch_size=7)
     words = dict(max_len=32, max_masked=6)
     c.model = dict(
@@ -67,7 +67,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         schedule=dict(name="cosine", warmup_fraction=0.05),
     )
     c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)])
-    c.checkpoint.every = 400
+    c.checkpoint.every = 300
     if argument == "smoke":
         c.total_steps = 4
         c.merge.update(t0=0.25, t1=0.75)
