@@ -1,5 +1,7 @@
 """A cached teacher says what the living one says, and a cache of anything else is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import scipy.special
@@ -178,3 +180,11 @@ def test_the_arrays_are_read_from_disk(folder):
     assert isinstance(ids, np.memmap) and isinstance(logits, np.memmap)
     assert ids.shape == (2 * RECORDS, 3, 5)
     assert logits.shape == (2 * RECORDS, 3, 5 + 1)  # and one for the rest
+
+
+def test_a_cache_without_the_rest_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "five", tmp_path / "old")
+    file = tmp_path / "old" / "text.mlm.logits.npy"
+    np.save(file, np.load(file)[..., :5])
+    with pytest.raises(ValueError, match=r"has 5 logits of text/mlm for the best 5 of 261, not 6"):
+        teacher_cache.open_cache(tmp_path / "old")

@@ -118,6 +118,15 @@ def open_cache(folder: Any) -> Cache:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"no teacher's cache in {folder}: {error!r}") from error
+    for stream, held in arrays.items():
+        for key, (ids, logits) in held.items():
+            k, classes = ids.shape[-1], about["keys"][key]
+            if logits.shape[-1] != k + (k < classes):
+                raise ValueError(
+                    f"the teacher's cache {folder} has {logits.shape[-1]} logits of {stream}/{key} "
+                    f"for the best {k} of {classes}, not {k + (k < classes)}: make it again with "
+                    "tools/cache_teacher.py"
+                )
     return Cache(about=about, arrays=arrays)
 
 
