@@ -10,7 +10,7 @@ prediction is left out, as RoBERTa does. A value with the comment "ours" is not 
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data import demo
 from unified_fm.data.streams import stream
 

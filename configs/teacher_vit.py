@@ -9,7 +9,7 @@ value with the comment "ours" is not the published one.
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 IMAGES, EPOCHS, BATCH = 14_197_122, 300, 4096

@@ -11,7 +11,7 @@ two steps and then a student for four.
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 CLASSES = 21_843

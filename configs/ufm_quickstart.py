@@ -11,7 +11,7 @@ does (`experiments/ufm_ablation`). `:smoke` is the same with a few steps.
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data import demo
 from unified_fm.data.streams import stream
 

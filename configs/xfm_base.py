@@ -10,7 +10,7 @@ the published program does. A value with the comment "ours" is not the published
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 DEVICES = 32  # ours: the published number is not known; 32 x 96 pairs make 3,072 per step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unified_fm import charts
+from unified_fm.report import charts
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -9,7 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from unified_fm import checkpoint, checksums, tree_diff, workdir
+from unified_fm.checkpoint import checksums
+from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.runtime import workdir
 from unified_fm.step import TrainState
 
 PARAMS = {

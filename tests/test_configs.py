@@ -6,7 +6,8 @@ import pathlib
 import jax
 import pytest
 
-from unified_fm import main, settings, sharding
+from unified_fm import main, sharding
+from unified_fm.config import settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from tests.convert import test_xfm
-from unified_fm import checkpoint, foreign_weights, settings, sharding, train
+from unified_fm import sharding, train
+from unified_fm.checkpoint import foreign_weights
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import settings
 from unified_fm.convert import families, hf_folder, resize, xfm
 from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params
 from unified_fm.data.streams import stream
-from unified_fm.interruption import Interruption
 from unified_fm.models import bert, vit
+from unified_fm.runtime.interruption import Interruption
 
 STACK = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 32}
 BEIT = STACK | {"layer_scale": 0.1, "relative_position_bias": True, "key_bias": False}

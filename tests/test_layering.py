@@ -8,8 +8,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# The modules directly in unified_fm/ that the loop stands on; nobody imports main or train.
+# What the loop stands on: the modules directly in unified_fm/, and these folders. Nobody imports
+# main or train.
 CORE = [f.stem for f in (ROOT / "unified_fm").glob("*.py") if f.stem not in ("main", "train")]
+CORE += ["config", "checkpoint", "teachers", "runtime", "report"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
@@ -34,10 +36,10 @@ LAYERS = [
 # What only these places may use, by import or by attribute (jax.distributed.initialize).
 OWNERS = {
     "flax.linen": ["models/", "step.py"],
-    "orbax": ["checkpoint.py"],
+    "orbax": ["checkpoint/"],
     "grain": ["data/"],
     "tensorflow_datasets": ["data/"],
-    "ml_collections": ["main.py", "train.py"],
+    "ml_collections": ["config/"],
     "jax.distributed": ["main.py"],
     "torch": ["tools"],  # to verify a conversion, where it happens to be installed
 }
@@ -47,7 +49,7 @@ NAMELESS = {"utils", "common", "misc", "helpers"}
 AT_IMPORT = ["jax.devices", "jax.local_devices", "jax.device_count", "jax.local_device_count"]
 AT_IMPORT += ["jax.process_index", "jax.process_count", "jax.default_backend", "jax.device_put"]
 AT_IMPORT += ["jax.numpy", "jax.random", "jax.config.update"]
-MAX_FILE, MAX_FUNCTION = 300, 60
+MAX_FILE, MAX_FUNCTION = 400, 60
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -170,13 +172,13 @@ STARTS = "import jax\ndef f():\n    jax.distributed.initialize()"
         ("step.py", "import unified_fm.train", "may not import unified_fm.train"),
         ("evaluators/a.py", "from unified_fm.tasks import vqa", "import unified_fm.tasks.vqa"),
         ("metrics.py", "import flax\nflax.linen.Dense(3)", "metrics.py:2 uses flax.linen"),
-        ("metrics.py", "from orbax import checkpoint", "orbax, which belongs to checkpoint.py"),
+        ("metrics.py", "from orbax import checkpoint", "orbax, which belongs to checkpoint/"),
         ("train.py", STARTS, "train.py:3 uses jax.distributed, which belongs to main.py"),
         ("metrics.py", "import jax\nN = len(jax.devices())", "calls jax.devices at import"),
         ("step.py", "import jax.numpy as jnp\nclass A:\n    x = jnp.ones(3)", "jax.numpy.ones at"),
         ("models/__init__.py", "import jax", "is not empty"),
         ("data/utils.py", "", "has no name of its own"),
-        ("data/a.py", "x = 1\n" * 301, "has 301 lines"),
+        ("data/a.py", "x = 1\n" * 401, "has 401 lines"),
         ("data/a.py", LONG, "f has 61 lines"),
         ("data/a.py", "import pickle", "imports pickle"),
         ("data/a.py", "import numpy as np\nnp.load('x', allow_pickle=True)", "a.py:2 allows"),

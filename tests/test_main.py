@@ -8,7 +8,9 @@ import time
 
 import pytest
 
-from unified_fm import main, settings, workdir
+from unified_fm import main
+from unified_fm.config import settings
+from unified_fm.runtime import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
@@ -182,7 +184,7 @@ def test_fault_29_a_process_id_that_is_used_again_is_not_the_holder(tmp_path):
 
 _HOLD = """
 import sys, time
-from unified_fm import workdir
+from unified_fm.runtime import workdir
 with workdir.lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(100)

@@ -5,16 +5,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests import tiny_config
-from unified_fm import (
-    assembly,
-    checkpoint,
-    config_file,
-    initialisation,
-    main,
-    settings,
-    sharding,
-    step,
-)
+from unified_fm import assembly, main, sharding, step
+from unified_fm.checkpoint import start as initialisation
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import file as config_file
+from unified_fm.config import settings
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 

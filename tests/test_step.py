@@ -309,7 +309,7 @@ def test_evaluation_is_compiled_once_and_has_no_dropout():
 
 
 def test_a_teacher_gives_targets_and_stays_as_it_is():
-    from unified_fm import teachers
+    from unified_fm.teachers import transform as teachers
 
     config = {"old": {"model": {"name": "tests.tiny"}, "path": "", "streams": ["text"]}}
     built = teachers.build(config)
@@ -341,7 +341,7 @@ def test_a_teacher_gives_targets_and_stays_as_it_is():
 
 
 def test_a_teacher_needs_its_keys():
-    from unified_fm import teachers
+    from unified_fm.teachers import transform as teachers
 
     with pytest.raises(ValueError, match=r"teachers.bert has no 'path'; found model, streams"):
         teachers.build({"bert": {"model": {"name": "tests.tiny"}, "streams": []}})

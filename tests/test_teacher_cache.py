@@ -9,7 +9,11 @@ import scipy.special
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
 from tools import cache_teacher
-from unified_fm import assembly, checkpoint, plugins, settings, teacher_cache, teachers
+from unified_fm import assembly, plugins
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import settings
+from unified_fm.teachers import cache as teacher_cache
+from unified_fm.teachers import transform as teachers
 
 RECORDS, BATCH = 20, 8
 LAYERS = {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}

@@ -15,18 +15,14 @@ import numpy as np
 import pytest
 
 from tests import tiny_config
-from unified_fm import (
-    assembly,
-    checkpoint,
-    config_file,
-    metrics,
-    nonfinite,
-    settings,
-    sharding,
-    train,
-)
+from unified_fm import assembly, sharding, train
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import file as config_file
+from unified_fm.config import settings
 from unified_fm.data import tokenizer
-from unified_fm.interruption import Interruption
+from unified_fm.runtime import log as metrics
+from unified_fm.runtime import nonfinite
+from unified_fm.runtime.interruption import Interruption
 
 ROOT = pathlib.Path(__file__).parents[1]
 # For processes of their own: the same program as in this one, on one device.
@@ -177,7 +173,7 @@ class _SlowStreams:
 def test_fault_04_a_second_signal_exits_at_once():
     script = (
         "import os, signal, time\n"
-        "from unified_fm.interruption import Interruption\n"
+        "from unified_fm.runtime.interruption import Interruption\n"
         "with Interruption():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"

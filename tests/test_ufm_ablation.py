@@ -22,9 +22,11 @@ from experiments.ufm_ablation import (
 from experiments.ufm_ablation.run import NAMES, Experiment
 from experiments.ufm_ablation.sizes import Sizes, of_budget
 from tests import tiny
-from unified_fm import assembly, settings, teacher_cache
+from unified_fm import assembly
 from unified_fm import step as steps
+from unified_fm.config import settings
 from unified_fm.optim import masks
+from unified_fm.teachers import cache as teacher_cache
 
 WORDS, TOKENS, HIDDEN, SIDE = 30, 8, 2, 8
 MICRO = Sizes(

@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data import tokenizer as tokenizers
 
 IGM = {"name": "igm", "shared": "encoder/.*", "t0": 1, "t1": 5, "dt": 2}
@@ -119,7 +119,7 @@ def test_masked_words_of_the_stream():
 
 def test_a_student_starts_from_its_image_teacher():
     """`init.rename`: layers of a ViT become the shared encoder; the text side stays fresh."""
-    from unified_fm import initialisation
+    from unified_fm.checkpoint import start as initialisation
 
     both, teacher = tiny.batches(), tiny.image_teacher()
     found = tiny.params(teacher, tiny.targets, both["image"], seed=1)

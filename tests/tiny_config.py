@@ -2,7 +2,7 @@
 
 from ml_collections import config_dict
 
-from unified_fm import settings
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 

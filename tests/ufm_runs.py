@@ -5,9 +5,11 @@ import shutil
 import jax
 import numpy as np
 
-from unified_fm import checkpoint, rules, settings, sharding, train
+from unified_fm import rules, sharding, train
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
-from unified_fm.interruption import Interruption
+from unified_fm.runtime.interruption import Interruption
 
 LAYERS = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 32}
 MODELS = {

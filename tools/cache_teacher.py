@@ -5,7 +5,7 @@
 
 Then `c.teachers.vit = dict(cache="data/imagenet21k.vit", streams=["image"])`, with `cycle=2` in the
 stream if the run is longer than two epochs. The rows belong to the images and masked words that a
-run of this config, this seed included, sees (`unified_fm/teacher_cache.py`).
+run of this config, this seed included, sees (`unified_fm/teachers/cache.py`).
 """
 
 import argparse
@@ -22,17 +22,11 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from unified_fm import (
-    assembly,
-    main,
-    plugins,
-    sharding,
-    teacher_cache,
-    teacher_runs,
-    teachers,
-    train,
-)
-from unified_fm.interruption import Interruption
+from unified_fm import assembly, main, plugins, sharding, train
+from unified_fm.runtime.interruption import Interruption
+from unified_fm.teachers import cache as teacher_cache
+from unified_fm.teachers import runs as teacher_runs
+from unified_fm.teachers import transform as teachers
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

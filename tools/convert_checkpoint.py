@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unified_fm import checkpoint, plugins
+from unified_fm import plugins
+from unified_fm.checkpoint import store as checkpoint
 from unified_fm.convert import augreg, families, hf_folder, hf_models, matching, xfm
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.rows import Report

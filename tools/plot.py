@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from unified_fm import charts
+from unified_fm.report import charts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

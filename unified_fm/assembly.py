@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import optax
 
-from unified_fm import plugins, settings, sharding, step, teacher_cache, teachers
+from unified_fm import plugins, sharding, step
+from unified_fm.config import settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.optim import build
 from unified_fm.optim import telemetry as measurements
+from unified_fm.teachers import cache as teacher_cache
+from unified_fm.teachers import transform as teachers
 
 
 def program(config: Mapping[str, Any]) -> step.Program:

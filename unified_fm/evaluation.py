@@ -10,8 +10,10 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding
 
-from unified_fm import assembly, report, results_table, sharding, step
+from unified_fm import assembly, sharding, step
 from unified_fm.evaluators import base
+from unified_fm.report import report
+from unified_fm.report import table as results_table
 
 _log = logging.getLogger(__name__)
 

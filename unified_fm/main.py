@@ -16,8 +16,12 @@ import jax
 from absl import flags
 from etils import epath
 
-from unified_fm import config_file, plugins, settings, teacher_runs, workdir
-from unified_fm.interruption import Interruption
+from unified_fm import plugins
+from unified_fm.config import file as config_file
+from unified_fm.config import settings
+from unified_fm.runtime import workdir
+from unified_fm.runtime.interruption import Interruption
+from unified_fm.teachers import runs as teacher_runs
 
 _log = logging.getLogger("unified_fm")
 

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from unified_fm import assembly, initialisation, sharding, step, teachers
-from unified_fm.checkpoint import Checkpoints
+from unified_fm import assembly, sharding, step
+from unified_fm.checkpoint import start as initialisation
+from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.evaluation import Evaluation
-from unified_fm.interruption import Interrupted, Interruption
-from unified_fm.metrics import Log
-from unified_fm.nonfinite import NotFinite, Watch
 from unified_fm.optim import schedules
+from unified_fm.runtime.interruption import Interrupted, Interruption
+from unified_fm.runtime.log import Log
+from unified_fm.runtime.nonfinite import NotFinite, Watch
+from unified_fm.teachers import transform as teachers
 
 _log = logging.getLogger(__name__)
 

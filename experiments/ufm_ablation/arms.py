@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
-from unified_fm import settings
+from unified_fm.config import settings
 
 SHARED = "encoder/.*"
 

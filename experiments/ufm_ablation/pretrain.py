@@ -13,8 +13,8 @@ import numpy as np
 from experiments.ufm_ablation import arms, corpus, learner
 from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
-from unified_fm import teacher_cache
 from unified_fm.objectives import classify, mlm
+from unified_fm.teachers import cache as teacher_cache
 
 STREAMS = ("image", "text")
 TEACHERS = {"vit": "image", "bert": "text"}
@@ -94,8 +94,8 @@ def write_cache(folder: Path, name: str, params: Any, sizes: Sizes, data: Corpus
     """Asks a teacher about every example of pre-training; whole or not at all.
 
     The masks of a passage are drawn once, so what the teacher says about it is said once and for
-    all seeds and arms. The folder is as `unified_fm/teacher_cache.py` describes it, a slot being an
-    example.
+    all seeds and arms. The folder is as `unified_fm/teachers/cache.py` describes it, a slot being
+    an example.
     """
     stream, key = TEACHERS[name], _KEYS[name]
     model = learner.Learner(arms.teacher_config(name, sizes, data), (0,)).program.model

@@ -23,8 +23,8 @@ import numpy as np
 from experiments.ufm_ablation import arms, corpus, finetune, outcome, pretrain, sizes, store
 from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
-from unified_fm import workdir as workdirs
 from unified_fm.models import ufm
+from unified_fm.runtime import workdir as workdirs
 
 NAMES = ("scratch", *arms.ARMS)
 

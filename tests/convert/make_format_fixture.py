@@ -10,8 +10,8 @@ import zipfile
 
 import numpy as np
 
-from unified_fm import checkpoint
-from unified_fm.convert import formats
+from unified_fm.checkpoint import formats
+from unified_fm.checkpoint import store as checkpoint
 
 FILES = pathlib.Path(__file__).parent / "files"
 KERNEL = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from tests.convert.make_format_fixture import FILES, KERNEL, PARAMS
-from unified_fm import checkpoint
-from unified_fm.convert import formats
+from unified_fm.checkpoint import formats
+from unified_fm.checkpoint import store as checkpoint
 from unified_fm.convert.rows import Row
 from unified_fm.convert.table import flatten
 from unified_fm.step import TrainState

@@ -2,9 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unified_fm import results_table
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import Metric
+from unified_fm.report import table as results_table
 
 
 def test_share_has_the_binomial_error():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unified_fm import rules as path_rules
-from unified_fm import tree_diff
+from unified_fm.checkpoint import diff as tree_diff
 
 
 def of(tree: Any) -> dict[str, int]:

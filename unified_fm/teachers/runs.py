@@ -10,8 +10,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unified_fm import config_file, settings
-from unified_fm.checkpoint import Checkpoints
+from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.config import file as config_file
+from unified_fm.config import settings
 
 _log = logging.getLogger(__name__)
 

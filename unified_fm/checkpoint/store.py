@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from unified_fm import checksums, rules, tree_diff, workdir
-from unified_fm.convert import formats
+from unified_fm import rules
+from unified_fm.checkpoint import checksums, formats
+from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.runtime import workdir
 from unified_fm.step import TrainState
 
 _log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from unified_fm import charts
 from unified_fm.evaluators import base
-from unified_fm.report_page import PAGE
-from unified_fm.results_table import format_metric
+from unified_fm.report import charts
+from unified_fm.report.page import PAGE
+from unified_fm.report.table import format_metric
 
 _LARGEST = 192  # pixels of the longer side of an embedded image; smaller ones stay as they are
 _MAX_PANELS = 24

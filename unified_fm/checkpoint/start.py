@@ -10,8 +10,11 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
-from unified_fm import foreign_weights, rules, settings, step, tree_diff
-from unified_fm.checkpoint import load_params
+from unified_fm import rules, step
+from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.checkpoint import foreign_weights
+from unified_fm.checkpoint.store import load_params
+from unified_fm.config import settings
 from unified_fm.convert.table import unflatten
 
 _log = logging.getLogger(__name__)

@@ -40,7 +40,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from unified_fm import foreign_weights, plugins, sharding
+from unified_fm import plugins, sharding
+from unified_fm.checkpoint import foreign_weights
 from unified_fm.optim import build, schedules
 
 # Marks a dict whose keys are names that the user chooses, or options of a plugin.

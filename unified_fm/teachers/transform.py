@@ -15,17 +15,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from unified_fm import (
-    checkpoint,
-    foreign_weights,
-    plugins,
-    rules,
-    sharding,
-    teacher_cache,
-    tree_diff,
-)
+from unified_fm import plugins, rules, sharding
+from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.checkpoint import foreign_weights
+from unified_fm.checkpoint import store as checkpoint
 from unified_fm.convert import initialise
 from unified_fm.convert.table import unflatten
+from unified_fm.teachers import cache as teacher_cache
 
 KEYS = ("model", "path", "step", "init", "heads", "config", "cache", "streams")
 
