@@ -1,16 +1,12 @@
 import json
-import os
 import pathlib
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from unified_fm import main
 from unified_fm.config import settings
-from unified_fm.runtime import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
@@ -138,54 +134,3 @@ def test_data_changes_are_listed():
     now = _parse("--config.streams.text.max_len=9", "--config.optimizer.lr=3")
     assert settings.data_changes(before, now) == ["streams.text.max_len: 16 -> 9"]
     assert settings.data_changes(json.loads(json.dumps(before)), before) == []
-
-
-def test_fault_29_two_runs_in_one_workdir(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], cwd=ROOT, stdout=-1)
-    assert holder.stdout.readline() == b"held\n"
-    with (
-        pytest.raises(workdir.Locked, match=f"process {holder.pid} on host") as error,
-        workdir.lock(tmp_path),
-    ):
-        raise AssertionError("got a lock that is held")
-    assert socket.gethostname() in str(error.value)
-    assert " s ago" in str(error.value)
-    with workdir.lock(tmp_path, force=True):
-        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-
-
-def test_fault_29_the_lock_of_a_dead_process_is_taken_over(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], cwd=ROOT, stdout=-1)
-    holder.stdout.readline()
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-    with workdir.lock(tmp_path):
-        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
-    assert not (tmp_path / "run.lock").exists()
-
-
-def test_fault_29_a_process_id_that_is_used_again_is_not_the_holder(tmp_path):
-    lock = {"host": socket.gethostname(), "pid": os.getpid(), "started": "earlier", "time": 0.0}
-    (tmp_path / "run.lock").write_text(json.dumps(lock))
-    with workdir.lock(tmp_path):
-        pass
-    lock = lock | {"host": "elsewhere", "time": time.time() - 60}
-    (tmp_path / "run.lock").write_text(json.dumps(lock))
-    with (
-        pytest.raises(workdir.Locked, match=r"on host elsewhere, .* 6\d s ago.*--force"),
-        workdir.lock(tmp_path),
-    ):
-        raise AssertionError("got the lock of another host")
-
-
-_HOLD = """
-import sys, time
-from unified_fm.runtime import workdir
-with workdir.lock(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(100)
-"""

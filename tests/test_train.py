@@ -21,7 +21,7 @@ from unified_fm.config import file as config_file
 from unified_fm.config import settings
 from unified_fm.data import tokenizer
 from unified_fm.runtime import log as metrics
-from unified_fm.runtime import nonfinite
+from unified_fm.runtime import nonfinite, workdir
 from unified_fm.runtime.interruption import Interruption
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -315,6 +315,16 @@ def test_tensorboard_files_are_written(tmp_path):
     log.close()
     [file] = (tmp_path / "tensorboard").iterdir()
     assert b"text/mlm" in file.read_bytes()
+
+
+def test_B6_a_run_whose_workdir_was_taken_over_saves_nothing_more(run, tmp_path):
+    folder = tmp_path / "taken"
+    with workdir.lock(folder) as old:
+        fit = functools.partial(train.train, lock=old)
+        run("taken", steps=2, mode=fit)
+        with workdir.lock(folder, force=True), pytest.raises(workdir.LockLost, match="was taken"):
+            run("taken", steps=6, mode=fit)
+    assert _steps(folder) == [2]
 
 
 def test_two_real_processes_train_like_one(run, tmp_path):

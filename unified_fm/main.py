@@ -5,6 +5,7 @@ evaluates. The only module that calls `jax.distributed`.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -74,7 +75,10 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     options = flags.FlagValues()
     flags.DEFINE_string("config", None, "FILE.py or FILE.py:ARGUMENT", flag_values=options)
     flags.DEFINE_string(
-        "workdir", None, "where checkpoints and metrics go, local or gs://", flag_values=options
+        "workdir",
+        None,
+        "where checkpoints and metrics go, seen by all workers",
+        flag_values=options,
     )
     flags.DEFINE_bool("force", False, "take over a locked workdir", flag_values=options)
     flags.DEFINE_bool(
@@ -193,11 +197,12 @@ def _run(options: flags.FlagValues, config: Mapping[str, Any]) -> int:
     folder = epath.Path(options.workdir)
     folder.mkdir(parents=True, exist_ok=True)
     first = jax.process_index() == 0
-    held = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
-    with held, Interruption() as stop:
-        config = teacher_runs.train(config, folder, stop, train.train)
+    lock = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
+    with lock as held, Interruption() as stop:
+        fit = functools.partial(train.train, lock=held)
+        config = teacher_runs.train(config, folder, stop, fit)
         if config is not None:  # no signal while teachers were trained
-            (train.evaluate if config["mode"] == "evaluate" else train.train)(config, folder, stop)
+            (train.evaluate if config["mode"] == "evaluate" else fit)(config, folder, stop)
     return stop.exit_code
 
 

@@ -21,6 +21,7 @@ from unified_fm.optim import schedules
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import NotFinite, Watch
+from unified_fm.runtime.workdir import Held
 from unified_fm.teachers import transform as teachers
 
 _log = logging.getLogger(__name__)
@@ -47,18 +48,23 @@ class _Run:
     watch: Watch
     evaluation: Evaluation
     stop: Interruption
+    lock: Held | None
     unsaved: bool = False
 
 
-def train(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
+def train(
+    config: Mapping[str, Any], workdir: Any, stop: Interruption, lock: Held | None = None
+) -> None:
     """Trains to `config["total_steps"]`, from the latest checkpoint in `workdir` if there is one.
 
     Args:
         config: a complete and checked config (`settings`), plain dicts.
         workdir: local or gs://; holds checkpoints, metrics and the report.
         stop: an entered `Interruption`; a signal saves and returns.
+        lock: of the workdir, looked at before every save; None where this process holds none.
 
     Raises:
+        LockLost: another run has taken the workdir.
         ValueError: a checkpoint of another config, or a batch that the mesh does not divide.
         NotFinite: too many steps in a row had a non-finite loss.
         OSError: checkpoints could not be written several times in a row.
@@ -67,7 +73,7 @@ def train(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
     run = None
     try:
         with stop.leavable():
-            run = _start(config, workdir, stop)
+            run = _start(config, workdir, stop, lock)
         _loop(run)
         if stop.signum is None:
             _finish(run)
@@ -98,7 +104,7 @@ def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> Non
         _close(run)
 
 
-def _start(config, workdir, stop) -> _Run:
+def _start(config, workdir, stop, lock=None) -> _Run:
     program = assembly.program(config)
     _say_inexact(program)
     mesh = sharding.make_mesh(**config["mesh"])
@@ -154,6 +160,7 @@ def _start(config, workdir, stop) -> _Run:
         watch=Watch(workdir, seed=config["seed"], **config["nonfinite"]),
         evaluation=Evaluation(config, workdir, program.model, mesh, tokenizer),
         stop=stop,
+        lock=lock,
     )
 
 
@@ -260,6 +267,8 @@ def _evaluate(run: _Run) -> dict[str, float]:
 
 
 def _save(run: _Run, metrics: Mapping[str, float] | None = None) -> None:
+    if run.lock is not None:
+        run.lock.check()
     run.unsaved = not run.checkpoints.save(
         run.at, run.state, position=run.position, config=run.config, metrics=metrics
     )
