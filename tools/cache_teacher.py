@@ -23,6 +23,7 @@ import tqdm
 from etils import epath
 
 from unified_fm import assembly, main, plugins, sharding, train
+from unified_fm.config import saved
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import runs as teacher_runs
@@ -126,7 +127,7 @@ def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[st
     streams = assembly.streams(config, tokenizer)
     loader = streams.loaders[stream]
     mesh = sharding.make_mesh(**config["mesh"])
-    made = teachers.build(config["teachers"])
+    made = teachers.build(config["teachers"], saved.modules_of(config))
     transform, params = teachers.make_transform(made), None
 
     @jax.jit

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from unified_fm import plugins, sharding, step
-from unified_fm.config import settings
+from unified_fm.config import saved, settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.optim import build
@@ -39,7 +39,9 @@ def program(config: Mapping[str, Any]) -> step.Program:
         groups=settings.groups(config),
         seed=config["seed"],
         accumulate=config["accumulate"],
-        teachers=teachers.make_transform(teachers.build(config["teachers"])),
+        teachers=teachers.make_transform(
+            teachers.build(config["teachers"], saved.modules_of(config))
+        ),
     )
     if made.needs_ema and config["ema"] is None:
         raise ValueError("an objective has target='ema', so config.ema must be a decay like 0.999")

@@ -74,6 +74,9 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
         raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
     options = flags.FlagValues()
     flags.DEFINE_string("config", None, "FILE.py or FILE.py:ARGUMENT", flag_values=options)
+    flags.DEFINE_list(
+        "plugins", [], "modules whose plugins a saved config may name", flag_values=options
+    )
     flags.DEFINE_string(
         "workdir",
         None,
@@ -100,7 +103,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     for name in ("config", "workdir"):
         if options[name].value is None:
             raise Refused(f"--{name}=... is missing")
-    return options, _configured(options.config, overrides)
+    return options, _configured(options.config, overrides, options.plugins)
 
 
 def _flag_message(error: Exception, options: flags.FlagValues) -> str:
@@ -109,8 +112,8 @@ def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     return str(error)
 
 
-def _configured(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Reads the config file, fills in defaults, applies `--config.a.b=v`, checks.
+def _configured(spec: str, overrides: Sequence[str], modules: Sequence[str]) -> dict[str, Any]:
+    """Reads the config file, fills in defaults, applies `--config.a.b=v` and `--plugins`, checks.
 
     Raises:
         Refused: see `parse`.
@@ -125,6 +128,7 @@ def _configured(spec: str, overrides: Sequence[str]) -> dict[str, Any]:
             path, _, value = text.lstrip("-").removeprefix("config.").partition("=")
             config_file.override(config, path, value)
         config = settings.complete(config)
+        config["plugins"] = [*config["plugins"], *modules]
         for each in (config, *teacher_runs.configs(config).values()):
             settings.check(each)
     except (ValueError, TypeError) as error:

@@ -3,6 +3,13 @@
 `build("objectives", "itm", **kw)` imports `unified_fm.objectives.itm` and makes its `Objective`. A
 dotted name (`my_project.loss`) imports as it is, so a user adds a file outside the library. There
 are no tables and no decorators: the folders are the list of choices.
+
+To load a plugin is to run its module, so its name must come from the user: from the command line,
+or from the config file that it names. A name that a *file* brings along (a run's saved
+`config.json`) goes through `refuse_unnamed` before anything is looked up. That check stands where
+such a file is read (`config.saved`), not in `load`: what has passed it is as good as what the user
+wrote, nothing needs to be handed down to every part that loads a plugin, and no state of the module
+decides what may run.
 """
 
 import difflib
@@ -10,7 +17,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _PUBLIC = {
@@ -21,6 +28,35 @@ _PUBLIC = {
     "evaluators": "Evaluator",
     "optim.merge": "merge",
 }
+
+
+class Unnamed(ValueError):
+    """A file names a plugin in a module that the user has not named."""
+
+
+def refuse_unnamed(name: str, where: str, modules: Sequence[str]) -> None:
+    """Refuses a plugin that a file names, unless it is the library's or the user has named it.
+
+    Nothing is imported or looked up: even to find `a.b`, Python would run `a`.
+
+    Args:
+        name: of the plugin, as a config has it.
+        where: the file and the place in it, for the message.
+        modules: dotted modules that the user names; each stands for itself and all below it.
+
+    Raises:
+        Unnamed: with the module, and the flag that names it.
+    """
+    if "." not in name:
+        return
+    library = [f"unified_fm.{kind}" for kind in _PUBLIC]
+    if any(name.startswith(f"{module}.") for module in library):
+        return
+    if not any(name == module or name.startswith(f"{module}.") for module in modules):
+        raise Unnamed(
+            f"{where} names the plugin {name!r}: loading it would run that module, and a file "
+            f"alone may not ask for that. If you trust it: --plugins={name.split('.')[0]}"
+        )
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:

@@ -7,6 +7,8 @@ Keys:
     mode: "train", or "evaluate" the latest checkpoint.
     seed: of parameters, dropout, objectives and data.
     total_steps: steps of the run.
+    plugins: modules of the user's; a *saved* config (a teacher's) may name plugins of these and of
+        the library only (see `saved`). `--plugins=my_project,other` adds to them.
     prepare: "demo" makes the demo corpus before the run if it is absent, "demo:PART,PART" parts.
     model: `name` of the plugin and its options.
     tokenizer: see `data.tokenizer`.
@@ -55,6 +57,7 @@ def defaults() -> dict[str, Any]:
         "mode": "train",
         "seed": 0,
         "total_steps": 1000,
+        "plugins": (),
         "prepare": None,
         "model": {"name": "xfm"},
         "tokenizer": "bytes",
@@ -113,6 +116,9 @@ def check(config: Mapping[str, Any]) -> None:
         _at_least(1, config[key], key)
     _at_least(1, config["checkpoint"]["every"], "checkpoint.every")
     _at_least(0, config["evaluate"]["every"], "evaluate.every")
+    for module in config["plugins"]:
+        if not all(part.isidentifier() for part in str(module).split(".")):
+            raise ValueError(f"plugins names modules like my_project or a.b, found {module!r}")
     if not config["streams"]:
         raise ValueError("config.streams is empty: a run needs at least one stream")
     for name, stream in config["streams"].items():

@@ -7,7 +7,6 @@ same augmented image, the same masked words.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from unified_fm import plugins, rules, sharding
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config import saved
 from unified_fm.convert import initialise
 from unified_fm.convert.table import unflatten
 from unified_fm.teachers import cache as teacher_cache
@@ -68,17 +68,19 @@ def make_transform(teachers: Mapping[str, Teacher]) -> Transform:
     return Transform(teachers)
 
 
-def build(config: Mapping[str, Any]) -> dict[str, Teacher]:
+def build(config: Mapping[str, Any], modules: Sequence[str] = ()) -> dict[str, Teacher]:
     """Makes the teachers of a config.
 
     Args:
         config: {name: dict of `streams`, and one of `path` (a run or checkpoint of ours; `step` of
             it), `init` ("bert:PATH", foreign weights; `heads`) or `cache` (`teacher_cache`);
             `model`, by default that of the run in `path`, or what `config.json` beside the foreign
-            weights tells}. `config` is for `teacher_runs`.
+            weights tells}. `config` is for `teacher_runs`, and tells the model too.
+        modules: those whose plugins the run in `path` may name; see `config.saved`.
 
     Raises:
         ValueError, TypeError: an entry that lacks a key or names an unknown model.
+        plugins.Unnamed: a run whose model is a plugin that nobody has named.
     """
     teachers = {}
     for name, entry in config.items():
@@ -99,7 +101,7 @@ def build(config: Mapping[str, Any]) -> dict[str, Teacher]:
         if "cache" in given:
             classes = teacher_cache.open_cache(entry["cache"]).about["keys"]
         else:
-            model = _model(name, entry)
+            model = _model(name, entry, modules)
         teachers[name] = Teacher(model=model, streams=tuple(entry["streams"]), classes=classes)
     return teachers
 
@@ -142,21 +144,26 @@ def load_params(
     return params
 
 
-def _model(name: str, entry: Mapping[str, Any]) -> Any:
-    told = entry.get("model") or foreign_weights.model_of(entry.get("init"))
-    options = dict(told or _saved_model(name, entry.get("path")))
+def _model(name: str, entry: Mapping[str, Any], modules: Sequence[str]) -> Any:
+    told = entry.get("model") or (entry.get("config") or {}).get("model")
+    told = told or foreign_weights.model_of(entry.get("init"))
+    options = dict(told or _saved_model(name, entry.get("path"), modules))
     model = plugins.build("models", options.pop("name"), **options)
     if not hasattr(model, "targets"):
         raise ValueError(f"teachers.{name}: its model has no method 'targets'")
     return model
 
 
-def _saved_model(name: str, path: Any) -> dict[str, Any]:
+def _saved_model(name: str, path: Any, modules: Sequence[str]) -> Mapping[str, Any]:
     """The model of the run in `path`."""
     for folder in (epath.Path(path), epath.Path(path).parent) if path else ():
-        file = folder / "config.json"
-        if file.exists():
-            return json.loads(file.read_text())["model"]
+        try:
+            model = saved.read(folder, modules).get("model")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not (isinstance(model, Mapping) and isinstance(model.get("name"), str)):
+            raise ValueError(f"teachers.{name}: config.json in {folder} names no model: {model!r}")
+        return model
     where = f"and there is no config.json in {path}" if path else "and foreign weights do not say"
     raise ValueError(f"teachers.{name} has no 'model', {where}: which model is it?")
 
