@@ -10,8 +10,8 @@ and nothing about spatial language. `configs/quickstart.py:smoke` is the same wi
 
 from ml_collections import config_dict
 
-from unified_fm.data import demo
 from unified_fm.data.streams import stream
+from unified_fm.demo import corpus
 
 PIXELS = dict(size=48, patch_size=12)  # 4 x 4 patches: a cut-out covers one to four of them
 CAPTION, PHRASE, PASSAGE = 12, 6, 32  # tokens: "a X, a Y and an Z", "an X", a piece of prose
@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
 
     c = config_dict.ConfigDict()
     c.prepare = "demo"
-    c.tokenizer = str(demo.folder() / "tokenizer")
+    c.tokenizer = str(corpus.folder() / "tokenizer")
     c.total_steps = 6 if arg == "smoke" else 1400
     c.model = _model()
     c.streams = _streams()

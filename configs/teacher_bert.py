@@ -11,8 +11,8 @@ prediction is left out, as RoBERTa does. A value with the comment "ours" is not 
 from ml_collections import config_dict
 
 from unified_fm.config import settings
-from unified_fm.data import demo
 from unified_fm.data.streams import stream
+from unified_fm.demo import corpus
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
@@ -73,7 +73,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 def _demo(c: config_dict.ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:text,tokenizer"
-    c.tokenizer = str(demo.folder() / "tokenizer")
+    c.tokenizer = str(corpus.folder() / "tokenizer")
     c.total_steps = 600
     layers = dict(layers=3, width=64, heads=2, mlp_width=256, init="lecun_normal")
     layers |= dict(dropout=0.0, attention_dropout=0.0)

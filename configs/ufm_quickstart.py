@@ -12,8 +12,8 @@ does (`experiments/ufm_ablation`). `:smoke` is the same with a few steps.
 from ml_collections import config_dict
 
 from unified_fm.config import settings
-from unified_fm.data import demo
 from unified_fm.data.streams import stream
+from unified_fm.demo import corpus
 
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
@@ -29,7 +29,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         raise ValueError(f"unknown argument {argument!r} after ':'; possible: smoke")
     c = config_dict.ConfigDict(settings.defaults())
     c.prepare = "demo:text,tokenizer,mnist"
-    c.tokenizer = str(demo.folder() / "tokenizer")
+    c.tokenizer = str(corpus.folder() / "tokenizer")
     c.total_steps = 600
     pixels = dict(size=28, patch_size=7)
     words = dict(max_len=32, max_masked=6)

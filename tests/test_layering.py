@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # What the loop stands on: the modules directly in unified_fm/, and these folders. Nobody imports
 # main or train.
 CORE = [f.stem for f in (ROOT / "unified_fm").glob("*.py") if f.stem not in ("main", "train")]
-CORE += ["config", "checkpoint", "teachers", "runtime", "report"]
+CORE += ["config", "checkpoint", "teachers", "runtime", "report", "demo"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
@@ -26,7 +26,8 @@ LAYERS = [
     ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),
     ("optim/", ["optim", "rules", "plugins"], ["jax", "optax", "numpy", "chex"]),
     ("convert/", ["convert", "rules"], ["numpy", "safetensors", "huggingface_hub"]),
-    ("data/", ["data", "plugins"], ARRAYS),
+    ("demo/", ["demo", "data", "plugins"], ARRAYS),
+    ("data/", ["data", "demo", "plugins"], ARRAYS),
     ("evaluators/", ["evaluators", "data", "plugins"], ["jax", "numpy", "scipy", "sklearn", "PIL"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.

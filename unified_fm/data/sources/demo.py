@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_fm.data import demo, scenes
 from unified_fm.data.sources import array_record
+from unified_fm.demo import corpus, scenes
 
 SPLITS = {
     "text": ("train", "val"),
@@ -60,7 +60,7 @@ class Address:
 
     @property
     def part(self) -> str:
-        """The part of the corpus (`data/demo_parts.py`) that it is read from."""
+        """The part of the corpus (`demo/recipes.py`) that it is read from."""
         return "objects" if self.kind in _LAYOUTS else self.kind
 
 
@@ -81,7 +81,7 @@ class Source:
         """
         address = parse(arguments)
         folder = address.folder / address.part
-        stamp = demo.read_stamp(folder)
+        stamp = corpus.read_stamp(folder)
         if stamp is None:
             raise FileNotFoundError(
                 f"The demo corpus in {address.folder} has no part {address.part!r}: make it with "
@@ -120,7 +120,7 @@ def parse(arguments: str) -> Address:
         if not number.isdecimal():
             raise ValueError(f"demo:{arguments}: {key} is a whole number, not {number!r}")
         options[key] = int(number)
-    return Address(kind=kind, split=split, options=options, folder=demo.folder(folder))
+    return Address(kind=kind, split=split, options=options, folder=corpus.folder(folder))
 
 
 def _compose(address, folder):

