@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from unified_fm.models import initializers
 from unified_fm.models.config import EncoderConfig
-from unified_fm.models.layers import dropout, gelu
+from unified_fm.models.layer_norm import LayerNorm
+from unified_fm.models.layers import dropout, gelu, layer_norm
 
 
 class MlmHead(nn.Module):
@@ -26,7 +27,7 @@ class MlmHead(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.init_std)
         self.dense = nn.Dense(c.width, dtype=c.compute_dtype, kernel_init=init)
-        self.norm = nn.LayerNorm(epsilon=c.eps, dtype=c.compute_dtype)
+        self.norm = layer_norm(c)
         if self.tied is None:
             self.embedding = self.param("embedding", init, (self.vocabulary, c.width))
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocabulary,))
@@ -60,7 +61,7 @@ class PairHead(nn.Module):
     def __call__(self, x):
         """f32[... outputs] of hidden states x f[... D]."""
         x = default_dense(2 * x.shape[-1], x.shape[-1], self.dtype, name="dense")(x)
-        x = nn.LayerNorm(self.eps, self.dtype, name="norm")(x)
+        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         x = jax.nn.gelu(x, approximate=False)
         x = default_dense(self.outputs, x.shape[-1], "float32", name="out")(x)
         return jax.nn.sigmoid(x) if self.activation == "sigmoid" else x

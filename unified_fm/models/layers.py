@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from unified_fm.models import initializers
 from unified_fm.models.attention import Attention, relative_position_index
 from unified_fm.models.config import EncoderConfig
+from unified_fm.models.layer_norm import LayerNorm
 
 
 class Layer(nn.Module):
@@ -103,13 +104,9 @@ def gelu(x, kind: str):
     return jax.nn.gelu(x, approximate=kind == "tanh")
 
 
-def layer_norm(config: EncoderConfig) -> nn.LayerNorm:
-    """A layer norm of this stack; its statistics are in float32 whatever the dtype.
-
-    The one-pass variance agrees with the published systems to float32 rounding and compiles up to
-    four times faster on CPU, where the two-pass one is recomputed inside later kernels.
-    """
-    return nn.LayerNorm(epsilon=config.eps, dtype=config.compute_dtype)
+def layer_norm(config: EncoderConfig) -> LayerNorm:
+    """A layer norm of this stack."""
+    return LayerNorm(config.eps, config.compute_dtype)
 
 
 def dropout(module: nn.Module, x, rate: float, shape=None):

@@ -5,7 +5,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+from unified_fm.objectives.base import (
+    Output,
+    check_choice,
+    require,
+    row_weights,
+    standardised,
+    weighted_mean,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +43,7 @@ class Objective:
         target = views.image if own else batch["teacher"]["ema"]["image"]  # f[B 1+N D]
         target = jax.lax.stop_gradient(target).astype(jnp.float32)
         if self.normalise_target:
-            target = jax.nn.standardize(target, epsilon=1e-6)
+            target = standardised(target)
         error = jnp.square(views.image_masked.astype(jnp.float32) - target).mean(-1)  # f32[B 1+N]
 
         weights = row_weights(batch, len(error))

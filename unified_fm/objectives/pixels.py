@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from unified_fm.objectives.base import Output, require, row_weights, weighted_mean
+from unified_fm.objectives.base import Output, require, row_weights, standardised, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Objective:
         guess = net.mim_head(views.image_masked[:, 1:]).astype(jnp.float32)  # f32[B N 3pp]
         target = _patches(batch["image"], math.isqrt(guess.shape[-1] // 3))
         if self.normalised:
-            target = jax.nn.standardize(target, epsilon=1e-6)
+            target = standardised(target)
         error = jnp.square(guess - target).mean(-1)  # f32[B N]
         weights = row_weights(batch, len(error))[:, None] * batch["patch_mask"]
         loss, denominator = weighted_mean(error, weights)
