@@ -79,7 +79,7 @@ def test_the_smallest_may_be_the_best(tmp_path):
         checkpoint.Checkpoints(tmp_path, best_mode="lowest")
 
 
-def test_fault_07_another_config_is_refused_with_the_differences(tmp_path):
+def test_row_07_another_config_is_refused_with_the_differences(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     _save(checkpoints, 1)
     checkpoints.wait()
@@ -106,7 +106,7 @@ def test_only_ten_differences_are_printed():
     assert text.endswith("... and 3 more")
 
 
-def test_fault_06_a_damaged_array_is_named(tmp_path, monkeypatch):
+def test_row_06_a_damaged_array_is_named(tmp_path, monkeypatch):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     real = checksums.of
 
@@ -131,7 +131,7 @@ def _flip(x):
     return words.view(np.float32)
 
 
-def test_fault_06_a_flipped_byte_in_any_file_never_loads_silently(tmp_path):
+def test_row_06_a_flipped_byte_in_any_file_never_loads_silently(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     _save(checkpoints, 1)
     checkpoints.wait()
@@ -201,7 +201,7 @@ class _no_large_files:
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.soft, self.hard))
 
 
-def test_fault_01_rubbish_of_an_interrupted_save_is_removed(tmp_path):
+def test_row_01_rubbish_of_an_interrupted_save_is_removed(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     _save(checkpoints, 1)
     checkpoints.close()

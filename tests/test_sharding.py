@@ -172,7 +172,7 @@ def _tiny(**changes):
     return {**config, "ema": 0.9, **changes}
 
 
-def test_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
+def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
     logs, _, target_of_one = _train(_tiny(), _mesh("one"), steps=3)
     for name in ("data", "fsdp", "all"):
         other, state, _ = _train(_tiny(), _mesh(name), steps=3)

@@ -170,7 +170,7 @@ class _SlowStreams:
         return Slow
 
 
-def test_fault_04_a_second_signal_exits_at_once():
+def test_row_04_a_second_signal_exits_at_once():
     script = (
         "import os, signal, time\n"
         "from unified_fm.runtime.interruption import Interruption\n"
@@ -186,7 +186,7 @@ def test_fault_04_a_second_signal_exits_at_once():
     assert "SIGTERM again: exiting at once" in done.stderr
 
 
-def test_fault_09_other_data_is_refused_and_can_be_allowed(run):
+def test_row_09_other_data_is_refused_and_can_be_allowed(run):
     run(steps=2)
     with pytest.raises(ValueError, match=r"streams.text.batch_size: 8 -> 16") as error:
         run(steps=4, streams__text__batch_size=16)
@@ -195,13 +195,13 @@ def test_fault_09_other_data_is_refused_and_can_be_allowed(run):
     assert _steps(workdir) == [2, 4]
 
 
-def test_fault_07_another_width_is_refused(run):
+def test_row_07_another_width_is_refused(run):
     run(steps=2)
     with pytest.raises(ValueError, match=r"patch_embed/bias: \(8,\) in the file, \(4,\) wanted"):
         run(steps=4, model={"name": "tests.tiny", "width": 4}, checkpoint__allow_changes=True)
 
 
-def test_fault_06_a_damaged_checkpoint_is_refused_or_passed_over(run, caplog):
+def test_row_06_a_damaged_checkpoint_is_refused_or_passed_over(run, caplog):
     workdir = run(steps=4)
     for path in (workdir / "checkpoints" / "4" / "params").rglob("*"):
         if path.is_file() and path.parent.name == "d":

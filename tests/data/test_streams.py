@@ -63,7 +63,7 @@ def test_every_stream_gives_its_share(undisturbed):
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5])
-def test_fault_10_a_resumed_run_continues_bit_for_bit(undisturbed, stop):
+def test_row_10_a_resumed_run_continues_bit_for_bit(undisturbed, stop):
     stopped = open_streams()
     take(stopped, stop)  # its background thread has gone further than this
     state = json.loads(json.dumps(stopped.state()))
@@ -76,7 +76,7 @@ def test_fault_10_a_resumed_run_continues_bit_for_bit(undisturbed, stop):
     resumed.close()
 
 
-def test_fault_08_two_processes_share_the_batches_of_one(undisturbed):
+def test_row_08_two_processes_share_the_batches_of_one(undisturbed):
     both = [open_streams(process_index=p, process_count=2) for p in (0, 1)]
     taken = [take(streams, 12) for streams in both]
     joined = [
@@ -144,7 +144,7 @@ def test_last_records_are_those_of_the_batch():
     streams.close()
 
 
-def test_fault_09_another_batch_size_is_an_error_unless_allowed():
+def test_row_09_another_batch_size_is_an_error_unless_allowed():
     streams = open_streams()
     take(streams, 3)
     state = streams.state()
@@ -186,7 +186,7 @@ def test_waiting_is_measured():
     streams.close()
 
 
-def test_fault_26_an_error_in_a_loader_thread_reaches_the_loop(tmp_path, monkeypatch):
+def test_row_26_an_error_in_a_loader_thread_reaches_the_loop(tmp_path, monkeypatch):
     (tmp_path / "broken_source.py").write_text(
         "class Source:\n"
         "    def __init__(self, argument): pass\n"
