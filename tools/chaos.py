@@ -345,22 +345,6 @@ class Chaos:
         )
 
 
-def _disk(kind: str, folder: pathlib.Path) -> Any:
-    from tools import chaos_faults
-
-    if kind == "limit":
-        return chaos_faults.SizeLimit
-    probe = folder / "probe"
-    probe.mkdir()
-    try:
-        chaos_faults.SmallDisk(probe).close()
-    except OSError as error:
-        if kind == "tmpfs":
-            raise SystemExit(f"--disk=tmpfs: cannot be mounted: {error}") from None
-        return chaos_faults.SizeLimit
-    return chaos_faults.SmallDisk
-
-
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit code, in forked children that of their job."""
     parser = argparse.ArgumentParser(
@@ -376,9 +360,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--disk", choices=("auto", "tmpfs", "limit"), default="auto", help="how disks are filled"
     )
+    from tools import chaos_disks
+
     options, options.overrides = parser.parse_known_args(arguments)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-"))
-    disk = _disk(options.disk, folder)
+    disk = chaos_disks.choose(options.disk, folder)
     chaos, parent = Chaos(options, folder, disk), os.getpid()
     try:
         job = chaos.go()
@@ -391,7 +377,7 @@ def main(arguments: list[str]) -> int:
     print(f"--kills={options.kills} --seed={options.seed}; a full disk is {disk.name}")
     print(chaos.faults.table(chaos.outcomes))
     print(f"{len(chaos.outcomes)} faults, {chaos.compared} runs compared, {len(chaos.wrong)} wrong")
-    print("\n".join(chaos.wrong))
+    print("\n".join(chaos.wrong), end="\n" if chaos.wrong else "")
     if not chaos.wrong:
         shutil.rmtree(folder)
     return 1 if chaos.wrong else 0

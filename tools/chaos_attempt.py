@@ -134,13 +134,16 @@ def prepare(argv: Sequence[str]) -> dict[str, Any]:
     """Imports what an attempt imports, so that forked ones need not; returns the config.
 
     Raises:
-        main.Refused: the command cannot work.
+        SystemExit: the command cannot work.
     """
     from matplotlib.backends import backend_svg  # noqa: F401
 
     from unified_fm import train  # noqa: F401
 
-    _, config = main.parse(argv)
+    try:
+        _, config = main.parse(argv)
+    except main.Refused as refusal:
+        raise SystemExit(f"refused: {refusal}") from None
     if len(os.listdir("/proc/self/task")) > 1:
         print("warning: this process has threads of its own, which forks lack", file=sys.stderr)
     return config

@@ -5,9 +5,7 @@ import math
 import os
 import pathlib
 import random
-import resource
 import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,67 +94,6 @@ def lost(outcome: Outcome, every: int) -> str | None:
     signal = outcome.fault.kind in ("SIGTERM", "SIGINT")
     most = 0 if signal else 2 * every if outcome.fault.kind.startswith("SIG") else math.inf
     return f"{outcome.again} steps were lost (at most {most})" if outcome.again > most else None
-
-
-class SmallDisk:
-    """A file system in memory that can be filled: writes then fail with ENOSPC. Needs root."""
-
-    name = "a small tmpfs, filled up (ENOSPC)"
-
-    def __init__(self, folder: pathlib.Path):
-        """Mounts it on the folder. Raises OSError where that is not allowed."""
-        self._folder = folder
-        mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "chaos", str(folder)]
-        done = subprocess.run(mount, capture_output=True, text=True)
-        if done.returncode:
-            raise OSError(done.stderr)
-
-    def fill(self, pid: int) -> None:
-        """Leaves not one byte."""
-        del pid
-        with open(self._folder / "filler", "ab", buffering=0) as file:
-            for size in (1 << 20, 1 << 12, 1):
-                try:
-                    while True:
-                        file.write(bytes(size))
-                except OSError:
-                    continue
-
-    def free(self, pid: int) -> None:
-        """Gives the space back."""
-        del pid
-        (self._folder / "filler").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Unmounts it."""
-        subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
-
-
-class SizeLimit:
-    """A limit of the size of files, 0 bytes: writes fail with EFBIG instead. Needs no rights."""
-
-    name = "a file size limit of 0 bytes (EFBIG stands in for ENOSPC)"
-
-    def __init__(self, folder: pathlib.Path):
-        del folder
-
-    def fill(self, pid: int) -> None:
-        """Makes every write of the process fail."""
-        self._limit(pid, 0)
-
-    def free(self, pid: int) -> None:
-        """Lets it write again."""
-        self._limit(pid, resource.RLIM_INFINITY)
-
-    def close(self) -> None:
-        """Nothing is left."""
-
-    def _limit(self, pid: int, size: int) -> None:
-        try:
-            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
-        except ProcessLookupError:
-            pass  # it has ended
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

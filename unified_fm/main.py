@@ -20,7 +20,7 @@ from etils import epath
 from unified_fm import plugins
 from unified_fm.config import file as config_file
 from unified_fm.config import settings
-from unified_fm.runtime import workdir
+from unified_fm.runtime import surroundings, workdir
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import runs as teacher_runs
 
@@ -199,7 +199,7 @@ def _run(options: flags.FlagValues, config: Mapping[str, Any]) -> int:
     from unified_fm import train
 
     folder = epath.Path(options.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
+    surroundings.check(folder)
     first = jax.process_index() == 0
     lock = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
     with lock as held, Interruption() as stop:
