@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models import tiny_ufm as tiny
-from unified_fm.objectives import pixels
+from unified_fm.objectives import base, pixels
 
 IMAGE = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 MASK = np.array([[True, False, False, True], [False, True, False, False]])
@@ -35,6 +35,13 @@ def test_the_mean_square_of_the_masked_patches():
 
 def test_normalised_patches_have_variance_one():
     assert float(run().loss) == pytest.approx(1, abs=0.01)
+
+
+def test_A7_a_bright_and_nearly_even_patch_keeps_its_structure():
+    x = 3000 + np.random.default_rng(0).normal(size=(4, 48)).astype(np.float32)
+    centred = x.astype(np.float64) - x.mean(-1, keepdims=True, dtype=np.float64)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(base.standardised(x), expected, atol=1e-3)
 
 
 def test_the_students_head_fits():

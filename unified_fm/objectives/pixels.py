@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 
 from unified_fm.objectives.base import Output, require, row_weights, standardised, weighted_mean
