@@ -1,10 +1,12 @@
 """A cached teacher says what the living one says, and a cache of anything else is refused."""
 
+import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
-import scipy.special
+import scipy.special as sp
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
@@ -14,6 +16,7 @@ from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import settings
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
+from unified_fm.teachers.cache_writer import Writer
 
 RECORDS, BATCH = 20, 8
 LAYERS = {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}
@@ -63,7 +66,7 @@ def taught(config, batches):
     params = {"bert": checkpoint.load_params(entry["path"]) if "path" in entry else {}}
     transform = teachers.make_transform(made)
     found = [transform(params, {"text": batch})["text"]["teacher"]["bert"] for batch in batches]
-    return [np.asarray(each["mlm"]) for each in found]
+    return [jax.tree.map(np.asarray, each["mlm"]) for each in found]
 
 
 def test_a_run_from_the_cache_is_the_run_with_the_teacher(folder, tmp_path):
@@ -83,23 +86,100 @@ def test_the_best_five(folder):
         for name, array in theirs.items():
             np.testing.assert_array_equal(mine[name], array)
     pairs = zip(taught(config(folder, "five"), rows), taught(config(folder), batches), strict=True)
-    for five, live in pairs:
-        kept = five > five.min(-1, keepdims=True)
-        assert (kept.sum(-1) == 5).all()
-        np.testing.assert_allclose(five[kept], live[kept], atol=1e-5)
-        assert (np.where(kept, live, np.inf).min(-1) >= np.where(kept, -np.inf, live).max(-1)).all()
-        share = [(scipy.special.softmax(x, -1) * kept).sum(-1) for x in (five, live)]
-        np.testing.assert_allclose(*share, atol=1e-5)  # the rest has what it had, evenly
+    sums = np.zeros(2)
+    for (five, live), batch in zip(pairs, batches, strict=True):
+        assert five.ids.shape == (BATCH, 3, 5) and five.classes == 261
+        kept = np.take_along_axis(live, five.ids, -1)
+        np.testing.assert_allclose(five.logits, kept, atol=1e-5)
+        np.testing.assert_allclose(five.logits, -np.sort(-live, axis=-1)[..., :5], atol=1e-5)
+        share = np.take_along_axis(sp.softmax(live / 2, -1), five.ids, -1).sum(-1)
+        others = sp.logsumexp(live / 2, -1) + np.log1p(-share)
+        np.testing.assert_allclose(five.rests["kl at T=2.0"], others, atol=1e-5)
+        used = batch["masked_ids"] != -100
+        sums += share[used].sum(), used.sum()
+    assert 0 < sums[1] < 2 * BATCH * 3  # some slots of masked words are not used
+    (column,) = teacher_cache.open_cache(folder / "five").about["streams"]["text"]["rests"]["mlm"]
+    assert (column["kind"], column["temperature"]) == ("kl", 2.0)
+    assert column["mass_of_best"] == pytest.approx(sums[0] / sums[1], abs=0.005)  # two of 40 rows
     with_teacher.close()
     with_five.close()
 
 
-def test_the_rest_shares_its_probability():
-    ids, logits = teacher_cache.best(np.log([[0.5, 0.1, 0.2, 0.04, 0.16]]), 2)
-    assert ids.tolist() == [[0, 2]]
-    np.testing.assert_allclose(np.exp(logits), [[0.5, 0.2, 0.1]], rtol=1e-6)
-    found = teacher_cache.targets({"mlm": {"ids": ids, "logits": logits}}, {"mlm": 5})
-    np.testing.assert_allclose(np.exp(found["mlm"]), [[0.5, 0.1, 0.2, 0.1, 0.1]], rtol=1e-6)
+P = np.array([[0.5, 0.1, 0.2, 0.04, 0.16], [0.05, 0.05, 0.8, 0.06, 0.04]], np.float32)
+
+
+def write(to, logits, top, needs, used=(True, True)):
+    """A cache of what someone says about two images."""
+    writer = Writer(to)
+    writer.begin("image", slots=len(logits), needs={"image": needs})
+    found = jax.device_get(teacher_cache.best(logits, top, teacher_cache.lumps_of(needs)))
+    writer.add("image", "image", 0, found, used=np.array(used), classes=logits.shape[-1])
+    writer.finish("someone")
+    return teacher_cache.open_cache(to)
+
+
+def test_A1_the_rest_is_one_lump_at_each_temperature(tmp_path):
+    needs = [("kl", 1.0), ("kl", 2.0), ("sigmoid_kl", 1.0), ("hard", 1.0)]
+    cache = write(tmp_path / "cache", np.log(P), 2, needs)
+    rows = cache.rows("image", np.array([1, 0]))
+    found = teacher_cache.targets(rows, {"image": 5})["image"]
+    assert found.ids.tolist() == [[2, 3], [0, 2]]
+    np.testing.assert_allclose(np.exp(found.logits), [[0.8, 0.06], [0.5, 0.2]], rtol=1e-6)
+    assert set(found.rests) == {"kl at T=1.0", "kl at T=2.0", "sigmoid_kl at T=1.0"}
+    np.testing.assert_allclose(np.exp(found.rests["kl at T=1.0"]), [0.14, 0.3], rtol=1e-6)
+    roots = np.sqrt([[0.05, 0.05, 0.04], [0.1, 0.04, 0.16]]).sum(-1)
+    np.testing.assert_allclose(np.exp(found.rests["kl at T=2.0"]), roots, rtol=1e-6)
+    # A logit log p is a question with odds p: none of some is a yes with prod 1 / (1 + p).
+    none = 1 / np.prod(1 + np.array([[0.05, 0.05, 0.04], [0.1, 0.04, 0.16]]), -1)
+    np.testing.assert_allclose(sp.expit(-found.rests["sigmoid_kl at T=1.0"]), none, rtol=1e-5)
+    columns = cache.about["streams"]["image"]["rests"]["image"]
+    mass = {(c["kind"], c["temperature"]): c["mass_of_best"] for c in columns}
+    assert mass["kl", 1.0] == pytest.approx((0.7 + 0.86) / 2)
+    best = np.sqrt([[0.8, 0.06], [0.5, 0.2]]).sum(-1)
+    assert mass["kl", 2.0] == pytest.approx((best / (best + roots)).mean())
+    assert mass["sigmoid_kl", 1.0] == pytest.approx(none.mean(), rel=1e-5)
+
+
+def test_A1_with_all_logits_there_is_no_rest(tmp_path):
+    cache = write(tmp_path / "cache", np.log(P), 9, [("kl", 2.0)])
+    assert not (tmp_path / "cache" / "image.image.rest.npy").exists()
+    found = teacher_cache.targets(cache.rows("image", np.arange(2)), {"image": 5})["image"]
+    np.testing.assert_array_equal(found, np.log(P))
+
+
+def test_A1_little_mass_of_the_best_is_warned_of(tmp_path, caplog):
+    write(tmp_path / "sure", np.log(P), 4, [("kl", 1.0)])
+    assert not caplog.records  # 0.96 of the probability
+    write(tmp_path / "all", np.log(P), 5, [("kl", 1.0)])
+    write(tmp_path / "hard", np.log(P), 2, [("hard", 1.0)])
+    assert not caplog.records
+    write(tmp_path / "few", np.log(P), 2, [("kl", 1.0)], used=(True, False))
+    assert "the best of stream 'image', 'image' have 0.700 of the probability" in caplog.text
+
+
+def test_A1_a_run_warns_of_little_mass(folder, caplog):
+    opened(config(folder, "all")).close()
+    assert "of the probability on average" not in caplog.text
+    opened(config(folder, "five")).close()
+    assert "teachers.bert: the cache" in caplog.text
+    assert "the best of stream 'text', 'mlm' have 0." in caplog.text
+
+
+def test_A1_all_logits_serve_every_temperature(folder):
+    for change in ({"temperature": 3.0}, {"kind": "sigmoid_kl"}, {"kind": "mse"}):
+        opened(config(folder, "all", objective=change)).close()
+
+
+@pytest.mark.slow
+def test_A1_a_truncated_run_in_micro_batches_on_several_devices(folder, tmp_path, monkeypatch):
+    calm = config(folder, "five") | {"model": {"name": "tests.tiny", "dropout": 0.0}}
+    whole = ufm_runs.run(calm, tmp_path / "whole")
+    ufm_runs.on_devices(monkeypatch, 2)
+    parts = ufm_runs.run(calm | {"accumulate": 2}, tmp_path / "parts")
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, atol=1e-4, err_msg=name)
+    row = json.loads((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= row["text/distill/agreement"] <= 1 and row["text/distill"] > 0
 
 
 def test_epochs_in_cycles(folder):
@@ -137,6 +217,16 @@ def test_it_goes_on_where_a_run_stopped(folder):
         ("all", {"steps": 6}, r"has 40 examples of stream 'text', the run sees 48; .* cycle=2"),
         ("five", {"objective": {"kind": "mse"}}, r"best 5 of 261 logits; kind='mse' needs all"),
         ("all", {"objective": {"positions": "all"}}, r"has mlm, not 'mlm_all'"),
+        (
+            "five",
+            {"objective": {"temperature": 1.0}},
+            r"together for kl at T=2\.0, not for kl at T=1",
+        ),
+        (
+            "five",
+            {"objective": {"kind": "sigmoid_kl"}},
+            r"for kl at T=2\.0, not for sigmoid_kl at T",
+        ),
         ("none", {}, "no teacher's cache in"),
     ],
 )
@@ -180,15 +270,38 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
 
 
 def test_the_arrays_are_read_from_disk(folder):
-    ids, logits = teacher_cache.open_cache(folder / "five").arrays["text"]["mlm"]
-    assert isinstance(ids, np.memmap) and isinstance(logits, np.memmap)
-    assert ids.shape == (2 * RECORDS, 3, 5)
-    assert logits.shape == (2 * RECORDS, 3, 5 + 1)  # and one for the rest
+    arrays = teacher_cache.open_cache(folder / "five").arrays["text"]["mlm"]
+    assert all(isinstance(array, np.memmap) for array in arrays.values())
+    shapes = {what: array.shape for what, array in arrays.items()}
+    one = (2 * RECORDS, 3)
+    assert shapes == {"ids": (*one, 5), "logits": (*one, 5), "rest": (*one, 1)}
 
 
-def test_a_cache_without_the_rest_is_refused(folder, tmp_path):
-    shutil.copytree(folder / "five", tmp_path / "old")
-    file = tmp_path / "old" / "text.mlm.logits.npy"
-    np.save(file, np.load(file)[..., :5])
-    with pytest.raises(ValueError, match=r"has 5 logits of text/mlm for the best 5 of 261, not 6"):
-        teacher_cache.open_cache(tmp_path / "old")
+def test_A1_a_cache_of_an_evenly_spread_rest_is_refused(folder, tmp_path):
+    """As caches were once: a last column of logits, and nothing about the rest in about.json."""
+    old = tmp_path / "old"
+    shutil.copytree(folder / "five", old)
+    about = json.loads((old / "about.json").read_text())
+    del about["streams"]["text"]["rests"]
+    (old / "about.json").write_text(json.dumps(about))
+    (old / "text.mlm.rest.npy").unlink()
+    logits = np.load(old / "text.mlm.logits.npy")
+    np.save(old / "text.mlm.logits.npy", np.concatenate([logits, logits[..., :1]], -1))
+    with pytest.raises(ValueError, match=r"one and the same logit for each .* make it again with"):
+        teacher_cache.open_cache(old)
+
+
+def test_A1_a_cache_that_lacks_its_rest_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "five", tmp_path / "cut")
+    (tmp_path / "cut" / "text.mlm.rest.npy").unlink()
+    with pytest.raises(ValueError, match=r"5 logits and 0 columns .* text/mlm, not 5 and 1"):
+        teacher_cache.open_cache(tmp_path / "cut")
+    (tmp_path / "cut" / "text.mlm.ids.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match="no teacher's cache in"):
+        teacher_cache.open_cache(tmp_path / "cut")
+
+
+def test_A1_what_needs_all_logits_is_not_written_with_few(folder, tmp_path):
+    wanted = config(folder, objective={"kind": "mse"})
+    with pytest.raises(ValueError, match=r"--top=5 has the best 5 of 261 logits; kind='mse' needs"):
+        cache_teacher.write(wanted, "bert", tmp_path / "cache", epochs=1, top=5)

@@ -5,20 +5,17 @@
 
 Then `c.teachers.vit = dict(cache="data/imagenet21k.vit", streams=["image"])`, with `cycle=2` in the
 stream if the run is longer than two epochs. The rows belong to the images and masked words that a
-run of this config, this seed included, sees (`unified_fm/teachers/cache.py`).
+run of this config, this seed included, sees (`unified_fm/teachers/cache.py`). Of classes or words
+beyond the best it keeps what they have together, for the divergences and temperatures of the
+config's `distill`; a run that asks for others needs a cache of its own.
 """
 
 import argparse
-import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tqdm
 from etils import epath
 
@@ -28,6 +25,7 @@ from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import runs as teacher_runs
 from unified_fm.teachers import transform as teachers
+from unified_fm.teachers.cache_writer import Writer, used_of
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -64,20 +62,11 @@ def write(config: Mapping[str, Any], name: str, to: Any, *, epochs: int, top: in
         ValueError: no such teacher, a folder that exists, objectives that a cache cannot serve, or
             a teacher that does not fit.
     """
-    to = Path(to)
-    if to.exists():
-        raise ValueError(f"{to} exists; a cache is not written over anything")
     config = _of_one(config, name)
-    partial = to.with_name(f"{to.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    about: dict[str, Any] = {"keys": {}, "streams": {}, "teacher": config["teachers"][name]}
+    writer = Writer(to)
     for stream in config["teachers"][name]["streams"]:
-        about["streams"][stream] = _write_stream(config, name, stream, partial, epochs, top, about)
-    (partial / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    size = sum(file.stat().st_size for file in partial.iterdir())
-    os.replace(partial, to)
-    return size
+        _write_stream(config, name, stream, writer, epochs, top)
+    return writer.finish(config["teachers"][name])
 
 
 def _of_one(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -87,40 +76,25 @@ def _of_one(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**config, "teachers": {name: {**config["teachers"][name], "cache": None}}}
 
 
-def _write_stream(config, name, stream, folder, epochs, top, about) -> dict[str, Any]:
-    needed = teacher_cache.keys_needed(config, name, stream)
-    unfit = sorted(set(needed) - {"image", "mlm", "mlm_all"})
-    if unfit or not needed:
+def _write_stream(config, name, stream, writer, epochs, top) -> None:
+    needs = teacher_cache.keys_needed(config, name, stream)
+    unfit = sorted(set(needs) - {"image", "mlm", "mlm_all"})
+    if unfit or not needs:
         raise ValueError(
             f"stream {stream!r} has no objective 'distill' on logits of the teacher {name!r}"
             + (f": a cache holds logits, and {unfit[0]} are states" if unfit else "")
         )
-    arrays, slots, records = {}, 0, 0
-    for batch in _batches(config, name, stream, sorted(needed), epochs, top, about):
-        slots, records = batch["slots"], batch["records"]
-        for key, files in teacher_cache.files(folder, stream, needed).items():
-            if key not in arrays:
-                arrays[key] = [
-                    np.lib.format.open_memmap(
-                        file, mode="w+", dtype=x.dtype, shape=(slots, *x.shape[1:])
-                    )
-                    for file, x in zip(files, batch[key], strict=True)
-                ]
-            for array, x in zip(arrays[key], batch[key], strict=True):
-                rows = array[batch["start"] : batch["start"] + len(x)]
-                rows[...] = x[: len(rows)]  # the last batch goes on into the next epoch
-    for pair in arrays.values():
-        for array in pair:
-            array.flush()
-    return {
-        "slots": slots,
-        "keys": sorted(needed),
-        "data": teacher_cache.data_of(config, stream, records),
-    }
+    for batch in _batches(config, name, stream, needs, epochs, top):
+        if batch["start"] == 0:
+            data = teacher_cache.data_of(config, stream, batch["records"])
+            writer.begin(stream, slots=batch["slots"], needs=needs, data=data)
+        for key, (found, used) in batch["found"].items():
+            classes = batch["classes"][key]
+            writer.add(stream, key, batch["start"], found, used=used, classes=classes)
 
 
-def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[str, Any]]:
-    """For every batch: start, slots, records, and per key the best (ids, logits)."""
+def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any]]:
+    """For every batch: start, slots, records, classes, and {key: (its best, which are used)}."""
     config = {**config, "streams": {stream: {**config["streams"][stream], "cycle": 0}}}
     config["teachers"] = {name: {**config["teachers"][name], "streams": [stream]}}
     tokenizer = assembly.tokenizer(config)
@@ -128,12 +102,19 @@ def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[st
     loader = streams.loaders[stream]
     mesh = sharding.make_mesh(**config["mesh"])
     made = teachers.build(config["teachers"], saved.modules_of(config))
-    transform, params = teachers.make_transform(made), None
+    transform, params, classes = teachers.make_transform(made), None, {}
 
     @jax.jit
     def best(params, batches):
-        found = transform(params, batches)[stream]["teacher"][name]
-        return {key: teacher_cache.best(found[key], top) for key in keys}
+        batch = transform(params, batches)[stream]
+        said = {key: batch["teacher"][name][key] for key in needs}
+        return {
+            key: (
+                teacher_cache.best(x, top, teacher_cache.lumps_of(needs[key])),
+                used_of(batch, key, len(x)),
+            )
+            for key, x in said.items()
+        }
 
     slots = epochs * loader.records
     for start in tqdm.trange(0, slots, loader.slots, desc=f"{name} on {stream}", unit=" batches"):
@@ -145,10 +126,13 @@ def _batches(config, name, stream, keys, epochs, top, about) -> Iterator[dict[st
                 config["teachers"], made, batches, mesh, rules, words=words
             )
             shapes = jax.eval_shape(lambda p, b: transform(p, b), params, batches)
-            taught = shapes[stream]["teacher"][name]
-            about["keys"].update({key: taught[key].shape[-1] for key in keys})
-        pairs = jax.device_get(best(params, batches))
-        yield {"start": start, "slots": slots, "records": loader.records, **pairs}
+            for key, of_key in needs.items():
+                classes[key] = shapes[stream]["teacher"][name][key].shape[-1]
+                where = f"a cache with --top={top}"
+                teacher_cache.check_kinds(where, of_key, min(top, classes[key]), classes[key])
+        found = jax.device_get(best(params, batches))
+        about = {"slots": slots, "records": loader.records, "classes": classes}
+        yield {"start": start, "found": found, **about}
     streams.close()
 
 

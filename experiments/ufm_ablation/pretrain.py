@@ -1,8 +1,6 @@
 """Pre-training: the two teachers, what they say about the data, and the arms."""
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
 from unified_fm.objectives import classify, mlm
 from unified_fm.teachers import cache as teacher_cache
+from unified_fm.teachers.cache_writer import Writer, used_of
 
 STREAMS = ("image", "text")
 TEACHERS = {"vit": "image", "bert": "text"}
@@ -100,31 +99,24 @@ def write_cache(folder: Path, name: str, params: Any, sizes: Sizes, data: Corpus
     stream, key = TEACHERS[name], _KEYS[name]
     model = learner.Learner(arms.teacher_config(name, sizes, data), (0,)).program.model
     params = jax.tree.map(lambda x: x[0], params)
+    classes = {"vit": data.classes, "bert": data.words}[name]
+    top = classes if name == "vit" else sizes.top
+    needs = [("kl", {"vit": sizes.image_temperature, "bert": sizes.text_temperature}[name])]
 
     @jax.jit
     def best(batch):
         logits = model.apply({"params": params}, batch, method="targets")[key]
-        return teacher_cache.best(logits, logits.shape[-1] if name == "vit" else sizes.top)
+        return teacher_cache.best(logits, top, needs)
 
-    parts = []
     examples = rows(data, stream, "train")
     total = len(next(iter(examples.values())))
+    writer = Writer(folder)
+    writer.begin(stream, slots=total, needs={key: needs})
     for start in range(0, total, _ASKED):
         batch = {k: x[np.arange(start, start + _ASKED) % total] for k, x in examples.items()}
-        parts.append(jax.device_get(best(batch)))
-    ids, logits = (np.concatenate(part)[:total] for part in zip(*parts, strict=True))
-    partial = folder.with_name(f"{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    for path, array in zip(
-        teacher_cache.files(partial, stream, [key])[key],
-        (ids.astype(np.int32), logits.astype(np.float32)),
-        strict=True,
-    ):
-        np.save(path, array)
-    classes = data.classes if name == "vit" else data.words
-    about = {"keys": {key: classes}, "streams": {stream: {"keys": [key], "slots": total}}}
-    (partial / "about.json").write_text(json.dumps(about, indent=1))
-    os.replace(partial, folder)
+        used = np.asarray(used_of(batch, key, _ASKED))
+        writer.add(stream, key, start, jax.device_get(best(batch)), used=used, classes=classes)
+    writer.finish()
     logging.info("teacher %s has said what it thinks about %d examples", name, total)
 
 

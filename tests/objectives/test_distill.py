@@ -1,14 +1,15 @@
-"""Distillation against NumPy, and the three properties of UFM section 8, test 6."""
+"""Distillation against NumPy, the three properties of UFM section 8, test 6, and truncation."""
 
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special as sp
 
-from unified_fm.objectives import distill
+from unified_fm.objectives import _lumps, distill
 
 RNG = np.random.default_rng(0)
 # Logits of a text batch: B=2, L=4, V=5; one slot of four is unused, one token is padding.
@@ -137,8 +138,8 @@ def test_the_teacher_gets_no_gradient():
     np.testing.assert_array_equal(jax.grad(loss)(jnp.asarray(U)), 0)
 
 
-def test_words_that_a_cache_left_out_have_probability_zero():
-    """Top-k: the teacher's softmax is over its k words, the student's over all."""
+def test_classes_that_the_teacher_excludes_have_probability_zero():
+    """Logits of -inf: the teacher's softmax is over the others, the student's over all."""
     kept = U.copy()
     kept[0, [1, 2]] = kept[1, [0, 4]] = -np.inf
     few = np.array([U[0, [0, 3, 4]], U[1, [1, 2, 3]]])
@@ -174,3 +175,158 @@ def test_teachers_that_do_not_fit_are_refused():
     for option in ({"kind": "kd"}, {"positions": "some"}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match=next(iter(option))):
             distill.Objective(teacher="vit", of="image", **option)
+
+
+def truncated(logits, k, kind="kl", temperature=1.0, **options):
+    """What a cache of the best k knows of a teacher's logits f[... C]."""
+    ids = np.argsort(-logits, axis=-1)[..., :k].astype(np.int32)
+    rest = _lumps.rest(kind, jnp.asarray(logits), jnp.asarray(ids), temperature)
+    return _lumps.Truncated(
+        ids=jnp.asarray(ids),
+        logits=jnp.take_along_axis(jnp.asarray(logits), ids, axis=-1),
+        rests={_lumps.name(kind, temperature): rest},
+        classes=logits.shape[-1],
+    )
+
+
+def lumped(x, ids, kind):
+    """Probabilities of the k outcomes and of the lump, row by row, without any of our code."""
+    found = []
+    for row, kept in zip(np.float64(x), ids, strict=True):
+        p = sp.softmax(row) if kind == "kl" else sp.expit(row)
+        others = np.delete(p, kept)
+        last = others.sum() if kind == "kl" else 1 - np.prod(1 - others)
+        found.append([*p[kept], last])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("k", [1, 3, 4])
+@pytest.mark.parametrize("kind", ["kl", "sigmoid_kl"])
+def test_A1_a_truncated_teacher_is_k_outcomes_and_their_rest(kind, k, temperature):
+    known = truncated(U, k, kind, temperature)
+
+    def loss(z):
+        return image(z[:, None], known, kind=kind, temperature=temperature).loss
+
+    p, q = (lumped(x / temperature, np.asarray(known.ids), kind) for x in (U, Z))
+    expected = sp.rel_entr(p, q)
+    if kind == "sigmoid_kl":
+        expected += sp.rel_entr(1 - p, 1 - q)
+    expected = temperature**2 * expected.sum(-1).mean()
+    assert float(loss(jnp.asarray(Z))) == pytest.approx(expected, rel=1e-5)
+    whole = image(jnp.asarray(Z)[:, None], U, kind=kind, temperature=temperature).loss
+    assert float(loss(jnp.asarray(Z))) <= float(whole) + 1e-6
+
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(U))  # the student is the teacher
+    assert abs(float(value)) < 1e-6
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+    # The rest may be divided in another way: nothing is said of it.
+    order = np.argsort(-U, axis=-1)
+    other = np.array(U)
+    np.put_along_axis(
+        other, order[:, k:], np.take_along_axis(U, order[:, : k - 1 : -1], -1), axis=-1
+    )
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(other))
+    assert abs(float(value)) < 1e-6
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def zipf(words, exponent=1.0717):
+    """Probabilities of words, of entropy 5.22 if there are 1,996."""
+    p = 1 / np.arange(1, words + 1) ** exponent
+    return p / p.sum()
+
+
+def optimum(loss, words, steps=80):
+    """Logits at which a student without limits ends, by L-BFGS."""
+    optimizer, start = optax.lbfgs(), jnp.zeros((1, words))
+
+    @jax.jit
+    def run(z):
+        def step(carry, _):
+            z, state = carry
+            value, gradient = optax.value_and_grad_from_state(loss)(z, state=state)
+            updates, state = optimizer.update(
+                gradient, state, z, value=value, grad=gradient, value_fn=loss
+            )
+            return (optax.apply_updates(z, updates), state), None
+
+        return jax.lax.scan(step, (z, optimizer.init(z)), None, length=steps)[0][0]
+
+    return np.asarray(run(start))[0]
+
+
+def spread_evenly(u, k, temperature=1.0):
+    """The target of an earlier cache: one and the same logit for each of the rest."""
+    rest = sp.logsumexp(u[:, k:]) - np.log(u.shape[-1] - k)
+    return np.concatenate([u[:, :k], np.full((1, u.shape[-1] - k), rest)], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_A1_a_student_without_limits_reaches_a_perfect_teacher(temperature):
+    """CE + KD with the best 32 of 1,996 words leaves less than 0.001 nats to the entropy."""
+    p = zipf(1996)
+    entropy = -(p * np.log(p)).sum()
+    assert entropy == pytest.approx(5.22, abs=0.005)
+    u = np.log(p)[None].astype(np.float32)
+
+    def excess(known):
+        def loss(z):
+            labels = -(jnp.asarray(p, jnp.float32) * jax.nn.log_softmax(z[0])).sum()
+            return labels + image(z[:, None], known, temperature=temperature).loss
+
+        z = np.float64(optimum(loss, len(p)))
+        return -(p * sp.log_softmax(z)).sum() - entropy
+
+    assert abs(excess(truncated(u, 32, "kl", temperature))) < 1e-3
+    assert excess(spread_evenly(u, 32)) > 0.05  # so that this test can see the fault
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_A1_distillation_alone_ends_at_the_best_and_the_total_of_the_rest(temperature):
+    u = np.log(zipf(300))[None].astype(np.float32)
+    known = truncated(u, 8, "kl", temperature)
+
+    def loss(z):
+        return image(z[:, None], known, temperature=temperature).loss
+
+    found, wanted = (sp.softmax(x / temperature) for x in (optimum(loss, 300), u[0]))
+    np.testing.assert_allclose(found[:8], wanted[:8], atol=1e-4)
+    assert found[8:].sum() == pytest.approx(wanted[8:].sum(), abs=1e-4)
+
+
+def test_A1_whole_logits_give_the_divergence_bit_for_bit():
+    """As the formula was before there were lumps: a live teacher, or a cache of all logits."""
+    z, u = jnp.asarray(Z), jnp.asarray(U)
+    for t in (1.0, 2.0, 3.0):
+        p = jax.nn.softmax(u / t)
+        gap = jax.nn.log_softmax(u / t) - jax.nn.log_softmax(z / t)
+        values = t**2 * jnp.where(p > 0, p * gap, 0.0).sum(-1)
+        assert float(image(z[:, None], u, temperature=t).loss) == float(values.sum() / 2)
+
+
+def test_A1_other_kinds_of_a_truncated_teacher():
+    known, best = truncated(U, 2), U.argmax(-1)
+    out = image(jnp.asarray(Z)[:, None], known, kind="hard")
+    assert float(out.loss) == pytest.approx(EXPECTED["hard"], rel=1e-6)
+    same = float((best == Z.argmax(-1)).mean())
+    assert float(out.metrics["agreement"]) == same
+    assert float(image(jnp.asarray(Z)[:, None], known).metrics["agreement"]) == same
+    with pytest.raises(
+        ValueError, match="best 2 of 5 logits are known, and the rest for kl at T=1"
+    ):
+        image(jnp.asarray(Z)[:, None], known, temperature=2.0)
+    with pytest.raises(ValueError, match=r"rest for kl at T=1\.0, not for mse"):
+        image(jnp.asarray(Z)[:, None], known, kind="mse")
+    with pytest.raises(ValueError, match="teacher 'vit' has 7 classes, the student 5"):
+        image(jnp.asarray(Z)[:, None], truncated(np.zeros((2, 7), np.float32), 2))
+
+
+def test_A1_questions_that_are_all_sure_have_a_finite_rest():
+    """Sigmoid heads begin at -10 and may go far below; a student may also be sure of a yes."""
+    known = truncated(np.full((1, 6), -10.0, np.float32), 2, "sigmoid_kl")
+    both = jax.jit(jax.value_and_grad(lambda z: image(z[:, None], known, kind="sigmoid_kl").loss))
+    for level in (-200.0, -40.0, 200.0):
+        value, gradient = both(jnp.full((1, 6), level))
+        assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -5,9 +5,12 @@ labels. "kl" is Hinton's form, with T^2 so that the gradient of small logits doe
 
     KD(u, z) = T^2 sum_c p_c (log p_c - log q_c),  p = softmax(u / T),  q = softmax(z / T)
 
-It stands beside the ordinary loss: L = (1 - a) CE + a KD, with the weights in the config
-(`mlm=0.5, distill=dict(weight=0.5, ...)`). UFM (arXiv 2112.07074) says only that teachers supervise
+It stands beside the ordinary loss: L = CE + KD, with the weights in the config
+(`mlm=1.0, distill=dict(weight=1.0, ...)`). UFM (arXiv 2112.07074) says only that teachers supervise
 in addition to the losses; which form, which weights and temperatures is our choice.
+
+Of a teacher read from a cache only the best k logits may be known; then the sum is over k + 1
+outcomes, the k and all others as one lump (`_lumps`), of the teacher as of the student.
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm.objectives import _lumps
 from unified_fm.objectives.base import (
     Output,
     check_choice,
@@ -44,7 +48,7 @@ class Objective:
             sigmoid heads; "mse", the mean over classes of squared differences of logits; "hard",
             cross-entropy towards the teacher's choice; "hidden_mse" and "hidden_cos" (1 - cosine)
             of the last states, whose width must be the teacher's.
-        temperature: T of "kl" and "sigmoid_kl".
+        temperature: T of "kl" and "sigmoid_kl"; that of the cache where a teacher was truncated.
         positions: for "mlm": "masked", or "all" real tokens of the masked text.
     """
 
@@ -66,18 +70,45 @@ class Objective:
         target = self._target(batch)
         pair = self._images if self.of == "image" else self._texts
         mine, theirs, weights = pair(net, views, batch, target)
-        mine, theirs = mine.astype(jnp.float32), theirs.astype(jnp.float32)
-        theirs = jax.lax.stop_gradient(theirs)
+        mine, theirs = mine.astype(jnp.float32), jax.lax.stop_gradient(theirs)
+        if isinstance(theirs, _lumps.Truncated):
+            values, choice = self._of_truncated(theirs, mine), theirs.ids[..., 0]
+        else:
+            theirs = theirs.astype(jnp.float32)
+            values, choice = self._of_all(theirs, mine), theirs.argmax(-1)
 
-        loss, denominator = weighted_mean(
-            _KINDS[self.kind](theirs, mine, self.temperature), weights
-        )
+        loss, denominator = weighted_mean(values, weights)
         if self.kind in HIDDEN:
             metrics = {"cosine": weighted_mean(_cosine(theirs, mine), weights)[0]}
         else:
-            same = theirs.argmax(-1) == mine.argmax(-1)
-            metrics = {"agreement": weighted_mean(same, weights)[0]}
+            metrics = {"agreement": weighted_mean(choice == mine.argmax(-1), weights)[0]}
         return Output(loss=loss, denominator=denominator, metrics=metrics)
+
+    def _of_all(self, theirs, mine):
+        """The divergence f32[...] of arrays f32[... C], or of states."""
+        if self.kind in _DIVERGENCES:
+            t = self.temperature
+            return t**2 * _DIVERGENCES[self.kind](theirs / t, mine / t)
+        return _OTHERS[self.kind](theirs, mine)
+
+    def _of_truncated(self, theirs, mine):
+        """The same where the teacher's best k are known, and its others as a lump."""
+        t = self.temperature
+        if self.kind == "hard":
+            return optax.softmax_cross_entropy_with_integer_labels(mine, theirs.ids[..., 0])
+        wanted = _lumps.name(self.kind, t)
+        if wanted not in theirs.rests:
+            raise ValueError(
+                f"distill: of the teacher {self.teacher!r} the best {theirs.logits.shape[-1]} of "
+                f"{theirs.classes} logits are known, and the rest for "
+                f"{', '.join(theirs.rests) or 'nothing'}, not for {wanted}"
+            )
+        best = jnp.take_along_axis(mine, theirs.ids, axis=-1)
+        my_rest = _lumps.rest(self.kind, mine, theirs.ids, t)
+        return t**2 * _DIVERGENCES[self.kind](
+            _lumps.outcomes(theirs.logits, theirs.rests[wanted], t),
+            _lumps.outcomes(best, my_rest, t),
+        )
 
     def _images(self, net, views, batch, target):
         """(student f[B C], teacher, weights f[B]), or of states f[B 1+N D] with f[B 1+N]."""
@@ -87,7 +118,7 @@ class Objective:
             weights = jnp.broadcast_to(weights[:, None], mine.shape[:2])
         else:
             mine = net.image_head(views.image[:, 0])
-        self._check(target.shape, mine.shape)
+        self._check(_shape(target), mine.shape)
         return mine, target, weights
 
     def _texts(self, net, views, batch, target):
@@ -103,7 +134,7 @@ class Objective:
             mine = net.mlm_head(mine)
         elif self.positions == "masked":
             target = take_positions(target, batch["masked_positions"])
-        self._check(target.shape, mine.shape)
+        self._check(_shape(target), mine.shape)
         return mine, target, weights
 
     def _target(self, batch):
@@ -141,27 +172,32 @@ class Objective:
         )
 
 
-def _kl(theirs, mine, temperature):
-    """f32[...]; words or classes of -inf in `theirs` are those that a cache left out."""
-    p = jax.nn.softmax(theirs / temperature)
-    gap = jax.nn.log_softmax(theirs / temperature) - jax.nn.log_softmax(mine / temperature)
-    return temperature**2 * jnp.where(p > 0, p * gap, 0.0).sum(-1)
+def _shape(target) -> tuple[int, ...]:
+    """Of the teacher's whole array, if only its best k are known too."""
+    if isinstance(target, _lumps.Truncated):
+        return (*target.ids.shape[:-1], target.classes)
+    return target.shape
 
 
-def _sigmoid_kl(theirs, mine, temperature):
-    p = jax.nn.sigmoid(theirs / temperature)
-    cross = optax.sigmoid_binary_cross_entropy(mine / temperature, p)
-    entropy = optax.sigmoid_binary_cross_entropy(theirs / temperature, p)
-    return temperature**2 * (cross - entropy).sum(-1)
+def _kl(theirs, mine):
+    """f32[...] of logits at their temperature; -inf in `theirs` is an outcome that never comes."""
+    p = jax.nn.softmax(theirs)
+    gap = jax.nn.log_softmax(theirs) - jax.nn.log_softmax(mine)
+    return jnp.where(p > 0, p * gap, 0.0).sum(-1)
 
 
-def _squares(theirs, mine, temperature):
-    del temperature
+def _sigmoid_kl(theirs, mine):
+    p = jax.nn.sigmoid(theirs)
+    cross = optax.sigmoid_binary_cross_entropy(mine, p)
+    entropy = optax.sigmoid_binary_cross_entropy(theirs, p)
+    return (cross - entropy).sum(-1)
+
+
+def _squares(theirs, mine):
     return jnp.square(theirs - mine).mean(-1)
 
 
-def _hard(theirs, mine, temperature):
-    del temperature
+def _hard(theirs, mine):
     return optax.softmax_cross_entropy_with_integer_labels(mine, theirs.argmax(-1))
 
 
@@ -171,11 +207,10 @@ def _cosine(theirs, mine):
     return (theirs * mine).sum(-1) * jax.lax.rsqrt(jnp.maximum(norms, 1e-24))
 
 
-_KINDS = {
-    "kl": _kl,
-    "sigmoid_kl": _sigmoid_kl,
+_DIVERGENCES = {"kl": _kl, "sigmoid_kl": _sigmoid_kl}  # of logits divided by the temperature
+_OTHERS = {
     "mse": _squares,
     "hard": _hard,
     "hidden_mse": _squares,
-    "hidden_cos": lambda theirs, mine, temperature: 1 - _cosine(theirs, mine),
+    "hidden_cos": lambda theirs, mine: 1 - _cosine(theirs, mine),
 }

@@ -6,14 +6,14 @@ and a run reads the rows of the very images and masked words that it sees. `abou
 that the slots depend on; a run that differs in any of it is refused.
 
     CACHE/about.json
-    CACHE/STREAM.KEY.ids.npy       i32[slots ... k]   the k best classes or words
-    CACHE/STREAM.KEY.logits.npy    f32[slots ... k+1] their logits, then one for each of the rest
+    CACHE/STREAM.KEY.ids.npy       i32[slots ... k]  the k best classes or words, the best first
+    CACHE/STREAM.KEY.logits.npy    f32[slots ... k]  their logits
+    CACHE/STREAM.KEY.rest.npy      f32[slots ... n]  what all others have together
 
-With k below the number of classes (or words) C, the others share their probability evenly: each has
-the logit log(mean(exp(u))) of theirs. At temperature 1 the best k and the rest have exactly the
-probabilities that the teacher gives them. Without the rest, a vague teacher would teach that words
-beyond its best k never come. With k = C the cache has what the teacher says, and there is no
-last column.
+With k below the number of classes (or words) C, the others are one lump (`objectives/_lumps.py`).
+What they have together depends on the divergence and on its temperature, so there is a column for
+each pair that the objectives of the config ask for, and a run that asks for another is refused.
+With k = C the cache has what the teacher says, for any divergence of logits and any temperature.
 
 A long run sees its data more often than a cache can hold. The stream's option `cycle=E` repeats the
 first E epochs, augmentation and masks included, so that a cache of E epochs serves any length.
@@ -21,7 +21,8 @@ first E epochs, augmentation and masks included, so that a cache of E epochs ser
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.objectives import _lumps
+
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
 _IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle")
-KINDS = ("kl", "hard")  # divergences for which the teacher's best k are enough
+KINDS = (*_lumps.KINDS, "hard")  # divergences for which the best k (and the rest) are enough
+LITTLE = 0.95  # a mean probability of the best k below this is worth a warning
+
+Need = tuple[str, float]  # a divergence and its temperature
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +46,33 @@ class Cache:
     """One teacher's cache, opened; the arrays stay on disk.
 
     Attributes:
-        about: what `about.json` says.
-        arrays: {stream: {key: (ids i32[slots ... k], logits as above)}}.
+        about: what `about.json` says: `keys`, {key: C}; `teacher`; and for each of `streams` its
+            `slots`, `keys`, `data` (`data_of`), and `rests`, {key: a dict of `kind`, `temperature`
+            and `mass_of_best` for each column of the rest}. `mass_of_best` is the mean over all
+            examples (or masked words) of the probability that the best k have at that temperature;
+            of questions ("sigmoid_kl") the probability that no other answer is a yes.
+        arrays: {stream: {key: {"ids": i32[slots ... k], "logits": f32[slots ... k],
+            "rest": f32[slots ... n], if k < C}}}.
     """
 
     about: Mapping[str, Any]
-    arrays: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+    arrays: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 
-    def rows(self, stream: str, slots: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        """{key: {"ids", "logits"}} of some slots of a stream, rows on axis 0."""
-        return {
-            key: {"ids": ids[slots], "logits": logits[slots]}
-            for key, (ids, logits) in self.arrays[stream].items()
-        }
+    def rows(self, stream: str, slots: np.ndarray) -> dict[str, dict[str, Any]]:
+        """{key: {"ids", "logits", "rests"}} of some slots of a stream, rows on axis 0.
+
+        `rests` is {"kl at T=1.0": f32[rows ...]}, as `targets` takes it; empty if k = C.
+        """
+        found = {}
+        for key, arrays in self.arrays[stream].items():
+            names = _names(self.about["streams"][stream]["rests"][key])
+            rests = arrays["rest"][slots] if names else None
+            found[key] = {
+                "ids": arrays["ids"][slots],
+                "logits": arrays["logits"][slots],
+                "rests": {name: rests[..., i] for i, name in enumerate(names)},
+            }
+        return found
 
 
 class CachedStreams:
@@ -104,74 +125,104 @@ def open_cache(folder: Any) -> Cache:
     """Opens a cache.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none, it is damaged, or what it has of the rest cannot be used.
     """
     folder = Path(folder)
     try:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         arrays = {
-            stream: {
-                key: tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-                for key, paths in files(folder, stream, entry["keys"]).items()
-            }
+            stream: {key: _arrays(folder, stream, key) for key in entry["keys"]}
             for stream, entry in about["streams"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = [  # all that is read of about.json without a doubt from here on
+            (stream, key, int(about["keys"][key]), entry.setdefault("rests", {}).get(key))
+            for stream, entry in about["streams"].items()
+            for key in entry["keys"]
+        ]
+        names = {(stream, key): _names(columns or ()) for stream, key, _, columns in facts}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no teacher's cache in {folder}: {error!r}") from error
-    for stream, held in arrays.items():
-        for key, (ids, logits) in held.items():
-            k, classes = ids.shape[-1], about["keys"][key]
-            if logits.shape[-1] != k + (k < classes):
-                raise ValueError(
-                    f"the teacher's cache {folder} has {logits.shape[-1]} logits of {stream}/{key} "
-                    f"for the best {k} of {classes}, not {k + (k < classes)}: make it again with "
-                    "tools/cache_teacher.py"
-                )
+    for stream, key, classes, columns in facts:
+        known = None if columns is None else names[stream, key]
+        _check_rest(folder, f"{stream}/{key}", arrays[stream][key], classes, known)
+        about["streams"][stream]["rests"].setdefault(key, [])
     return Cache(about=about, arrays=arrays)
 
 
-def files(folder: Path, stream: str, keys: Any) -> dict[str, tuple[Path, Path]]:
-    """{key: (file of ids, file of logits)}."""
-    return {
-        key: tuple(folder / f"{stream}.{key}.{what}.npy" for what in ("ids", "logits"))
-        for key in keys
-    }
+def files(folder: Path, stream: str, key: str) -> dict[str, Path]:
+    """The files of the arrays `ids`, `logits` and `rest`."""
+    return {what: folder / f"{stream}.{key}.{what}.npy" for what in ("ids", "logits", "rest")}
 
 
-def best(logits: jax.Array, top: int) -> tuple[jax.Array, jax.Array]:
-    """What is cached of logits f32[... C]: ids i32[... k] and logits f32[... k+1] (or k if k = C).
+def best(logits: jax.Array, top: int, needs: Sequence[Need]) -> dict[str, jax.Array]:
+    """What is cached of logits f32[... C]: `ids`, `logits`, and `rest` if some are left over.
 
     Args:
         logits: of a teacher.
         top: k, at most.
+        needs: (divergence, temperature) of each column of `rest`; see `lumps_of`.
     """
-    classes = logits.shape[-1]
-    values, ids = jax.lax.top_k(logits, min(top, classes))
-    if top < classes:
-        others = jnp.put_along_axis(logits, ids, -jnp.inf, axis=-1, inplace=False)
-        rest = jax.nn.logsumexp(others, axis=-1, keepdims=True) - np.log(classes - top)
-        values = jnp.concatenate([values, rest], axis=-1)
-    return ids, values
+    values, ids = jax.lax.top_k(logits, min(top, logits.shape[-1]))
+    found = {"ids": ids, "logits": values}
+    if top < logits.shape[-1] and needs:
+        rests = [_lumps.rest(kind, logits, ids, temperature) for kind, temperature in needs]
+        found["rest"] = jnp.stack(rests, axis=-1)
+    return found
+
+
+def lumps_of(needs: Sequence[Need]) -> list[Need]:
+    """Those of some divergences that need to know what the others have together."""
+    return sorted({need for need in needs if need[0] in _lumps.KINDS})
+
+
+def mass_of_best(kind: str, logits: np.ndarray, rest: np.ndarray, temperature: float) -> np.ndarray:
+    """The probability f64[...] of the best k, of their logits f32[... k] and the rest f32[...]."""
+    rest = np.asarray(rest, np.float64)
+    if kind == "kl":
+        whole = np.logaddexp.reduce(np.asarray(logits, np.float64) / temperature, axis=-1)
+        rest = rest - whole
+    return np.exp(-np.logaddexp(0, rest))  # of odds exp(rest) against
 
 
 def targets(
     cached: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
-) -> dict[str, jax.Array]:
-    """The logits of a cached teacher, f32[... C] by key.
+) -> dict[str, jax.Array | _lumps.Truncated]:
+    """What a cached teacher says by key: all logits f32[... C], or what is known of them.
 
     Args:
-        cached: {key: {"ids", "logits"}} as `best` makes them.
+        cached: {key: {"ids", "logits", "rests"}} as `Cache.rows` gives them.
         classes: {key: C}.
     """
-    found = {}
+    found: dict[str, jax.Array | _lumps.Truncated] = {}
     for key, arrays in cached.items():
         ids, logits = arrays["ids"], arrays["logits"]
-        k = ids.shape[-1]
-        # Where nothing is left over, every place is written to.
-        rest = logits[..., -1:]
-        rest = jnp.broadcast_to(rest, (*ids.shape[:-1], classes[key])).astype(jnp.float32)
-        found[key] = jnp.put_along_axis(rest, ids, logits[..., :k], axis=-1, inplace=False)
+        if ids.shape[-1] < classes[key]:
+            found[key] = _lumps.Truncated(
+                ids=ids, logits=logits, rests=arrays["rests"], classes=classes[key]
+            )
+        else:  # every place is written to
+            empty = jnp.zeros((*ids.shape[:-1], classes[key]), jnp.float32)
+            found[key] = jnp.put_along_axis(empty, ids, logits, axis=-1, inplace=False)
     return found
+
+
+def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> None:
+    """Logs a warning for every lump that has much of the probability.
+
+    Args:
+        where: whose cache it is, for people.
+        stream: its stream.
+        rests: of the stream in `about.json`.
+    """
+    for key, columns in rests.items():
+        for name, column in zip(_names(columns), columns, strict=True):
+            if column["mass_of_best"] < LITTLE:
+                _log.warning(
+                    "%s: the best of stream %r, %r have %.3f of the probability on average (%s), "
+                    "less than %.2f: how the rest is divided is not taught; a larger --top of "
+                    "tools/cache_teacher.py keeps more",
+                    *(where, stream, key, column["mass_of_best"], name, LITTLE),
+                )
 
 
 def data_of(config: Mapping[str, Any], stream: str, records: int) -> dict[str, Any]:
@@ -181,9 +232,9 @@ def data_of(config: Mapping[str, Any], stream: str, records: int) -> dict[str, A
     return json.loads(json.dumps(found | {"stream": options}))
 
 
-def keys_needed(config: Mapping[str, Any], teacher: str, stream: str) -> dict[str, str]:
-    """{key: kind} of what the objectives of a stream read of a teacher."""
-    needed = {}
+def keys_needed(config: Mapping[str, Any], teacher: str, stream: str) -> dict[str, list[Need]]:
+    """{key: (divergence, temperature) of each objective} that a stream reads of a teacher."""
+    needed: dict[str, list[Need]] = {}
     for name, value in config["streams"][stream]["objectives"].items():
         options = dict(value) if isinstance(value, Mapping) else {}
         if options.get("name", name) == "distill" and options.get("teacher") == teacher:
@@ -192,8 +243,52 @@ def keys_needed(config: Mapping[str, Any], teacher: str, stream: str) -> dict[st
                 of = "image_hidden" if of == "image" else "text_hidden"
             elif of == "mlm" and options.get("positions") == "all":
                 of = "mlm_all"
-            needed[of] = kind
+            needed.setdefault(of, []).append((kind, float(options.get("temperature", 1.0))))
     return needed
+
+
+def check_kinds(where: str, needs: Sequence[Need], k: int, classes: int) -> None:
+    """Refuses a divergence for which the best k of some classes are not enough.
+
+    Raises:
+        ValueError: with those that are possible.
+    """
+    for kind, _ in needs:
+        if kind not in KINDS and k < classes:
+            raise ValueError(
+                f"{where} has the best {k} of {classes} logits; kind={kind!r} needs all of them "
+                f"(--top={classes}; possible with fewer: {', '.join(KINDS)})"
+            )
+
+
+def _names(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [_lumps.name(column["kind"], column["temperature"]) for column in columns]
+
+
+def _arrays(folder, stream, key) -> dict[str, np.ndarray]:
+    return {
+        what: np.load(path, mmap_mode="r", allow_pickle=False)
+        for what, path in files(folder, stream, key).items()
+        if what != "rest" or path.exists()
+    }
+
+
+def _check_rest(folder, where, arrays, classes, names) -> None:
+    """Refuses arrays whose rest is not what `about.json` says of it; `names` is None if nothing."""
+    k, logits = arrays["ids"].shape[-1], arrays["logits"].shape[-1]
+    again = "make it again with tools/cache_teacher.py"
+    if k < classes and names is None:
+        raise ValueError(
+            f"the teacher's cache {folder} has the best {k} of {classes} logits of {where} and "
+            "does not say what the others have together; caches were once made with one and the "
+            f"same logit for each of them, which is a wrong target: {again}"
+        )
+    found, named = arrays["rest"].shape[-1] if "rest" in arrays else 0, len(names or ())
+    if logits != k or found != named:
+        raise ValueError(
+            f"the teacher's cache {folder} has {logits} logits and {found} columns of the rest for "
+            f"the best {k} of {where}, not {k} and {named}: {again}"
+        )
 
 
 def _check(name, folder, cache, config, stream, loader) -> None:
@@ -215,12 +310,27 @@ def _check(name, folder, cache, config, stream, loader) -> None:
             f"{where} has {slots} examples of stream {stream!r}, the run sees {needed}; the "
             f"stream's option cycle={max(1, slots // loader.records)} repeats as many epochs"
         )
-    for key, kind in keys_needed(config, name, stream).items():
-        if key not in held[stream]["keys"]:
-            raise ValueError(f"{where} has {', '.join(held[stream]['keys'])}, not {key!r}")
-        k, classes = cache.arrays[stream][key][0].shape[-1], cache.about["keys"][key]
-        if kind not in KINDS and k < classes:
-            raise ValueError(
-                f"{where} has the best {k} of {classes} logits; kind={kind!r} needs all of them "
-                f"(possible: {', '.join(KINDS)})"
-            )
+    _check_needs(where, cache, stream, keys_needed(config, name, stream))
+
+
+def _check_needs(where, cache, stream, needed) -> None:
+    """Refuses a cache that has not what the objectives of a stream ask for."""
+    held, used = cache.about["streams"][stream], {}
+    for key, needs in needed.items():
+        if key not in held["keys"]:
+            raise ValueError(f"{where} has {', '.join(held['keys'])}, not {key!r}")
+        k, classes = cache.arrays[stream][key]["ids"].shape[-1], cache.about["keys"][key]
+        check_kinds(where, needs, k, classes)
+        if k == classes:
+            continue
+        wanted = [_lumps.name(*need) for need in lumps_of(needs)]
+        columns = dict(zip(_names(held["rests"][key]), held["rests"][key], strict=True))
+        for name in wanted:
+            if name not in columns:
+                raise ValueError(
+                    f"{where} has the best {k} of {classes} logits of stream {stream!r} and what "
+                    f"the others have together for {', '.join(columns) or 'nothing'}, not for "
+                    f"{name}: change distill, or make it again with tools/cache_teacher.py"
+                )
+        used[key] = [columns[name] for name in wanted]
+    warn_of_little_mass(where, stream, used)

@@ -34,7 +34,8 @@ class Teacher:
         model: has a method `targets(batch) -> {name: array}`, rows on axis 0 (`models.targets`);
             None = what it teaches is read from a cache.
         streams: names of the streams that it sees.
-        classes: {what it teaches: number of classes or words}, of a cache.
+        classes: {what it teaches: number of classes or words}, of a cache; where that has fewer
+            logits the target is an `objectives._lumps.Truncated`.
     """
 
     model: Any
