@@ -1,6 +1,8 @@
 """Tokenizers: specials, word starts, cutting, local files, deterministic training."""
 
 import json
+import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -125,3 +127,66 @@ def test_fault_24_any_text_is_tokenised(text, wordpiece):
         assert encoded.ids.shape == (30,)
         assert encoded.ids[0] == known.cls_id
         assert encoded.ids[encoded.length - 1] == known.sep_id
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (
+            {"the": 10**8},
+            r"'the' has the id 100000000 in a vocabulary of 11 entries; ids may go to",
+        ),
+        ({"the": 13}, "'the' has the id 13 in a vocabulary of 11 entries; ids may go to 12"),
+        ({"[MASK]": 2**32 - 1}, r"'\[MASK\]' has the id 4294967295 in a vocabulary of 11"),
+    ],
+)
+def test_D4_a_tokenizer_with_huge_ids_is_refused_before_it_takes_memory(tmp_path, ids, message):
+    write_wordpiece(tmp_path, ids)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            tokenizer.load(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_D4_a_few_unused_ids_are_kept(tmp_path):
+    write_wordpiece(tmp_path, {",": 12})
+    assert tokenizer.load(tmp_path).vocab_size == 13
+
+
+def test_D4_a_tokenizer_of_wrong_values_is_refused_by_one_error(wordpiece, tmp_path):
+    """A value or two of a good file replaced by what does not belong there, 500 times."""
+    good = json.loads(wordpiece.save(tmp_path).read_text())
+    wrong = [None, True, -1, 10**8, 2**32, 10**30, 1.5, "", "\ud800", [], {}, [[]], [["a", "b"]]]
+    path, refused = tmp_path / "tokenizer.json", 0
+    for seed in range(500):
+        rng = random.Random(seed)
+        tree = json.loads(json.dumps(good))
+        for _ in range(rng.choice([1, 1, 2])):
+            inner, key = rng.choice(list(values(tree)))
+            inner[key] = rng.choice(wrong)
+        path.write_text(json.dumps(tree))
+        tokenizer._load.cache_clear()
+        try:
+            tokenizer.load(path).encode("The dog [MASK] runs \u2713", 12)
+        except ValueError:
+            refused += 1
+    assert 300 < refused < 500
+
+
+def write_wordpiece(folder, ids):
+    """A tokenizer.json of WORDPIECES, some with other ids."""
+    vocabulary = {piece: i for i, piece in enumerate(WORDPIECES)} | ids
+    model = {"type": "WordPiece", "vocab": vocabulary, "unk_token": "[UNK]"}
+    model |= {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": model}))
+
+
+def values(tree):
+    """(container, key) of every value in a tree of JSON."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield tree, key
+        if isinstance(value, dict | list):
+            yield from values(value)

@@ -19,6 +19,7 @@ _ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask":
 # Characters given to the tokenizer per token wanted: more than any real text needs, and a text of
 # 10 MB costs no more than a page.
 _CHARACTERS_PER_TOKEN = 64
+_ID_ROOM = 1.1  # ids per entry: a few may be unused
 _COVERAGE = 0.9999  # share of the training text; the characters of the rest become [UNK]
 
 
@@ -53,9 +54,11 @@ class Tokenizer:
         """Wraps a tokenizer of the `tokenizers` library.
 
         Raises:
-            ValueError: the vocabulary has neither BERT's nor RoBERTa's special tokens.
+            ValueError: the vocabulary has neither BERT's nor RoBERTa's special tokens, or ids far
+                beyond the number of its entries.
         """
         names = _special_names(inner)
+        _check_ids(inner.get_vocab(with_added_tokens=True))
         inner.no_padding()
         inner.no_truncation()
         # A text that contains "[MASK]" or "</s>" must be read as these characters.
@@ -141,18 +144,24 @@ def _load(path: str) -> Tokenizer:
         return Tokenizer(_bytes())
     found = _find(pathlib.Path(path))
     try:
-        if found.suffix == ".txt":
-            return Tokenizer(_wordpiece(_read_vocabulary(found)))
-        if found.name.endswith("vocab.json"):
-            merges = found.with_name(found.name.replace("vocab.json", "merges.txt"))
-            if not merges.exists():
-                raise FileNotFoundError(f"{found} needs {merges.name} beside it; there is none")
-            return Tokenizer(_byte_level(models.BPE.from_file(str(found), str(merges))))
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(found)))
+        loaded = Tokenizer(_open(found))
+        loaded.encode("a \U0010ffff", 8)  # one without a token for unknown words fails only here
+        return loaded
     except (FileNotFoundError, ValueError):
         raise
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise ValueError(f"{found} is not a tokenizer: {error}") from error
+
+
+def _open(found: pathlib.Path) -> tokenizers.Tokenizer:
+    if found.suffix == ".txt":
+        return _wordpiece(_read_vocabulary(found))
+    if found.name.endswith("vocab.json"):
+        merges = found.with_name(found.name.replace("vocab.json", "merges.txt"))
+        if not merges.exists():
+            raise FileNotFoundError(f"{found} needs {merges.name} beside it; there is none")
+        return _byte_level(models.BPE.from_file(str(found), str(merges)))
+    return tokenizers.Tokenizer.from_file(str(found))
 
 
 def train_wordpiece(
@@ -233,6 +242,16 @@ def _special_names(inner: tokenizers.Tokenizer) -> dict[str, str]:
         f"the vocabulary of {len(vocabulary)} tokens lacks {missing[0]} (as in BERT), and"
         f" {missing[1]} (as in RoBERTa); it must have all of one set"
     )
+
+
+def _check_ids(vocabulary: dict[str, int]) -> None:
+    """Refuses ids that a model would need rows for, and this class memory, without having words."""
+    token = max(vocabulary, key=vocabulary.__getitem__)
+    if vocabulary[token] >= len(vocabulary) * _ID_ROOM:
+        raise ValueError(
+            f"{token[:40]!r} has the id {vocabulary[token]} in a vocabulary of {len(vocabulary)}"
+            f" entries; ids may go to {int(len(vocabulary) * _ID_ROOM)} (a tenth more)"
+        )
 
 
 def _find(path: pathlib.Path) -> pathlib.Path:
