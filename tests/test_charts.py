@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unified_fm.report import charts
+from unified_fm.report import charts, report
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -92,3 +92,29 @@ def test_runs_are_named_by_folder_unless_two_are_equal(tmp_path):
     a, b, c = (tmp_path / x / "metrics.jsonl" for x in ("one/run", "two/run", "two/other"))
     assert labels([a, c]) == ["run", "other"]
     assert labels([a, b]) == [str(a), str(b)]
+
+
+def test_D6_metrics_that_are_not_utf8_or_hold_half_characters_do_not_break_the_report(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = b'{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n'
+    strange = [b'"caf\xe9"', b'"\\ud800"', b'"\\u0000"', b'"a\\nb"', b'"$x^"', b'"<b>"']
+    lines = [b'{"step": %d, %s: 1.5}\n' % (step, name) for name in strange for step in (1, 2)]
+    damaged = [
+        b"\xff\xfe\x00\n",
+        b'{"step": 3, "loss": 1' + b"0" * 400 + b"}\n",
+        b'{"step": ' + b"9" * 30 + b', "loss": 1.0}\n',
+        b'{"step": ' + b"9" * 9000 + b', "loss": 1.0}\n',
+        b'{"step": true, "loss": 1.0}\n{"step": -1, "loss": 1.0}\n{"step": 4, "loss": 1e999}\n',
+        b"[" * 100_000 + b"\n",
+        b"\x00" * 1000 + b"\n",
+        b"\xed\xa0\x80\n",
+    ]
+    path.write_bytes(good + b"".join(lines) + b"".join(damaged) + b'{"step": 5, "loss": 0.5}\n\xff')
+    found = charts.read_metrics(path)
+    assert found["loss"].steps.tolist() == [1, 2, 5]
+    assert found["caf\ufffd"].values.tolist() == [1.5, 1.5] and "?" in found
+    out = tmp_path / "report.html"
+    streams = {"text": {"source": "half \ud800", "objectives": {"mlm": 1.0}}}
+    report.write_report(out, config={"streams": streams}, metrics_path=path, title="\ud800")
+    page = out.read_text(encoding="utf-8")
+    assert "caf\ufffd" in page and "half ?" in page and "&lt;b&gt;" in page

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,28 +52,38 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
     """Reads metrics.jsonl: one JSON object per line with `step` and numbers by name.
 
     A run that resumed from an earlier step wrote some steps twice; the later line counts. Lines
-    that were cut by a kill, and values that are no finite numbers, are left out.
+    that were cut by a kill or are no such object, and values that are no finite numbers, are left
+    out; in names, bytes that are not UTF-8 and half characters are replaced.
 
     Returns:
         {name: series in the order of steps}; empty if the file does not exist.
     """
     found: dict[str, dict[int, float]] = {}
     path = pathlib.Path(path)
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            continue
-        for name, value in row.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "step" and number and math.isfinite(value):
-                found.setdefault(name, {})[row["step"]] = float(value)
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        for name, step, value in _measured(line):
+            found.setdefault(name, {})[step] = value
     return {
         name: Series(np.array(sorted(by_step)), np.array([by_step[s] for s in sorted(by_step)]))
         for name, by_step in found.items()
     }
+
+
+def _measured(line: bytes) -> Iterator[tuple[str, int, float]]:
+    """(name, step, value) of every measurement in a line, none if it is damaged."""
+    try:
+        row = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return
+    step = row.get("step") if isinstance(row, dict) else None
+    if type(step) is not int or not 0 <= step < 2**63:
+        return
+    for name, value in row.items():
+        number = type(value) is float or (type(value) is int and abs(value) < 2**63)
+        if name != "step" and number and math.isfinite(value):
+            # Neither half characters nor control characters: no page, no font has them.
+            name = name.encode("utf-8", errors="replace").decode("utf-8")
+            yield re.sub(r"[\x00-\x1f\x7f]", "?", name), step, float(value)
 
 
 def curves(

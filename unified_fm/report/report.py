@@ -64,7 +64,8 @@ def write_report(
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
+    # Names and captions may hold half characters, which no UTF-8 can carry: they become "?".
+    temporary.write_bytes(page.encode("utf-8", errors="replace"))
     os.replace(temporary, path)
 
 
