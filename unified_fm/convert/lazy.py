@@ -32,6 +32,7 @@ DTYPES = {
 }
 _RESULTS = {"bfloat16": "<f4", "bool": "bool"}  # what comes back in another type
 _MAX_DIMENSIONS = 16
+_MAX_NAME = 1024
 _PIECE = 2**15
 
 
@@ -42,11 +43,16 @@ def itemsize(dtype: str) -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """A range of bytes of the file, with the CRC-32 that the file declares for it, if any."""
+    """A range of bytes of the file, with the CRC-32 that the file declares for it, if any.
+
+    The checksum may cover bytes in front of the block too (the header of an `.npy` entry): `before`
+    is their CRC-32.
+    """
 
     start: int
     size: int
     crc: int | None = None
+    before: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,10 +80,14 @@ def checked_entry(
         offset: in elements.
 
     Raises:
-        CheckpointFormatError: dimensions are not small integers, or elements lie outside.
+        CheckpointFormatError: dimensions are not small integers, elements lie outside, or the
+            name is no line of text.
     """
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise CheckpointFormatError(f"an array named {_short(name)}: refused")
     strides = c_strides(shape) if strides is None and _small(shape) else strides
-    if not _small(shape) or not _small(strides) or not _small((offset,)):
+    fits = _small(shape) and _small(strides) and _small((offset,)) and _indexable(shape)
+    if not fits:
         raise CheckpointFormatError(f"{_short(name)}: shape, strides or offset are not plausible")
     if len(shape) != len(strides):
         raise CheckpointFormatError(f"{_short(name)}: {len(shape)} sizes, {len(strides)} strides")
@@ -105,6 +115,11 @@ def _small(numbers) -> bool:
     return all(type(n) is int and 0 <= n < 2**63 for n in numbers)
 
 
+def _indexable(shape: tuple[int, ...]) -> bool:
+    """Whether NumPy can make such an array: without elements, (0, 2**62) is still too large."""
+    return math.prod(n for n in shape if n) < 2**60  # of at most 8 bytes each
+
+
 def _short(name: str) -> str:
     return repr(name if len(name) <= 120 else name[:117] + "...")
 
@@ -118,6 +133,7 @@ class LazyArrays(Mapping):
     def __init__(self, path: str | os.PathLike, entries: dict[str, Entry]):
         self.path = os.fspath(path)
         self.entries = entries
+        self._verified: set[int] = set()  # starts of the blocks whose checksum was right
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._read(name, self.entries[name])
@@ -129,22 +145,29 @@ class LazyArrays(Mapping):
         return len(self.entries)
 
     def _read(self, name: str, entry: Entry) -> np.ndarray:
-        dtype = np.dtype(_RESULTS.get(entry.dtype, DTYPES[entry.dtype]))
-        if not math.prod(entry.shape):
-            return np.zeros(entry.shape, dtype)
-        # Axes in the order in which they lie in the file, so that it is read from front to back.
-        order = sorted(range(len(entry.shape)), key=lambda axis: -entry.strides[axis])
-        shape = tuple(entry.shape[axis] for axis in order)
-        strides = tuple(entry.strides[axis] for axis in order)
-        if strides == c_strides(shape):
-            shape, strides = (math.prod(shape),), (1,)
-        result = np.empty(shape, dtype)
         with open(self.path, "rb") as file:
             reader = _Pieces(file, entry.block, entry.dtype, name)
-            reader.fill(result, entry.offset, strides)
-        reader.check()
-        result = result.reshape([entry.shape[axis] for axis in order])
-        return result.transpose(np.argsort(order))
+            result = _filled(reader, entry)
+            if entry.block.start not in self._verified:
+                reader.check()
+                self._verified.add(entry.block.start)
+        return result
+
+
+def _filled(reader: "_Pieces", entry: Entry) -> np.ndarray:
+    dtype = np.dtype(_RESULTS.get(entry.dtype, DTYPES[entry.dtype]))
+    if not math.prod(entry.shape):
+        return np.zeros(entry.shape, dtype)
+    # Axes in the order in which they lie in the file, so that it is read from front to back.
+    order = sorted(range(len(entry.shape)), key=lambda axis: -entry.strides[axis])
+    shape = tuple(entry.shape[axis] for axis in order)
+    strides = tuple(entry.strides[axis] for axis in order)
+    if strides == c_strides(shape):
+        shape, strides = (math.prod(shape),), (1,)
+    result = np.empty(shape, dtype)
+    reader.fill(result, entry.offset, strides)
+    result = result.reshape([entry.shape[axis] for axis in order])
+    return result.transpose(np.argsort(order))
 
 
 class _Pieces:
@@ -152,7 +175,7 @@ class _Pieces:
 
     def __init__(self, file, block: Block, dtype: str, name: str):
         self.file, self.block, self.dtype, self.name = file, block, dtype, name
-        self.crc, self.read = 0, 0  # of the bytes so far, as long as there was no gap
+        self.crc, self.read = block.before, 0  # of the bytes so far, as long as there was no gap
 
     def fill(self, out: np.ndarray, offset: int, strides: tuple[int, ...]) -> None:
         """Fills `out` with the elements at `offset` and `strides`, the largest stride first."""
@@ -169,13 +192,16 @@ class _Pieces:
             self._convert(raw, piece, tuple(s * size for s in strides))
 
     def check(self) -> None:
-        """Compares the checksum, if the file has one and the whole block was read in order."""
-        if self.block.crc is None or self.read != self.block.size or self.crc == self.block.crc:
+        """Compares the checksum, if the file has one, after reading what was not read in order."""
+        if self.block.crc is None:
             return
-        raise CheckpointFormatError(
-            f"{_short(self.name)}: its bytes do not match the checksum in the file (damaged, or "
-            "written with checksums switched off: save it again)"
-        )
+        while self.read < self.block.size:
+            self._bytes(self.read, min(_PIECE, self.block.size - self.read))
+        if self.crc != self.block.crc:
+            raise CheckpointFormatError(
+                f"{_short(self.name)}: its bytes do not match the checksum in the file (damaged, "
+                "or written with checksums switched off: save it again)"
+            )
 
     def _bytes(self, start: int, length: int) -> np.ndarray:
         raw = np.empty(length, np.uint8)

@@ -1,12 +1,14 @@
 """`.npz`: NumPy's own archives, as Google publishes ViT and AugReg weights in.
 
-Only plain numbers stored without compression; objects (which would be pickles) are refused.
+Only plain numbers stored without compression; objects (which would be pickles) are refused. The
+archive's checksum of an array, header included, is compared when the array is read.
 bfloat16 arrays, which NumPy writes as raw two-byte records, come back as float32.
 """
 
 import os
 import re
 import struct
+import zlib
 
 from unified_fm.convert import lazy
 from unified_fm.convert.errors import CheckpointFormatError
@@ -16,7 +18,8 @@ from unified_fm.convert.zip_entries import stored_entries
 _DTYPES = {code: name for name, code in lazy.DTYPES.items() if name not in ("bfloat16", "bool")}
 _DTYPES |= {"|b1": "bool", "|V2": "bfloat16", "<V2": "bfloat16"}
 _HEADER = re.compile(
-    r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), 'shape': \(([0-9, ]{0,200})\), *\}"
+    r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), "
+    r"'shape': \((|\d+, ?|\d+(?:, ?\d+)+,? ?)\), *\}"
 )
 
 
@@ -45,13 +48,16 @@ def _entry(file, name: str, block: Block) -> lazy.Entry:
     (length,) = struct.unpack_from(code, start, 8)
     if length > 4096 or skip + length > block.size:
         raise CheckpointFormatError(f"{name!r}: a header of {length} bytes")
-    file.seek(block.start + skip)
-    header = file.read(length).decode("latin-1").rstrip()
+    file.seek(block.start)
+    start = file.read(skip + length)
+    header = start[skip:].decode("latin-1").rstrip()
     found = _HEADER.fullmatch(header)
-    if not found or found[1] not in _DTYPES:
+    if not found or found[1] not in _DTYPES or len(found[3]) > 200:
         raise CheckpointFormatError(f"{name!r} does not hold plain numbers: {header[:80]!r}")
     shape = tuple(int(n) for n in found[3].replace(" ", "").split(",") if n)
     strides = lazy.c_strides(shape[::-1])[::-1] if found[2] == "True" else None
-    # The checksum covers the header too, so it cannot serve the data alone.
-    data = Block(block.start + skip + length, block.size - skip - length)
+    # The checksum of the entry covers its header too.
+    data = Block(
+        block.start + len(start), block.size - len(start), block.crc, before=zlib.crc32(start)
+    )
     return lazy.checked_entry(name, data, _DTYPES[found[1]], shape, strides)
