@@ -11,7 +11,7 @@ import numpy as np
 
 FILES = pathlib.Path(__file__).parent / "files"
 
-_PROGRAMS = [
+PROGRAMS = [
     b"cos\nsystem\n(X\x04\x00\x00\x00truetR.",
     b"cposix\nsystem\nX\x04\x00\x00\x00true\x85R.",
     b"cbuiltins\neval\nX\x01\x00\x00\x001\x85R.",
@@ -97,9 +97,55 @@ def large_files() -> list[tuple[str, bytes]]:
 
 def mutated(seed: int) -> tuple[str, bytes, bool]:
     """One file: its ending, its bytes, and whether a reader must refuse it."""
-    rng = random.Random(seed)
-    kinds = [_flip, _cut, _splice, _flip_inside, _program, _declare, _bomb, _path, _json]
-    return kinds[seed % len(kinds)](rng)
+    return _kind(seed)(random.Random(seed))
+
+
+def _kind(seed):
+    kinds = [_flip, _cut, _splice, _flip_inside, _program, _declare, _bomb, _path, _json, _header]
+    return kinds[seed % len(kinds)]
+
+
+def expected(seed: int, path: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """The arrays that a file of `mutated` must give if it is read at all; None = no telling.
+
+    Checksums protect what archives hold, so a damaged one gives what was saved. Of safetensors,
+    and of archives made anew with right checksums, another reader tells what they hold now.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path.read_bytes())
+    if _kind(seed) in (_flip, _splice, _cut):
+        saved = dict(good_files())[path.suffix]
+        found = np.load(io.BytesIO((FILES / "torch_expected.npz").read_bytes()))
+        if path.suffix == ".npz":
+            assert saved == (FILES / "torch_expected.npz").read_bytes()
+        return {name: found[name] for name in found.files}
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: _widened(file[name]) for name in file.files}
+    return None
+
+
+def read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    """What a safetensors file holds, read without any check."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    codes = {"F": "<f", "I": "<i", "U": "<u"}
+    arrays = {}
+    for name, fields in header.items():
+        first, last = (8 + length + at for at in fields["data_offsets"])
+        code = fields["dtype"]
+        dtype = {"BOOL": "?", "BF16": "V2"}.get(code) or f"{codes[code[0]]}{int(code[1:]) // 8}"
+        array = np.frombuffer(data[first:last], dtype).reshape(fields["shape"])
+        arrays[name] = _widened(array)
+    return arrays
+
+
+def _widened(array):
+    """Two-byte records are bfloat16, which is the upper half of a float32."""
+    if array.dtype.kind != "V":
+        return array
+    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def _flip(rng):
@@ -141,10 +187,15 @@ def _flip_inside(rng):
 
 def _program(rng):
     """A pickle that would run something, or grow without end."""
-    program = rng.choice(_PROGRAMS)
+    program = rng.choice(PROGRAMS)
     if rng.random() < 0.5:
-        program = b"\x80\x02}X\x05\x00\x00\x00model" + program[:-1] + b"s."
+        program = nested(program)
     return ".pth", archive([("x/data.pkl", program), ("x/data/0", b"1234")]), True
+
+
+def nested(program: bytes) -> bytes:
+    """The program as a value in the dict where weights are looked for."""
+    return b"\x80\x02}X\x05\x00\x00\x00model" + program[:-1] + b"s."
 
 
 def _declare(rng):
@@ -158,26 +209,25 @@ def _declare(rng):
         (".safetensors", safetensors({"w": entry([huge, 0, huge], 0, 4)}, b"1234")),
         (".npz", archive([("w.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(npy)) + npy)])),
         (".npz", archive([("w.npy", b"\x93NUMPY\x02\x00" + b"\xff" * 4 + npy)])),
-        (".pth", archive([("x/data.pkl", _tensor(huge, rng)), ("x/data/0", b"1234")])),
+        (".pth", archive([("x/data.pkl", tensor(huge, rng.randrange(4))), ("x/data/0", b"1234")])),
     ]
     return (*rng.choice(choices), True)
 
 
-def _tensor(count, rng) -> bytes:
-    """A pickled tensor of one storage of 4 bytes that claims more."""
+def tensor(count: int, where: int) -> bytes:
+    """A pickled tensor of one storage of 4 bytes that claims more, by one of four numbers."""
 
     def number(value):
         return b"\x8a\x10" + value.to_bytes(16, "little")
 
-    where = rng.randrange(4)
     sizes = [number(count if where == n else 1) for n in range(4)]
     storage = (
         b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
     )
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + sizes[0] + b"tQ" + sizes[1]
+    head = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + sizes[0] + b"tQ" + sizes[1]
     # Two elements, so that a stride counts too.
     shape = b"K\x02" if where == 3 else sizes[2]
-    return b"}X\x01\x00\x00\x00w" + tensor + shape + b"\x85" + sizes[3] + b"\x85\x89}tRs."
+    return b"}X\x01\x00\x00\x00w" + head + shape + b"\x85" + sizes[3] + b"\x85\x89}tRs."
 
 
 def _bomb(rng):
@@ -232,3 +282,35 @@ def _json(rng):
         safetensors({}, b"", raw=b"\xff\xfe{}"),
     ]
     return ".safetensors", rng.choice(choices), True
+
+
+def _header(rng):
+    """One value of a header, of safetensors or NumPy, becomes what does not belong there."""
+    if rng.random() < 0.6:
+        header = {
+            "a": entry([2, 3], 0, 24),
+            "b": entry([4], 24, 32, "F16"),
+            "c": entry([0], 32, 32),
+        }
+        inner = rng.choice([header, header["a"], header["b"], header["c"], header["c"]["shape"]])
+        key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        wrong = [None, True, -1, 0, 1, 2**31, 2**62, 2**64, 1.0, "", "F32", "\ud800", [], [0], {}]
+        wrong += [[0, 2**62], [2**62, 0], [0] * 20, [[1]], {"a": 1}, [2, 3], "a\0b"]
+        inner[key] = rng.choice(wrong)
+        if rng.random() < 0.2:
+            header[rng.choice(["a\0", "\ud800", "", "x" * 3000, "../a", "__metadata__"])] = header[
+                "a"
+            ]
+        return ".safetensors", safetensors(header, bytes(range(32))), False
+    number = rng.choice(["2", "0", "-1", "2.", "2,", "2L", "1e3", "9" * 30, "0x2", "2**62", "(1,)"])
+    shape = rng.choice([f"({number},)", f"({number}, 3)", f"({number})", f"({number} 3)", number])
+    descr = rng.choice(["<f4", "<f4", "<f4", ">f4", "|O", "<V2", "|b1", "<U1", "f4", "<f4,<f4", ""])
+    order = rng.choice(["False", "False", "True", "None", "0"])
+    text = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}"
+    text = rng.choice(
+        [text, text, text.replace("'", '"'), text + " " * 5000, "{" + text, text[:-4]]
+    )
+    version, code = rng.choice([(1, "<H"), (2, "<I"), (3, "<I"), (9, "<H")])
+    npy = b"\x93NUMPY" + bytes([version, 0]) + struct.pack(code, len(text)) + text.encode()
+    data = npy + bytes(rng.choice([0, 8, 24, 24]))
+    return ".npz", archive([("w.npy", data), ("v.npy", data)]), False

@@ -43,13 +43,13 @@ def test_every_format_has_its_fixture_and_its_renames():
     assert list(formats.RENAMES) == list(numbers)[:-1]
 
 
-def test_fault_30_the_first_format_is_read(format_1):
+def test_row_30_the_first_format_is_read(format_1):
     found, wanted = flatten(checkpoint.load_params(format_1)), flatten(PARAMS)
     assert found.keys() == wanted.keys()
     assert all(found[name].tobytes() == wanted[name].tobytes() for name in wanted)
 
 
-def test_fault_30_two_formats_later_it_is_read_by_the_new_names(format_1, format_3):
+def test_row_30_two_formats_later_it_is_read_by_the_new_names(format_1, format_3):
     found = checkpoint.load_params(format_1)
     assert sorted(flatten(found)) == [
         "scale",
@@ -61,7 +61,7 @@ def test_fault_30_two_formats_later_it_is_read_by_the_new_names(format_1, format
     np.testing.assert_array_equal(found["text"]["layer_01"]["ffn"]["in"]["kernel"], KERNEL + 10)
 
 
-def test_fault_30_a_run_of_an_earlier_format_goes_on(tmp_path, monkeypatch):
+def test_row_30_a_run_of_an_earlier_format_goes_on(tmp_path, monkeypatch):
     """The moments and the average are renamed like the parameters that they belong to."""
 
     def state(name):
@@ -86,7 +86,7 @@ def test_fault_30_a_run_of_an_earlier_format_goes_on(tmp_path, monkeypatch):
     assert int(restored.step) == 3 and position == {"text": 5}
 
 
-def test_fault_30_a_newer_format_is_refused_with_both_numbers(tmp_path, monkeypatch):
+def test_row_30_a_newer_format_is_refused_with_both_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "FORMAT", 7)
     checkpoint.save_params(tmp_path / "new", PARAMS)
     monkeypatch.undo()

@@ -49,7 +49,7 @@ def test_bert_and_roberta_differ_in_their_positions():
             {
                 "model_type": "vit",
                 "architectures": ["ViTForImageClassification"],
-                "id2label": "abc",
+                "id2label": {"0": "a", "1": "b", "2": "c"},
             },
             {"classes": 3},
         ),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.lazy import Derived
 from unified_fm.convert.rows import Row, Table
 from unified_fm.convert.transforms import SAME
@@ -58,21 +59,36 @@ TABLE: Table = [
 def canonical(foreign: Mapping[str, np.ndarray]) -> Derived:
     """The same weights in unprefixed names of single layers, with a position for the class slot."""
     prefix = next((p for p in _PREFIXES if any(n.startswith(p) for n in foreign)), "")
-    makers = {}
+    makers, layers = {}, None
     for full in foreign:
         name = full.removeprefix(prefix)
         stacked = _STACKED.fullmatch(name)
         if not stacked:
             makers[name] = lambda full=full: np.asarray(foreign[full])
             continue
-        for layer in range(len(foreign[full])):
+        layers = _layers(full, np.shape(foreign[full]), layers)
+        for layer in range(layers):
             makers[f"Transformer/encoderblock_{layer}/{stacked[1]}"] = (
                 lambda full=full, layer=layer: foreign[full][layer]
             )
     if _NEW_POSITION in makers:
         position, has_class = makers.pop(_NEW_POSITION), "cls" in makers
-        makers[_OLD_POSITION] = lambda: np.pad(position(), ((0, 0), (int(has_class), 0), (0, 0)))
+        makers[_OLD_POSITION] = lambda: _with_class_slot(position()) if has_class else position()
     return Derived(makers)
+
+
+def _layers(name: str, shape: tuple[int, ...], others: int | None) -> int:
+    """Number of layers in a stacked array: that of the others, and no more than have numbers."""
+    if not shape or not 1 <= shape[0] <= 9999 or (others or shape[0]) != shape[0]:
+        like = f" like the others, of {others}" if others else ""
+        raise ConversionError(f"{name}: expected an array of stacked layers{like}; found {shape}")
+    return shape[0]
+
+
+def _with_class_slot(position: np.ndarray) -> np.ndarray:
+    if position.ndim != 3:
+        raise ConversionError(f"{_NEW_POSITION}: expected 3 dimensions, found {position.shape}")
+    return np.pad(position, ((0, 0), (1, 0), (0, 0)))
 
 
 def big_vision(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from unified_fm.convert import augreg, beit, bert, clip, matching, roberta, vit, x2vlm, xfm
+from unified_fm.convert import (
+    augreg,
+    beit,
+    bert,
+    clip,
+    config_values,
+    matching,
+    roberta,
+    vit,
+    x2vlm,
+    xfm,
+)
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.rows import Report, Table
 from unified_fm.convert.table import import_params
@@ -123,15 +134,18 @@ def _in_package(path: str) -> str:
 
 
 def heads_of(config: Mapping) -> int | dict[str, int] | None:
-    """Number of heads that a Hugging Face `config.json` gives: one, or one per tower."""
-    towers = {name: config.get(f"{name}_config") for name in ("text", "vision")}
-    counts = {
-        name: tower["num_attention_heads"]
-        for name, tower in towers.items()
-        if isinstance(tower, dict) and isinstance(tower.get("num_attention_heads"), int)
-    }
-    count = config.get("num_attention_heads")
-    return count if isinstance(count, int) else counts or None
+    """Number of heads that a Hugging Face `config.json` gives: one, or one per tower.
+
+    Raises:
+        ConversionError: it gives something that is no number of heads.
+    """
+    counts = {}
+    for tower in ("text", "vision"):
+        if config.get(f"{tower}_config") is not None:
+            inner = config_values.section(config, f"{tower}_config")
+            counts[tower] = config_values.integer(inner, "num_attention_heads", default=None)
+    counts = {tower: count for tower, count in counts.items() if count is not None}
+    return config_values.integer(config, "num_attention_heads", default=None) or counts or None
 
 
 def parse(text: str) -> tuple[str, str]:

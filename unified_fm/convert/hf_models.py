@@ -8,7 +8,7 @@ The result is what a config's `c.model` or a teacher's `model` holds.
 from collections.abc import Mapping
 from typing import Any
 
-from unified_fm.convert import matching
+from unified_fm.convert import config_values, matching
 from unified_fm.convert.errors import ConversionError
 
 GELU = {
@@ -18,6 +18,7 @@ GELU = {
     "gelu_fast": "tanh",
     "quick_gelu": "quick",
 }
+OLD_CLIP_END = 2  # the eos_token_id of old CLIP files: they mean the highest id of each text
 
 
 def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
         ConversionError: a kind of model, an activation or an option that ours do not have, or a
             number that is missing.
     """
-    kind = config.get("model_type")
+    kind = config_values.text(config, "model_type", None)
     if kind not in _MODELS:
         hint = matching.nearest(str(kind), _MODELS)
         raise ConversionError(
@@ -40,80 +41,101 @@ def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(config: Mapping) -> dict[str, Any]:
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        raise ConversionError(f"positions of type {config['position_embedding_type']!r}")
+    positions = config_values.text(config, "position_embedding_type", "absolute")
+    if positions != "absolute":
+        raise ConversionError(f"positions of type {positions!r}")
+    roberta = config["model_type"] == "roberta"
     return {
         "name": "bert",
-        "vocab_size": config["vocab_size"],
+        "vocab_size": config_values.integer(config, "vocab_size"),
         "text": _encoder(config),
-        "max_positions": config["max_position_embeddings"],
-        "token_types": config["type_vocab_size"],
-        "pad_id": config["pad_token_id"],
+        "max_positions": config_values.integer(config, "max_position_embeddings"),
+        "token_types": config_values.integer(config, "type_vocab_size"),
+        "pad_id": config_values.integer(config, "pad_token_id", 0),
         "position_offset": config["model_type"],
-        "head_gelu": "erf" if config["model_type"] == "roberta" else None,
+        "head_gelu": "erf" if roberta else None,
     }
 
 
 def _vit(config: Mapping) -> dict[str, Any]:
     return {
         "name": "vit",
-        "image_size": config["image_size"],
-        "patch_size": config["patch_size"],
+        **_image(config),
         "classes": _classes(config),
         "vision": _encoder(config),
     }
 
 
+def _image(config: Mapping) -> dict[str, Any]:
+    channels = config_values.integer(config, "num_channels", default=3)
+    sizes = {name: config_values.side(config, name) for name in ("image_size", "patch_size")}
+    if channels != 3 or sizes["image_size"] % sizes["patch_size"]:
+        raise ConversionError(
+            f"images of {channels} channels, {sizes['image_size']} pixels and patches of "
+            f"{sizes['patch_size']}; ours have 3 channels and a whole number of patches"
+        )
+    return sizes
+
+
 def _beit(config: Mapping) -> dict[str, Any]:
     tables = ("use_relative_position_bias", "use_shared_relative_position_bias")
     vision = {
-        "layer_scale": config.get("layer_scale_init_value", 0.1) or None,
-        "relative_position_bias": any(config.get(name, False) for name in tables),
+        "layer_scale": config_values.number(config, "layer_scale_init_value", default=0.1) or None,
+        "relative_position_bias": any([config_values.flag(config, n, False) for n in tables]),
         "key_bias": False,
     }
+    mean = config_values.flag(config, "use_mean_pooling", True)
     return {
         **_vit(config),
         "vision": _encoder(config) | vision,
-        "pool": "mean_before_norm" if config.get("use_mean_pooling", True) else "class",
-        "mask_token": config.get("use_mask_token", False),
-        "absolute_positions": config.get("use_absolute_position_embeddings", False),
+        "pool": "mean_before_norm" if mean else "class",
+        "mask_token": config_values.flag(config, "use_mask_token", False),
+        "absolute_positions": config_values.flag(config, "use_absolute_position_embeddings", False),
     }
 
 
 def _clip(config: Mapping) -> dict[str, Any]:
-    text, vision = config["text_config"], config["vision_config"]
-    end = text.get("eos_token_id", text["vocab_size"] - 1)
+    text = config_values.section(config, "text_config")
+    vision = config_values.section(config, "vision_config")
+    words = config_values.integer(text, "vocab_size")
+    end = config_values.integer(text, "eos_token_id", 0, default=words - 1)
     return {
         "name": "clip",
-        "vocab_size": text["vocab_size"],
-        "end_id": None if end == 2 else end,  # old files say 2 and mean the highest id
-        "image_size": vision["image_size"],
-        "patch_size": vision["patch_size"],
-        "projection_dim": config["projection_dim"],
+        "vocab_size": words,
+        "end_id": None if end == OLD_CLIP_END else end,
+        **_image(vision),
+        "projection_dim": config_values.integer(config, "projection_dim"),
         "text": _encoder(text),
         "vision": _encoder(vision),
-        "max_positions": text["max_position_embeddings"],
+        "max_positions": config_values.integer(text, "max_position_embeddings"),
     }
 
 
 def _encoder(config: Mapping) -> dict[str, Any]:
-    act = config["hidden_act"]
+    act = config_values.text(config, "hidden_act")
     if act not in GELU:
         raise ConversionError(f"activation {act!r}; possible: {', '.join(GELU)}")
-    return {
-        "layers": config["num_hidden_layers"],
-        "width": config["hidden_size"],
-        "heads": config["num_attention_heads"],
-        "mlp_width": config["intermediate_size"],
-        "eps": config["layer_norm_eps"],
+    encoder = {
+        "layers": config_values.integer(config, "num_hidden_layers"),
+        "width": config_values.integer(config, "hidden_size"),
+        "heads": config_values.integer(config, "num_attention_heads"),
+        "mlp_width": config_values.integer(config, "intermediate_size"),
+        "eps": float(config_values.number(config, "layer_norm_eps")),
         "gelu": GELU[act],
     }
+    if encoder["width"] % encoder["heads"]:
+        width, heads = encoder["width"], encoder["heads"]
+        raise ConversionError(f"hidden_size {width} is not a multiple of {heads} heads")
+    return encoder
 
 
 def _classes(config: Mapping) -> int | None:
     """Number of classes, if there is such a head; with two, the names may be left out."""
-    heads = [name for name in config.get("architectures") or () if "ImageClassification" in name]
-    return len(config.get("id2label", (0, 1))) if heads else None
+    heads = config_values.texts(config, "architectures")
+    labels = config_values.labels(config, "id2label")
+    if not any("ImageClassification" in name for name in heads):
+        return None
+    return 2 if labels is None else len(labels)
 
 
 _MODELS = {"bert": _text, "roberta": _text, "vit": _vit, "beit": _beit, "clip": _clip}

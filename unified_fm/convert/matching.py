@@ -69,11 +69,7 @@ def plan(
     table: Table, seen: Recognised, layers: Mapping[str, int]
 ) -> tuple[list[Move], dict[str, str]]:
     """Lists the arrays to convert, and `{foreign name: our path}` of those that are missing."""
-    counts = {}
-    for row, layer in seen.rows:
-        if layer is not None:
-            counts[row.stack] = max(counts.get(row.stack, 0), layer + 1)
-    counts |= layers
+    counts = _counts(seen) | dict(layers)
     active = {row.part for row, _ in seen.rows} | {""}
 
     moves, missing = [], {}
@@ -96,6 +92,22 @@ def plan(
     ]
     seen.unexpected += surplus
     return moves, missing
+
+
+def _counts(seen: Recognised) -> dict[str, int]:
+    """Number of layers of every stack, by the highest number in a name."""
+    numbers: dict[str, set[int]] = {}
+    for row, layer in seen.rows:
+        if layer is not None:
+            numbers.setdefault(row.stack, set()).add(layer)
+    for stack, some in numbers.items():
+        # A few that are missing are listed one by one, thousands would only take memory.
+        if max(some) > 2 * len(some) + 20:
+            raise ConversionError(
+                f"a name tells of layer {max(some)} of {stack!r}, of which only {len(some)} layers "
+                "have names"
+            )
+    return {stack: max(some) + 1 for stack, some in numbers.items()}
 
 
 def our_layers(paths: Iterable[str]) -> dict[str, int]:

@@ -50,7 +50,7 @@ def _entry(file, name: str, block: Block) -> lazy.Entry:
         raise CheckpointFormatError(f"{name!r}: a header of {length} bytes")
     file.seek(block.start)
     start = file.read(skip + length)
-    header = start[skip:].decode("latin-1").rstrip()
+    header = start[skip:].decode("latin-1").rstrip(" \n")
     found = _HEADER.fullmatch(header)
     if not found or found[1] not in _DTYPES or len(found[3]) > 200:
         raise CheckpointFormatError(f"{name!r} does not hold plain numbers: {header[:80]!r}")

@@ -18,11 +18,11 @@ def resize_position(position: np.ndarray, grid: int) -> np.ndarray:
     Raises:
         ConversionError: S is neither.
     """
-    slots = position.shape[1]
+    slots = position.shape[1] if position.ndim == 3 and len(position) == 1 else 0
     side = math.isqrt(slots)
     has_class = side * side != slots
     side = math.isqrt(slots - has_class)
-    if position.ndim != 3 or side * side != slots - has_class or side == 0:
+    if side * side != slots - has_class or side == 0:
         raise ConversionError(f"positions {position.shape} are not those of a square grid")
     if side == grid:
         return position
@@ -42,6 +42,8 @@ def resize_table(table: np.ndarray, grid: int) -> np.ndarray:
     Raises:
         ConversionError: the number of rows does not fit.
     """
+    if table.ndim != 2:
+        raise ConversionError(f"a relative-position table has 2 dimensions, found {table.shape}")
     old = math.isqrt(max(0, len(table) - 3))
     if old * old != len(table) - 3 or old % 2 == 0:
         raise ConversionError(f"{len(table)} rows are not (2g-1)^2 + 3 for any grid g")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ _READERS = {
     **dict.fromkeys((".bin", ".pt", ".pth", ".th"), open_torch),
 }
 _MAX_JSON = 2**24
+_FILE_NAME = re.compile(r"[A-Za-z0-9_@+=,() -][A-Za-z0-9_.@+=,() -]{0,199}")
 
 
 class Shards(Mapping):
@@ -50,6 +52,12 @@ def open_weights(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
     path = pathlib.Path(path)
     if path.is_dir():
         return _open_folder(path)
+    return _open_file(path)
+
+
+def _open_file(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file or folder of weights: {os.fspath(path)!r}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CheckpointFormatError(
@@ -71,7 +79,7 @@ def read_config(path: str | os.PathLike) -> dict:
 def _open_folder(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
     for name in _NAMES:
         if (folder / name).is_file():
-            return open_weights(folder / name)
+            return _open_file(folder / name)
         if (folder / f"{name}.index.json").is_file():
             return _open_shards(folder, f"{name}.index.json")
     raise CheckpointFormatError(
@@ -83,15 +91,23 @@ def _open_shards(folder: pathlib.Path, index: str) -> Shards:
     names = _read_json(folder / index).get("weight_map")
     if type(names) is not dict or not all(type(file) is str for file in names.values()):
         raise CheckpointFormatError(f"{index} has no `weight_map` of names to files")
-    files = {}
-    for file in sorted(set(names.values())):
-        if pathlib.PurePath(file).name != file or "\\" in file:
-            raise CheckpointFormatError(f"{index} points to {file[:80]!r}, outside its folder")
-        files[file] = open_weights(folder / file)
+    files = {file: _open_shard(folder, index, file) for file in sorted(set(names.values()))}
     for name, file in names.items():
         if name not in files[file]:
             raise CheckpointFormatError(f"{index} promises {name[:80]!r} in {file}: not there")
     return Shards({name: files[file] for name, file in names.items()})
+
+
+def _open_shard(folder: pathlib.Path, index: str, file: str) -> Mapping[str, np.ndarray]:
+    """One file of weights in the folder itself: no path, no folder, no other index."""
+    if not _FILE_NAME.fullmatch(file) or ".." in file:
+        raise CheckpointFormatError(
+            f"{index} points to {file[:80]!r}: no name of a file in its folder"
+        )
+    try:
+        return _open_file(folder / file)
+    except OSError as error:
+        raise CheckpointFormatError(f"{index} points to {file!r}, which cannot be read") from error
 
 
 def _read_json(file: pathlib.Path) -> dict:
