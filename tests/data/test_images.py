@@ -3,6 +3,8 @@
 import io
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from unified_fm.data import boxes, images, randaugment
-from unified_fm.data.skips import Skip
+from unified_fm.data.pipelines import image
+from unified_fm.data.skips import Skip, TooManySkips
+from unified_fm.data.streams import Streams, batches, stream
 
 
 def encoded(image, kind, **options):
@@ -26,18 +30,74 @@ def smooth(height, width):  # u8[H W 3], no sharp edges, all channels different
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_fault_15_exif_rotation_is_applied(orientation, kind):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_row_15_exif_rotation_is_applied_once(orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray(smooth(40, 24)), kind, exif=exif)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    plain = Image.fromarray(smooth(40, 24))
+    data = encoded(plain, kind, exif=exif, quality=100)
+    as_png = Image.open(io.BytesIO(encoded(plain, "PNG", exif=exif)))
+    expected = np.asarray(ImageOps.exif_transpose(as_png)).astype(int)
     picture = images.Picture(data)
+    assert picture.orientation == orientation
     assert (picture.height, picture.width) == expected.shape[:2]
-    np.testing.assert_allclose(picture.pixels().astype(int), expected, atol=2)
+    pixels = picture.pixels().astype(int)
+    assert pixels.shape == expected.shape
+    assert abs(pixels - expected).mean() < 4
 
 
-def test_fault_15_odd_kinds_are_decoded():
+@pytest.mark.parametrize("height", [1, 255, 256, 257, 600])
+def test_row_15_transparency_is_laid_over_white_in_every_strip(height):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (height, 5, 4), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    expected = np.asarray(Image.alpha_composite(ground, image).convert("RGB"))
+    assert (images.decode(encoded(image, "PNG")) == expected).all()
+    grey = pixels[..., 0].astype(np.uint16) * 257
+    shown = images.decode(encoded(Image.fromarray(grey), "PNG"))
+    assert (shown == pixels[..., :1]).all() and shown.shape == (height, 5, 3)
+
+
+def test_row_15_a_folder_of_odd_files_trains_on_the_good_ones(tmp_path, caplog):
+    plain = Image.fromarray(smooth(32, 32))
+    jpeg = encoded(plain, "JPEG")
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (32, 32))]}
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = Image.fromarray(smooth(32, 32)[..., 0].astype(np.uint16) * 257)
+    clear = plain.quantize(16)
+    files = {
+        "cmyk.jpg": encoded(plain.convert("CMYK"), "JPEG"),
+        "cut.jpg": jpeg[:-200],
+        "deep.png": encoded(deep, "PNG"),
+        "empty.jpg": b"",
+        "moving.gif": encoded(plain, "GIF", **frames),
+        "named_wrongly.jpg": encoded(plain, "PNG"),
+        "page.jpg": b"<!DOCTYPE html><html><body>404</body></html>",
+        "palette.png": encoded(clear, "PNG", transparency=3),
+        "turned.jpg": encoded(plain, "JPEG", exif=turned),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).with_suffix(".txt").write_text("a text")
+    config = stream("image", f"folder:{tmp_path}", 3, size=32, patch_size=8, num_masked=0)
+    tolerant = batches(config | {"max_skip": 0.5, "batch_size": 9})
+    (batch,) = tolerant
+    assert batch["weight"].tolist() == [1, 0, 1, 0, 1, 1, 0, 1, 1]
+    assert next(tolerant, None) is None
+    for reason in ("truncated or damaged image", "empty image", "not an image"):
+        assert f"1  {reason}" in caplog.text  # the table
+    for name in ("cut.jpg", "empty.jpg", "page.jpg"):
+        assert f"image {tmp_path}/{name})" in caplog.text  # and each by its name
+    streams = Streams({"image": config | {"max_skip": 0.0}}, seed=0)
+    with pytest.raises(TooManySkips, match=rf"max_skip=0 allows.* {tmp_path}/\w+\.jpg"):
+        for _ in range(3):
+            next(streams)
+    streams.close()
+
+
+def test_row_15_odd_kinds_are_decoded():
     colours = Image.fromarray(smooth(16, 16))
     # 16-bit grey: the high byte.
     deep = np.array([[0, 255], [256, 65535]], np.uint16)
@@ -61,7 +121,7 @@ def test_fault_15_odd_kinds_are_decoded():
     assert images.decode(np.array([[7]], np.uint8)).tolist() == [[[7, 7, 7]]]
 
 
-def test_fault_15_a_wrong_extension_does_not_matter(tmp_path):
+def test_row_15_a_wrong_extension_does_not_matter(tmp_path):
     (tmp_path / "x.jpg").write_bytes(encoded(Image.fromarray(smooth(8, 8)), "PNG"))
     assert (images.decode(tmp_path / "x.jpg") == smooth(8, 8)).all()
 
@@ -80,7 +140,7 @@ def test_fault_15_a_wrong_extension_does_not_matter(tmp_path):
         (np.zeros((4, 4, 5), np.uint8), "image array of a wrong shape"),
     ],
 )
-def test_fault_15_unusable_images_are_skipped_with_a_reason(data, reason):
+def test_row_15_unusable_images_are_skipped_with_a_reason(data, reason):
     with pytest.raises(Skip) as caught:
         images.decode(data)
     assert caught.value.reason == reason
@@ -88,7 +148,7 @@ def test_fault_15_unusable_images_are_skipped_with_a_reason(data, reason):
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [8_000, 12_000, 50_000])
-def test_fault_16_a_bomb_is_refused_from_its_header(side):
+def test_row_16_a_bomb_is_refused_from_its_header(side):
     def chunk(kind, data):
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
@@ -101,6 +161,54 @@ def test_fault_16_a_bomb_is_refused_from_its_header(side):
         images.decode(bomb)
     assert caught.value.reason == "oversized image"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000  # kB
+
+
+def test_D3_the_largest_image_is_a_setting():
+    wide = encoded(Image.new("L", (400, 100)), "PNG")
+    pipeline = image.Pipeline(size=16, patch_size=8, num_masked=0, max_pixels=40_000)
+    with pytest.raises(Skip, match="oversized image: 100 x 400 pixels; max_pixels is 40,000"):
+        pipeline({"image": wide}, np.random.default_rng(0))
+    pipeline = image.Pipeline(size=16, patch_size=8, num_masked=0, max_pixels=40_001)
+    assert pipeline({"image": wide}, np.random.default_rng(0))["image"].shape == (16, 16, 3)
+    assert image.Pipeline(num_masked=0).max_pixels == 64_000_000
+    with pytest.raises(ValueError, match="max_pixels is 0; possible: 1 to 178,956,970"):
+        image.Pipeline(max_pixels=0)
+
+
+MEASURE = """
+import resource, sys
+from unified_fm.data import images
+data = open(sys.argv[1], "rb").read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pixels = images.Picture(data).pixels()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(peak * 1024 / (pixels.shape[0] * pixels.shape[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGBA", {"compress_level": 1}),
+        ("PNG", "LA", {"compress_level": 1}),
+        ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
+        ("JPEG", "CMYK", {}),
+        ("WEBP", "RGBA", {"lossless": True, "method": 0}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("GIF", "P", {}),
+    ],
+)
+def test_D3_decoding_takes_no_more_memory_than_is_stated(tmp_path, kind, mode, options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = options if kind == "GIF" else options | {"exif": exif}
+    Image.new(mode, (4000, 3990)).save(tmp_path / "x", kind, **options)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "x")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < images.BYTES_PER_PIXEL
 
 
 @pytest.mark.parametrize("size", [(224, 224), (30, 90), (500, 400)])
@@ -192,7 +300,7 @@ def test_randaugment_applies_each_of_two_operations_half_of_the_time():
         (None, "box is not four numbers"),
     ],
 )
-def test_fault_25_bad_boxes_are_told_apart(box, problem):
+def test_row_25_bad_boxes_are_told_apart(box, problem):
     parsed, why = boxes.parse(box, height=80, width=100)
     assert parsed is None
     assert why.startswith(problem)

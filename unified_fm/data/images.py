@@ -13,9 +13,16 @@ from unified_fm.data.skips import Skip
 
 # A format whose decoder runs programs or reads other files (EPS, WMF, ...) is not in the list.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-MAX_PIXELS = 40_000_000  # a larger image is refused from its header
+MAX_PIXELS = 64_000_000  # an image with as many pixels or more is refused from its header
+MOST_PIXELS = 2 * 89_478_485  # no setting goes beyond what Pillow itself opens
+# What decoding takes at most, result included: 3 to 9 for JPEG, 8 for PNG, 17 for WebP. A thread
+# decodes one image at a time, so a loader with 16 threads needs 20 GB if all meet the largest.
+BYTES_PER_PIXEL = 20
 MAX_BYTES = 100_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
+# How each EXIF orientation becomes upright: transpose, then flip up and down, then left and right.
+TRANSPOSED, UPSIDE_DOWN, MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+_STRIP = 256  # rows of an image that are converted at once
 
 
 class Picture:
@@ -23,19 +30,24 @@ class Picture:
 
     Attributes:
         height, width: in pixels, upright (after EXIF rotation).
+        orientation: 1 to 8, how EXIF says that the stored pixels are to be turned; 1: not at all.
     """
 
-    def __init__(self, data: bytes | np.ndarray | str | os.PathLike):
+    def __init__(
+        self, data: bytes | np.ndarray | str | os.PathLike, *, max_pixels: int = MAX_PIXELS
+    ):
         """Reads the header.
 
         Args:
             data: encoded bytes, a path, or an array u8[H W], u8[H W 1], u8[H W 3] or u8[H W 4].
+            max_pixels: an image with as many pixels or more is refused before it is decoded.
+                Decoding takes `BYTES_PER_PIXEL` bytes for each pixel at most.
 
         Raises:
             Skip: missing, empty, too large, or not an image.
         """
         self._pixels = self._data = None
-        self._orientation = 1
+        self.orientation = 1
         if isinstance(data, np.ndarray):
             self._pixels = _from_array(data)
             self.height, self.width = self._pixels.shape[:2]
@@ -46,15 +58,19 @@ class Picture:
             raise Skip("empty image")
         self._data = bytes(data)
         with _skipping():
-            self._image = Image.open(io.BytesIO(self._data), formats=_FORMATS)
-            self.width, self.height = self._image.size
-            if self.width * self.height > MAX_PIXELS:
+            image = self._open()
+            self._format, self._mode = image.format, image.mode
+            self.width, self.height = image.size
+            if self.width * self.height >= max_pixels:
                 raise Skip(
                     "oversized image",
-                    f"{self.height} x {self.width} pixels; at most {MAX_PIXELS:,} are decoded",
+                    f"{self.height} x {self.width} pixels; max_pixels is {max_pixels:,}",
                 )
-            self._orientation = self._image.getexif().get(_ORIENTATION, 1)
-        if self._orientation in (5, 6, 7, 8):
+            tag = image.getexif().get(_ORIENTATION, 1)
+            self.orientation = tag if tag in range(1, 9) else 1
+        # Pillow turns a TIFF itself, and says the size that it then has.
+        self._to_turn = 1 if self._format == "TIFF" else self.orientation
+        if self._to_turn in TRANSPOSED:
             self.height, self.width = self.width, self.height
 
     def pixels(self, *, min_height: int = 0, min_width: int = 0) -> np.ndarray:
@@ -73,16 +89,20 @@ class Picture:
         if self._pixels is not None:
             return self._pixels
         with _skipping():
-            if self._image.format in ("JPEG", "MPO") and self._image.mode in ("RGB", "L"):
+            if self._format in ("JPEG", "MPO") and self._mode in ("RGB", "L"):
                 smaller = {}
                 if 0 < 2 * min_height <= self.height and 0 < 2 * min_width <= self.width:
-                    if self._orientation in (5, 6, 7, 8):
+                    if self._to_turn in TRANSPOSED:
                         min_height, min_width = min_width, min_height
                     smaller = {"min_height": min_height, "min_width": min_width}
                 pixels = simplejpeg.decode_jpeg(self._data, "RGB", **smaller)
             else:
-                pixels = _to_rgb(self._image)
-        return _upright(pixels, self._orientation)
+                # Opened again, so that Pillow's copy of the pixels goes when they are converted.
+                pixels = _to_rgb(self._open())
+        return _upright(pixels, self._to_turn)
+
+    def _open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._data), formats=_FORMATS)
 
 
 def decode(data: bytes | np.ndarray | str | os.PathLike) -> np.ndarray:
@@ -156,27 +176,36 @@ def _skipping():
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    """Any Pillow mode to u8[H W 3]."""
+    """Any Pillow mode to u8[H W 3], strip by strip: a whole copy in between could be gigabytes."""
     if image.mode == "F":
         raise Skip("floating-point image", "pixel values have no known range")
+    image.load()
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        bottom = min(top + _STRIP, height)
+        pixels[top:bottom] = _strip_to_rgb(image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def _strip_to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey
         values = np.asarray(image, np.int64)
-        grey = np.clip(values >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        return np.clip(values >> 8, 0, 255).astype(np.uint8)[..., None]
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes the EXIF orientation (1 to 8; anything else is taken as 1)."""
-    if orientation in (5, 6, 7, 8):
+    """Undoes the EXIF orientation, 1 to 8."""
+    if orientation in TRANSPOSED:
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):  # after the transpose for 7 and 8
+    if orientation in UPSIDE_DOWN:  # after the transpose for 7 and 8
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
 

@@ -85,7 +85,7 @@ class Source:
 
     def _regions(self, objects: dict[str, Any], image: bytes) -> list[dict[str, Any]]:
         """TFDS's boxes (top, left, bottom, right in 0..1) in pixels."""
-        picture = images.Picture(image)
+        picture = images.Picture(image, max_pixels=images.MOST_PIXELS)  # only its header
         height, width = picture.height, picture.width
         regions = []
         for box, label in zip(objects["bbox"], objects["label"], strict=True):
