@@ -83,23 +83,30 @@ def shards(tmp_path):
     return examples, records.write_shards(tmp_path / "s", examples, per_shard=4)
 
 
-def test_fault_17_a_truncated_shard_is_left_out_and_named(shards):
+def test_row_17_a_truncated_shard_is_left_out_and_named(shards):
     examples, paths = shards
     paths[1].write_bytes(paths[1].read_bytes()[:5000])
     read = source.open_source(f"array_record:{paths[0].parent / 's'}")
-    assert read.problems == [("unreadable shard", str(paths[1]))]
+    ((reason, file),) = read.problems
+    assert reason == "unreadable shard"
+    assert file.startswith(f"{paths[1]}: ArrayRecord file should be at least 64KB")
+    assert read.lost == 4  # as many as in each of the others
     assert [read[k] for k in range(len(read))] == examples[:4] + examples[8:]
 
 
-def test_fault_17_a_missing_shard_is_named(shards):
+@pytest.mark.parametrize("pattern", ["s", "s-*"])
+def test_row_17_a_missing_shard_is_refused_by_name_unless_allowed(shards, pattern):
     _, paths = shards
     paths[2].unlink()
-    read = source.open_source(f"array_record:{paths[0].parent}/s-*")
+    spec = f"array_record:{paths[0].parent}/{pattern}"
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 shards .*.*s-00002.*\?missing=allow"):
+        source.open_source(spec)
+    read = source.open_source(f"{spec}?missing=allow")
     assert read.problems == [("missing shard", str(paths[2]))]
     assert len(read) == 8
 
 
-def test_fault_17_a_flipped_byte_costs_one_record(shards):
+def test_row_17_a_flipped_byte_costs_one_record(shards):
     examples, paths = shards
     raw = bytearray(paths[0].read_bytes())
     raw[raw.find(examples[2]["image"][:16]) + 100] ^= 1
@@ -110,7 +117,7 @@ def test_fault_17_a_flipped_byte_costs_one_record(shards):
     assert [read[k] for k in (0, 1, 3, 4)] == [examples[k] for k in (0, 1, 3, 4)]
 
 
-def test_fault_17_nothing_readable_is_an_error(tmp_path):
+def test_row_17_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "x.array_record").write_bytes(b"<html>")
     with pytest.raises(ValueError, match="none of 1 shards can be read"):
         source.open_source(f"array_record:{tmp_path}/x.array_record")
@@ -179,7 +186,7 @@ def test_jsonl_lines_that_cannot_be_used(tmp_path, line, reason):
     assert caught.value.reason == reason
 
 
-def test_fault_24_invalid_utf8_in_a_line(tmp_path):
+def test_row_24_invalid_utf8_in_a_line(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "caf\xe9 \xff"}\n')
     assert source.open_source(f"jsonl:{tmp_path / 'x.jsonl'}")[0]["text"] == "caf\ufffd \ufffd"
 

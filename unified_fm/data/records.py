@@ -21,7 +21,7 @@ from array_record.python import array_record_module
 
 _MAGIC = b"UFMR1\n"
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32")
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.array_record$")
+_SHARD = re.compile(r"-(\d{5,})-of-(\d{5,})\.array_record$")
 
 
 class CorruptRecord(ValueError):
@@ -116,27 +116,52 @@ def find_shards(pattern: str) -> tuple[list[str], list[str]]:
 
     Raises:
         FileNotFoundError: nothing matches.
+        OSError: the folder cannot be listed.
     """
     if os.path.isfile(pattern):
-        found = [pattern]
-    elif any(sign in pattern for sign in "*?["):
-        found = sorted(glob.glob(pattern))
+        return [pattern], []
+    if any(sign in pattern for sign in "*?["):
+        found = sorted(glob.glob(pattern), key=_place)
     else:
-        found = sorted(glob.glob(f"{glob.escape(pattern)}-?????-of-?????.array_record"))
+        found = _shards_of(pattern)
     if not found:
+        os.scandir(os.curdir).close()  # glob finds nothing where no file can be opened: say that
         raise FileNotFoundError(
             f"no shard matches {pattern!r}: give a file, a glob pattern, or the first part of names"
             " like PART-00000-of-00004.array_record"
         )
-    promised = set()
+    present: dict[tuple[str, str], set[int]] = {}
     for path in found:
         if match := _SHARD.search(path):
-            count = int(match[2])
-            promised |= {
-                f"{path[: match.start()]}-{k:05d}-of-{count:05d}.array_record" for k in range(count)
-            }
-    one_file = os.path.isfile(pattern)
-    return found, [] if one_file else sorted(promised - set(found))
+            present.setdefault((path[: match.start()], match[2]), set()).add(int(match[1]))
+    missing = [
+        f"{stem}-{k:05d}-of-{count}.array_record"
+        for (stem, count), numbers in present.items()
+        if len(numbers) < int(count)
+        for k in range(int(count))
+        if k not in numbers
+    ]
+    return found, sorted(missing, key=_place)
+
+
+def _shards_of(stem: str) -> list[str]:
+    """Files STEM-NUMBER-of-COUNT.array_record, in order."""
+    folder, first = os.path.split(stem)
+    try:
+        names = os.listdir(folder or os.curdir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = (
+        os.path.join(folder, name)
+        for name in names
+        if name.startswith(first) and (match := _SHARD.search(name)) and match.start() == len(first)
+    )
+    return sorted(found, key=_place)
+
+
+def _place(path: str) -> str:
+    """The path with numbers of equal length, so that shard 100000 comes after 99999."""
+    return _SHARD.sub(lambda m: f"-{int(m[1]):012d}-of-{int(m[2]):012d}.array_record", path)
 
 
 def _publish(stem: pathlib.Path, temporary: list[pathlib.Path]) -> list[pathlib.Path]:
@@ -144,7 +169,7 @@ def _publish(stem: pathlib.Path, temporary: list[pathlib.Path]) -> list[pathlib.
     paths = [
         stem.with_name(f"{stem.name}-{k:05d}-of-{count:05d}.array_record") for k in range(count)
     ]
-    older = stem.parent.glob(f"{glob.escape(stem.name)}-?????-of-?????.array_record")
+    older = map(pathlib.Path, _shards_of(str(stem)))
     for path in set(older) - set(paths) if paths else ():
         path.unlink()
     for source, path in zip(temporary, paths, strict=True):

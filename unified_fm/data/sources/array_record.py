@@ -3,60 +3,91 @@
     array_record:corpus/text-train          corpus/text-train-00000-of-00004.array_record, ...
     array_record:corpus/text-*              a glob pattern
     array_record:corpus/one.array_record    one file
+    array_record:STEM?missing=allow         go on although a shard is not there
 
 Each record is one example in the format of `data/records.py`: not pickle, and not TFDS's protos
-(those are read by `tfds:`). A shard that cannot be opened, or that the others' names promise but
-that is missing, is counted and named in the log, and the run goes on without it; with `max_skip=0`
-in the stream's config it stops. Each record carries a checksum: a damaged one is skipped alone.
+(those are read by `tfds:`). A shard that the others' `-of-` number promises must be there: else the
+source is refused, unless `?missing=allow` stands behind it. One that is there but cannot be read
+(cut off, not ArrayRecord) counts as the records of an average shard: the run goes on without it if
+the stream's `max_skip` allows so many, and it is named in the log; `max_skip=0` allows none. Each
+record carries a checksum: a damaged one is skipped alone. Files are opened when they are wanted,
+and a limited number stays open.
 """
 
 import bisect
 import itertools
 from typing import Any
 
-from array_record.python import array_record_module
-
-from unified_fm.data import records
+from unified_fm.data import records, shards
 from unified_fm.data.skips import Skip
+
+_ALLOW = "?missing=allow"
+_NAMED = 3  # files named in a message
 
 
 class Source:
-    """Random access to the examples of all shards; see the module for the format."""
+    """Random access to the examples of all shards; see the module for the format.
 
-    def __init__(self, pattern: str):
-        """Opens the shards.
+    Attributes:
+        problems: (reason, file) of the shards that are left out.
+        lost: records that were in the unreadable shards, if they were like the others.
+    """
+
+    def __init__(self, argument: str):
+        """Finds the shards and counts their records.
 
         Raises:
-            FileNotFoundError: no shard matches.
-            ValueError: none of those that match can be opened.
+            FileNotFoundError: no shard matches, or one is missing and that is not allowed.
+            ValueError: none of those that match can be read.
+            OutOfDescriptors: the process may not open another file.
         """
+        pattern = argument.removesuffix(_ALLOW)
         paths, missing = records.find_shards(pattern)
-        self.problems = [("missing shard", path) for path in missing]
-        self._paths, self._readers, counts = [], [], []
-        for path in paths:
-            reader = array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0")
-            if reader.ok() and reader.num_records():
-                self._paths.append(path)
-                self._readers.append(reader)
-                counts.append(reader.num_records())
-            else:
-                self.problems.append(("unreadable shard", path))
-        if not counts:
-            raise ValueError(
-                f"array_record:{pattern}: none of {len(paths)} shards can be read"
-                f" (empty, cut off, or not ArrayRecord): {', '.join(paths[:3])}"
+        if missing and pattern == argument:
+            raise FileNotFoundError(
+                f"array_record:{argument}: {len(missing)} of {len(paths) + len(missing)} shards are"
+                f" not there: {_first(missing)}. Bring them back, or read the others only, with"
+                f" array_record:{argument}{_ALLOW}"
             )
-        self._ends = list(itertools.accumulate(counts))
+        self.problems = [("missing shard", path) for path in missing]
+        counted = shards.count_records(paths)
+        self._shards = [shard for shard in counted if isinstance(shard, shards.Shard)]
+        faults = [shard for shard in counted if isinstance(shard, shards.UnreadableShard)]
+        self.problems += [("unreadable shard", str(fault)) for fault in faults]
+        self._ends = list(itertools.accumulate(shard.records for shard in self._shards))
+        if not self._ends or not self._ends[-1]:
+            raise ValueError(
+                f"array_record:{argument}: none of {len(paths)} shards can be read"
+                f" (empty, cut off, or not ArrayRecord): {_first([*map(str, faults), *paths])}"
+            )
+        self.lost = round(len(faults) * self._ends[-1] / len(self._shards))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises `Skip` for a damaged record."""
-        shard = bisect.bisect_right(self._ends, index)
-        position = index - (self._ends[shard - 1] if shard else 0)
+        """Raises `Skip` for a damaged record, or one whose shard cannot be read any more."""
+        shard, position = self._locate(index)
         try:
-            return records.decode(self._readers[shard].read([position])[0])
+            record = shards.READERS.read(shard, position)
+            return records.decode(record)
+        except shards.ChangedShard:
+            raise
+        except shards.UnreadableShard as error:
+            raise Skip("unreadable shard", str(error)) from error
         except (RuntimeError, records.CorruptRecord, IndexError) as error:
-            where = f"{self._paths[shard]}, record {position}"
-            raise Skip("damaged record", f"{where}: {error}") from error
+            raise Skip("damaged record", str(error)) from error
+
+    def place(self, index: int) -> str:
+        """The file and the place in it."""
+        shard, position = self._locate(index)
+        return f"{shard.path}, its record {position}"
+
+    def _locate(self, index: int) -> tuple[shards.Shard, int]:
+        number = bisect.bisect_right(self._ends, index)
+        return self._shards[number], index - (self._ends[number - 1] if number else 0)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
