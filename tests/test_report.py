@@ -90,6 +90,7 @@ def written(tmp_path_factory):
         results=results,
         examples=examples,
         facts={"device": EVIL},
+        records={"text": f"9 used, 1 skipped (1 {EVIL})"},
         title=EVIL,
     )
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -358,3 +359,21 @@ def _free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def test_D9_skipped_records_reach_the_log_and_the_report(run, tmp_path, caplog):
+    texts = [{"text": "" if k == 7 else f"text {k}"} for k in range(40)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    source = f"jsonl:{tmp_path}/t.jsonl"
+    folder = run(streams__text__source=source, report=True, evaluate__at_end=False)
+    where = f"record 7 of {source} ({tmp_path}/t.jsonl, line 8)"
+    assert f"stream 'text' skips {where}: empty text" in caplog.text
+    epoch = re.search(r"stream 'text', end of epoch 1: 40 used, (\d) skipped", caplog.text)
+    assert int(epoch[1]) >= 1
+    # Among the last lines; batches loaded ahead are counted, and a stand-in may be skipped, too.
+    (last,) = re.findall(r"records of text: \d+ used, \d+ skipped \(\d+ empty text\)", caplog.text)
+    assert caplog.text.index(last) > caplog.text.index("step 6/6")
+    assert re.search(r"records of image: \d+ used, 0 skipped", caplog.text)
+    page = (folder / "report.html").read_text()
+    assert re.search(r"\d+ used, \d+ skipped \(\d+ empty text\)</td>", page)
+    assert re.search(r"\d+ used, 0 skipped</td>", page)

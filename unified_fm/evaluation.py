@@ -42,8 +42,19 @@ class Evaluation:
             _log.info("\n%s\n", results_table.format_table(self.results.metrics))
         return {metric.name: float(metric.value) for metric in self.results.metrics}
 
-    def write_report(self, metrics_path: Any, facts: Mapping[str, Any]) -> None:
-        """Writes report.html into the workdir, with the results of the last `run`."""
+    def write_report(
+        self,
+        metrics_path: Any,
+        facts: Mapping[str, Any],
+        records: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes report.html into the workdir, with the results of the last `run`.
+
+        Args:
+            metrics_path: of metrics.jsonl.
+            facts: short lines for the head.
+            records: {stream: its used and skipped records in one line}.
+        """
         if jax.process_index():
             return
         device = jax.devices()[0]
@@ -60,6 +71,7 @@ class Evaluation:
                 results=self.results.metrics,
                 examples=self.results.examples,
                 facts=facts,
+                records=records,
                 title=self._workdir.name,
             )
             temporary = target.with_name(f"{target.name}.tmp")

@@ -253,7 +253,7 @@ def _finish(run: _Run) -> None:
     _save(run, results)
     if run.config["report"]:
         facts = {"steps": f"{run.at:,}", "steps refused": f"{run.watch.refused:,}"}
-        run.evaluation.write_report(run.log.path, facts)
+        run.evaluation.write_report(run.log.path, facts, run.streams.skip_lines())
 
 
 def _evaluate(run: _Run) -> dict[str, float]:
@@ -275,6 +275,8 @@ def _save(run: _Run, metrics: Mapping[str, float] | None = None) -> None:
 
 
 def _close(run: _Run) -> None:
+    for name, line in run.streams.skip_lines().items():
+        _log.info("records of %s: %s", name, line)
     if run.stop.signum is not None:
         if run.at in run.checkpoints.steps() or run.at == 0:
             _log.info("stopped after step %d: nothing new to save", run.at)

@@ -85,7 +85,7 @@ def test_a_random_caption_is_picked(plain):
     ("given", "reason"),
     [(None, "no text"), ([], "no text"), ("", "empty text"), (" \n", "empty text"), (7, "text of")],
 )
-def test_fault_24_unusable_texts_are_skipped(plain, given, reason):
+def test_row_24_unusable_texts_are_skipped(plain, given, reason):
     with pytest.raises(Skip, match=reason):
         text.Pipeline(tokenizer=plain)({"text": given}, rng())
 
@@ -94,7 +94,7 @@ def test_fault_24_unusable_texts_are_skipped(plain, given, reason):
     "given", ["🦓🦓", "\0\0\ud800", "x" * 10_000_000, "!?" * 5_000_000, "שלום"]
 )
 @pytest.mark.parametrize("clean", captions.KINDS)
-def test_fault_24_strange_texts_survive_the_pipeline(plain, given, clean):
+def test_row_24_strange_texts_survive_the_pipeline(plain, given, clean):
     pipeline = text.Pipeline(tokenizer=plain, clean=clean, max_len=12)
     try:
         assert pipeline({"text": given}, rng())["text"].shape == (12,)
@@ -145,7 +145,7 @@ def test_regions_boxes_follow_the_image(plain):
     assert len(seen) > 4  # crops and flips really move the boxes
 
 
-def test_fault_25_bad_boxes_are_dropped_and_the_image_kept(plain):
+def test_row_25_bad_boxes_are_dropped_and_the_image_kept(plain):
     pipeline = regions.Pipeline(tokenizer=plain, augment="none", max_len=12, **SMALL)
     found = [
         {"box": [0, 0, 0, 5], "text": "flat"},
@@ -158,7 +158,7 @@ def test_fault_25_bad_boxes_are_dropped_and_the_image_kept(plain):
     made = pipeline({"image": halves(), "regions": found}, rng())
     assert [plain.decode(ids) for ids in made["rows"]["text"]] == ["deep blue"]
     assert made["rows"]["box"].tolist() == [[0.75, 0.5, 0.5, 1]]
-    assert sorted(made["dropped"].values()) == [1, 1, 1, 1, 1]
+    assert sorted(made["parts"].dropped.values()) == [1, 1, 1, 1, 1]
     with pytest.raises(Skip, match="no usable region"):
         pipeline({"image": halves(), "regions": found[:5]}, rng())
 

@@ -121,7 +121,7 @@ def test_refusals_say_what_was_looked_for(tmp_path):
 @pytest.mark.parametrize(
     "text", ["\0\0a", "\ud800 lone", "שלום עולם", "🦓🦓", "x" * 10_000_000, " " * 10_000_000]
 )
-def test_fault_24_any_text_is_tokenised(text, wordpiece):
+def test_row_24_any_text_is_tokenised(text, wordpiece):
     for known in (wordpiece, tokenizer.load("bytes")):
         encoded = known.encode(text, 30)
         assert encoded.ids.shape == (30,)

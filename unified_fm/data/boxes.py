@@ -1,40 +1,177 @@
-"""Boxes: which are usable, what a crop leaves of them, and the patches they touch."""
+"""Boxes: how they are written, which are usable, what a crop leaves of them, patches they touch."""
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
+from unified_fm.data import images, masking
+from unified_fm.data.skips import Parts
+
+# How four numbers name a box. Fractions are of the image's width and height.
+FORMATS = {
+    "xywh": "x, y, width, height in pixels",
+    "xyxy": "x0, y0, x1, y1 in pixels",
+    "unit": "x, y, width, height as fractions, 0 to 1",
+}
+# In which image: "upright" is what a viewer shows, "stored" is before EXIF turns it.
+FRAMES = ("upright", "stored")
 # A box may stick out of its image by this (annotators round); beyond it, it is an error.
 _TOLERANCE_PIXELS = 2.0
 _TOLERANCE_SHARE = 0.02
+_ROUNDING = 1e-6  # pixels; 0.1 of 10 pixels is one pixel
 
 
-def parse(box: Any, height: int, width: int) -> tuple[np.ndarray | None, str]:
-    """Checks one box [x, y, w, h] in pixels against its image.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxOptions:
+    """How the boxes of a stream are written.
+
+    Attributes:
+        box_format: "xywh" (x, y, width, height in pixels), "xyxy" (x0, y0, x1, y1 in pixels) or
+            "unit" (x, y, width, height as fractions of the image).
+        exif: the image that the boxes were drawn in: "upright", as EXIF turns it and viewers show
+            it, or "stored", before that.
+    """
+
+    box_format: str = "xywh"
+    exif: str = "upright"
+
+    def __post_init__(self):
+        masking.check_choice("box_format", self.box_format, FORMATS)
+        masking.check_choice("exif", self.exif, FRAMES)
+
+    def read_box(
+        self, box: Any, picture: images.Picture, parts: Parts
+    ) -> tuple[np.ndarray | None, str]:
+        """Checks one box as `parse` does; `parts` learns which other options it would fit."""
+        size = picture.height, picture.width
+        found, problem = parse(
+            box,
+            *size,
+            box_format=self.box_format,
+            orientation=picture.orientation if self.exif == "stored" else 1,
+        )
+        if numbers(box) is not None:
+            about = {"box_format": self.box_format, "frame": self.exif}
+            advices = mistakes(box, *size, **about, orientation=picture.orientation)
+            parts.test(advices, failed=found is None)
+        return found, problem
+
+
+def parse(
+    box: Any,
+    height: int,
+    width: int,
+    *,
+    box_format: str = "xywh",
+    orientation: int = 1,
+) -> tuple[np.ndarray | None, str]:
+    """Checks one box against its image.
+
+    Args:
+        box: four numbers, as `box_format` says.
+        height, width: of the upright image, in pixels.
+        box_format: one of `FORMATS`.
+        orientation: the EXIF orientation, where the box is one of the stored image; 1: it is one
+            of the upright image.
 
     Returns:
-        (f64[4] as x0, y0, x1, y1 clipped to the image, "") or (None, why it is unusable).
+        (f64[4] as x0, y0, x1, y1 in pixels of the upright image, clipped to it, "") or (None, why
+        it is unusable).
     """
+    values = numbers(box)
+    if values is None:
+        return None, "box is not four numbers"
+    if not all(map(math.isfinite, values)):
+        return None, "box has NaN or infinity"
+    if orientation in images.TRANSPOSED:
+        height, width = width, height
+    x, y, right, bottom = _corners(values, box_format, height, width)
+    if right <= x or bottom <= y:
+        return None, "box of zero or negative size"
+    clipped = []
+    for value, limit in ((x, width), (y, height), (right, width), (bottom, height)):
+        inside = min(max(value, 0.0), float(limit))
+        if abs(value - inside) > max(_TOLERANCE_PIXELS, _TOLERANCE_SHARE * limit):
+            return None, "box outside its image"
+        clipped.append(inside)
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return None, "box outside its image"
+    if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1 - _ROUNDING:
+        return None, "box below one pixel"
+    return np.array(_upright(clipped, orientation, height, width)), ""
+
+
+def numbers(box: Any) -> list[float] | None:
+    """The four numbers of a box; None if it is something else."""
     try:
         values = np.asarray(box, np.float64)
     except (TypeError, ValueError):
-        return None, "box is not four numbers"
-    if values.shape != (4,):
-        return None, "box is not four numbers"
-    if not np.isfinite(values).all():
-        return None, "box has NaN or infinity"
-    x, y, w, h = values
-    if w <= 0 or h <= 0:
-        return None, "box of zero or negative size"
-    corners = np.array([x, y, x + w, y + h])
-    limits = np.array([width, height, width, height], np.float64)
-    clipped = np.clip(corners, 0, limits)
-    if (abs(corners - clipped) > np.maximum(_TOLERANCE_PIXELS, _TOLERANCE_SHARE * limits)).any():
-        return None, "box outside its image (x, y, w, h in pixels are needed, not x0, y0, x1, y1)"
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, "box outside its image (x, y, w, h in pixels are needed, not x0, y0, x1, y1)"
-    return clipped, ""
+        return None
+    return values.tolist() if values.shape == (4,) else None
+
+
+def mistakes(
+    box: Any, height: int, width: int, *, box_format: str, frame: str, orientation: int
+) -> list[str]:
+    """What a box would fit if it were meant otherwise than the config says: advice in words.
+
+    Any single box may fit by chance; `skips.Parts` asks how many of all do.
+
+    Args:
+        box, height, width, box_format: as `parse`.
+        frame: one of `FRAMES`, as the config says.
+        orientation: the image's EXIF orientation.
+    """
+    values = numbers(box)
+    if values is None or not all(map(math.isfinite, values)):
+        return []
+    turned = orientation if frame == "stored" else 1
+    found = []
+    for other in ("unit", "xyxy", "xywh"):
+        if other == box_format or (other == "unit") != (max(values) <= 1 and min(values) >= 0):
+            continue
+        if parse(values, height, width, box_format=other, orientation=turned)[0] is not None:
+            found.append(_ADVICE[other])
+    other = "upright" if frame == "stored" else "stored"
+    turned = orientation if other == "stored" else 1
+    fits, _ = parse(values, height, width, box_format=box_format, orientation=turned)
+    return [*found, _ADVICE[other]] if fits is not None else found
+
+
+_ADVICE = {
+    "xyxy": "these look like x0y0x1y1: set box_format='xyxy'",
+    "unit": "these look like fractions: box_format='unit'",
+    "xywh": "these look like x, y, width, height: set box_format='xywh'",
+    "stored": "these fit the images as they are stored, before EXIF turns them: set exif='stored'",
+    "upright": "these fit the images as EXIF turns them: set exif='upright'",
+}
+
+
+def _corners(
+    values: list[float], box_format: str, height: int, width: int
+) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 in pixels of the image that the box was drawn in."""
+    x, y, third, fourth = values
+    if box_format == "xyxy":
+        return x, y, third, fourth
+    if box_format == "unit":
+        x, y, third, fourth = x * width, y * height, third * width, fourth * height
+    return x, y, x + third, y + fourth
+
+
+def _upright(corners: list[float], orientation: int, height: int, width: int) -> list[float]:
+    """Turns x0, y0, x1, y1 in a stored image of this size as EXIF turns its pixels."""
+    x0, y0, x1, y1 = corners
+    if orientation in images.TRANSPOSED:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+        height, width = width, height
+    if orientation in images.UPSIDE_DOWN:
+        y0, y1 = height - y1, height - y0
+    if orientation in images.MIRRORED:
+        x0, x1 = width - x1, width - x0
+    return [x0, y0, x1, y1]
 
 
 def crop_around(

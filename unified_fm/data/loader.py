@@ -20,7 +20,7 @@ import numpy as np
 from unified_fm import plugins
 from unified_fm.data.order import Order, example_rng
 from unified_fm.data.skips import Skip, Skips, TooManySkips
-from unified_fm.data.source import open_source
+from unified_fm.data.source import name_record, open_source
 from unified_fm.data.tokenizer import Tokenizer
 
 _OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "cycle", "threads")
@@ -73,7 +73,8 @@ class Loader:
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.config.get("max_skip", 0.01))
         for problem, file in getattr(self.source, "problems", ()):
-            self.skips.note(problem, record=file)
+            self.skips.leave_out(problem, file)
+        self.skips.check_lost(getattr(self.source, "lost", 0), self.records)
         self.order = Order(self.records, seed=self.seed, shuffle=self.config.get("shuffle", True))
         self.cycle = int(self.config.get("cycle", 0))
 
@@ -95,21 +96,25 @@ class Loader:
         """The slot that a slot repeats: itself, unless the stream's epochs come in cycles."""
         return slot % (self.cycle * self.records) if self.cycle else slot
 
-    def example(self, slot: int) -> dict[str, Any]:
-        """The arrays of one slot.
+    def example(self, slot: int, skips: Skips | None = None) -> dict[str, Any]:
+        """The arrays of one slot, or of the record that stands in for its own.
+
+        Args:
+            slot: of the endless stream.
+            skips: the account to use in place of the loader's own.
 
         Raises:
             TooManySkips: more records are unusable than the config allows.
         """
+        met = self.order.epoch(slot)  # in the epoch that the log speaks of, cycles or not
         slot = self.in_cycle(slot)
         epoch, first = self.order.epoch(slot), self.order.index(slot)
         index = first
         for attempt in range(_ATTEMPTS):
             rng = example_rng(self.seed, epoch, index, attempt)
-            try:
-                return self._load(index, rng)
-            except Skip as skip:
-                self.skips.skip(skip, f"record {index} of {self.config['source']}")
+            example = self.load(index, rng, skips or self.skips, epoch=met)
+            if example is not None:
+                return example
             replacement = example_rng(self.seed, epoch, first, -1 - attempt)
             index = int(replacement.integers(self.records))
         raise TooManySkips(
@@ -153,24 +158,35 @@ class Loader:
             return self.collate(found)
         good = next((e for e in found if e is not None), None)
         if good is None:
-            good = self.example(0)
+            good = self.example(0, self.skips.renewed())  # a filler is not to be counted
         batch = self.collate([good if example is None else example for example in found])
         return batch | {"weight": np.array([e is not None for e in found], np.float32)}
 
-    def _load(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    def load(
+        self, index: int, rng: np.random.Generator, skips: Skips, *, epoch: int = 0
+    ) -> dict[str, Any] | None:
+        """The arrays of one record; None, and counted in `skips`, if it cannot be used.
+
+        Raises:
+            TooManySkips: more records are unusable than the config allows.
+        """
+        example = None
+
+        def record():
+            return name_record(self.source, self.config["source"], index, example)
+
         try:
             example = self.source[index]
             if "id" not in example:
                 example = {**example, "id": index}
             arrays = self.pipeline(example, rng)
-        except Skip:
-            raise
+        except Skip as skip:
+            skips.skip(skip, record, epoch=epoch)
+            return None
         except Exception as error:
-            error.add_note(f"in stream {self.name!r}, record {index} of {self.config['source']}")
+            error.add_note(f"in stream {self.name!r}, {record()}")
             raise
-        for reason, count in arrays.pop("dropped", {}).items():
-            self.skips.note(reason, count, record=f"record {index}")
-        self.skips.use()
+        skips.use(arrays.pop("parts", None), record=record, epoch=epoch)
         return arrays
 
     def _read(
@@ -228,9 +244,11 @@ class _Slots:
 
     def __init__(self, loader: Loader, start: int):
         self._loader, self._start = loader, start
+        # Threads go on a little after they were stopped: they must not count for who comes next.
+        self._skips = loader.skips
 
     def __call__(self, place: int) -> dict[str, Any]:
-        return self._loader.example(self._loader.slot_of(self._start, place))
+        return self._loader.example(self._loader.slot_of(self._start, place), self._skips)
 
 
 class _Once:
@@ -243,11 +261,8 @@ class _Once:
         index = self._loader.slot_of(0, place)
         if index >= self._total:
             return None
-        try:
-            return self._loader._load(index, example_rng(self._loader.seed, 0, index))
-        except Skip as skip:
-            self._loader.skips.skip(skip, f"record {index} of {self._loader.config['source']}")
-            return None
+        rng = example_rng(self._loader.seed, 0, index)
+        return self._loader.load(index, rng, self._loader.skips)
 
 
 class _Chunks:

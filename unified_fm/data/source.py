@@ -2,8 +2,9 @@
 
 import bisect
 import itertools
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from unified_fm import plugins
@@ -15,11 +16,13 @@ class Source(Protocol):
     """Random access to examples.
 
     An example is a dict with some of: `image` (encoded bytes, u8[H W 3], or a path), `text` (string
-    or list of strings), `regions` (list of {"box": [x, y, w, h] in pixels, "text": ...,
-    "attributes": ...}), `label` (int), `id`. `__getitem__` raises `data.skips.Skip` for a record
-    that it cannot read.
+    or list of strings), `regions` (list of {"box": four numbers as the stream's `box_format` says,
+    "text": ..., "attributes": ...}), `label` (int), `id`. `__getitem__` raises `data.skips.Skip`
+    for a record that it cannot read.
 
-    A source may have `problems: list[tuple[str, str]]`: (reason, file) of what it could not open.
+    A source may have `problems: list[tuple[str, str]]`, (reason, file) of what it could not open,
+    `lost: int`, about how many records that were, and `place(index) -> str`, which names the file
+    of a record and the place in it for messages.
     """
 
     def __len__(self) -> int: ...
@@ -45,6 +48,22 @@ def open_source(spec: str | Sequence[str]) -> Source:
     return opened[0] if len(opened) == 1 else Concatenation(opened)
 
 
+def name_record(
+    source: Source, spec: str | Sequence[str], index: int, example: Mapping[str, Any] | None = None
+) -> str:
+    """Names a record in a message: its number, its file and its image.
+
+    Args:
+        source: opened from `spec`.
+        example: the record, where it could be read.
+    """
+    place = source.place(index) if hasattr(source, "place") else ""
+    image = (example or {}).get("image")
+    if isinstance(image, str | os.PathLike):
+        place = f"{place}, image {image}" if place else f"image {image}"
+    return f"record {index} of {spec}" + (f" ({place})" if place else "")
+
+
 class Concatenation:
     """Several sources one after the other."""
 
@@ -52,17 +71,28 @@ class Concatenation:
         self.sources = list(sources)
         self._ends = list(itertools.accumulate(len(source) for source in sources))
         self.problems = [p for s in sources for p in getattr(s, "problems", ())]
+        self.lost = sum(getattr(s, "lost", 0) for s in sources)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        which = bisect.bisect_right(self._ends, index)
-        example = self.sources[which][index - (self._ends[which - 1] if which else 0)]
+        which, index = self._locate(index)
+        example = self.sources[which][index]
         # Two files may both count their ids from 0: different records must not share one.
         if isinstance(example.get("id"), int | str):
             example = {**example, "id": f"{which}/{example['id']}"}
         return example
+
+    def place(self, index: int) -> str:
+        """As the source that the record is in says."""
+        which, index = self._locate(index)
+        source = self.sources[which]
+        return source.place(index) if hasattr(source, "place") else f"part {which + 1}, {index}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        which = bisect.bisect_right(self._ends, index)
+        return which, index - (self._ends[which - 1] if which else 0)
 
 
 def _split(spec: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Streams of batches: a source, a pipeline, a batch size, and what is learnt from them."""
 
 import inspect
+import logging
 import queue
 import threading
 import time
@@ -11,6 +12,8 @@ from unified_fm import plugins
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.loader import Batch, Loader
 from unified_fm.data.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 _AHEAD = 2  # batches of every stream that lie ready
 
@@ -31,7 +34,8 @@ def stream(
         batch_size: rows of the global batch (texts, images, pairs, or region rows).
         objectives: name -> weight, or name -> dict(weight=..., option=...).
         **options: of the pipeline (`max_len`, `size`, ...), and of the stream itself: `max_skip`
-            (largest fraction of unusable records, 0.01; 0 stops at the first), `shuffle` (True),
+            (largest fraction of unusable records, and of unusable parts of records such as boxes,
+            0.01; 0 stops at the first), `shuffle` (True),
             `cycle` (epochs after which everything repeats, augmentation and masks too; 0: never),
             `threads` (one per core); a regions stream also has `images` (images of the global
             batch, required) and `packs` (groups that the batch can be split into, 1).
@@ -102,6 +106,8 @@ class Streams:
     def __next__(self) -> dict[str, Batch]:
         """The next batch of every stream.
 
+        When it completes an epoch of a stream, the log says how many records were skipped in it.
+
         Raises:
             TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
         """
@@ -111,7 +117,11 @@ class Streams:
         batches = self._feeder.get()
         self.wait_time += time.perf_counter() - began
         for name, loader in self.loaders.items():
+            before = self._samples[name]
             self._samples[name] += loader.slots
+            ended = self._samples[name] // loader.records - 1  # the last one that is complete
+            if before // loader.records <= ended and (line := loader.skips.end_epoch(ended)):
+                _log.info(line)
         return batches
 
     def state(self) -> dict[str, Any]:
@@ -150,6 +160,8 @@ class Streams:
             samples[name] = int(then[name]["samples"])
         self.close()
         self._samples = samples
+        for loader in self.loaders.values():  # what was read before is not of this run
+            loader.skips = loader.skips.renewed()
 
     def last_records(self, state: Mapping[str, Any] | None = None) -> dict[str, list[int]]:
         """The record numbers of this process's part of one batch of each stream, to report a fault.
@@ -166,6 +178,13 @@ class Streams:
             for name, loader in self.loaders.items()
             if ends[name]["samples"]
         }
+
+    def skip_lines(self) -> dict[str, str]:
+        """{stream: its used and skipped records in one line}, of this process since it began.
+
+        Batches that were loaded ahead are counted.
+        """
+        return {name: loader.skips.line() for name, loader in self.loaders.items()}
 
     def skip_table(self) -> str:
         """Counts of used and skipped records by reason, stream by stream."""
@@ -224,7 +243,13 @@ def batches(
         process_count=process_count,
         tokenizer=tokenizer,
     )
-    return loader.once(limit)
+    return _told(loader, limit)
+
+
+def _told(loader: Loader, limit: int | None) -> Iterator[Batch]:
+    yield from loader.once(limit)
+    if loader.skips.lossy:
+        _log.warning("%s", loader.skips.table())
 
 
 class _Feeder:

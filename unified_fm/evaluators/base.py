@@ -20,7 +20,7 @@ import numpy as np
 
 from unified_fm import plugins
 from unified_fm.data import skips
-from unified_fm.data.source import open_source
+from unified_fm.data.source import name_record, open_source
 
 
 class Apply(Protocol):
@@ -129,16 +129,23 @@ class HeldOut:
     ) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
         """Yields (record, arrays) of the first `count` records of another source."""
         seen = skips.Skips(f"evaluation on {source}", max_skip=1.0)
-        for index, record in self.records(source, count):
+        opened = open_source(source)
+        for problem, file in getattr(opened, "problems", ()):
+            seen.leave_out(problem, file)
+        for index in range(min(count, len(opened))):
+            record = None
             try:
+                record = opened[index]
                 arrays = self.prepare(record, index)
             except skips.Skip as skip:
-                seen.skip(skip, f"record {index}")
+                seen.skip(skip, functools.partial(name_record, opened, source, index, record))
                 continue
             seen.use()
             yield record, arrays
         if not seen.used:
             raise ValueError(f"no usable record in {source!r}\n{seen.table()}")
+        if seen.lossy:
+            logging.warning("%s", seen.table())
 
     def records(self, source: str, count: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Yields (index, record) of the readable ones of the first `count` records."""
@@ -147,7 +154,8 @@ class HeldOut:
             try:
                 record = opened[index]
             except skips.Skip as skip:
-                logging.warning("evaluation on %s: record %d: %s", source, index, skip)
+                named = name_record(opened, source, index)
+                logging.warning("evaluation on %s skips %s: %s", source, named, skip)
                 continue
             yield index, record
 

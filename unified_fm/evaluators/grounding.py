@@ -7,13 +7,16 @@ best, searched anew for each of the two measures.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.data.images import Picture
+from unified_fm.data.boxes import BoxOptions
+from unified_fm.data.images import MOST_PIXELS, Picture
+from unified_fm.data.skips import Parts, Skips
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import BoxExample, Metric
 
@@ -26,16 +29,20 @@ _TARGETS = 1000  # boxes that the search looks at; its result is scored on all
 class Evaluator(base.HeldOut):
     """Mean IoU and the share of boxes with IoU > 0.5, over the regions of the records.
 
-    A record's `regions` give the phrases and the boxes in pixels; the pipeline sees the phrase as
-    the caption of the image, resized as a whole, so relative boxes do not change.
+    A record's `regions` give the phrases and the boxes; the pipeline sees the phrase as the caption
+    of the image, resized as a whole, so relative boxes do not change. A box that the stream of
+    regions would drop is left out here too, and counted in the log.
 
     Attributes:
         threshold: IoU above which a box counts as found.
         shown: boxes kept for the report.
+        box_format, exif: how boxes are written, and in which image; see `data.boxes.BoxOptions`.
     """
 
     threshold: float = 0.5
     shown: int = 12
+    box_format: str = "xywh"
+    exif: str = "upright"
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the mean IoU and the share above the threshold.
@@ -74,20 +81,35 @@ class Evaluator(base.HeldOut):
             )
 
     def _regions(self):
+        options = BoxOptions(box_format=self.box_format, exif=self.exif)
+        left_out = Skips(f"boxes of {self.source}", max_skip=1.0)
         images, rows, phrases, targets = [], [], [], []
         for index, (record, whole) in enumerate(self.load()):
             images.append(whole["image"])
-            picture = Picture(record["image"])
+            picture, parts = Picture(record["image"], max_pixels=MOST_PIXELS), Parts()
             for region in record.get("regions", ()):
+                parts.seen += 1
+                box, problem = options.read_box(region["box"], picture, parts)
+                if box is None:
+                    parts.drop(problem)
+                    continue
                 tokens = self.tokens(region["text"], index)
                 if tokens is None:
                     continue
                 rows.append(tokens | {"image_row": np.int32(index)})
                 phrases.append(region["text"])
-                x, y, w, h = np.divide(region["box"], [picture.width, picture.height] * 2)
+                x0, y0, x1, y1 = box
+                size = [picture.width, picture.height] * 2
+                x, y, w, h = np.divide([x0, y0, x1 - x0, y1 - y0], size)
                 targets.append([x + w / 2, y + h / 2, w, h])
+            left_out.use(parts, record=lambda row=index: f"usable record {row}")
+        if rows and left_out.lossy:
+            logging.warning("%s", left_out.table())
         if not rows:
-            raise ValueError(f"no record of {self.source!r} has regions: nothing to ground")
+            raise ValueError(
+                f"no record of {self.source!r} has a usable region: nothing to ground\n"
+                f"{left_out.table()}"
+            )
         return np.stack(images), base.stack(rows), phrases, np.array(targets, np.float32)
 
 

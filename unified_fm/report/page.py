@@ -83,11 +83,11 @@ _HEAD = """
 {% if streams %}
 <table class="streams">
 <tr><th>stream</th><th>pipeline</th><th>source</th><th class="number">batch</th>
-<th>learnt from it</th></tr>
+<th>learnt from it</th><th>records</th></tr>
 {% for stream in streams %}
 <tr><td><strong>{{ stream.name }}</strong></td><td>{{ stream.pipeline }}</td>
 <td class="wide">{{ stream.source }}</td><td class="number">{{ stream.batch_size }}</td>
-<td>{{ stream.objectives }}</td></tr>
+<td>{{ stream.objectives }}</td><td>{{ stream.records }}</td></tr>
 {% endfor %}
 </table>
 {% endif %}

@@ -33,6 +33,7 @@ def write_report(
     results: Sequence[base.Metric] = (),
     examples: Mapping[str, Sequence[Any]] | None = None,
     facts: Mapping[str, Any] | None = None,
+    records: Mapping[str, str] | None = None,
     title: str = "Run",
 ) -> None:
     """Writes the report; a reader of an older one never sees half a file.
@@ -45,6 +46,7 @@ def write_report(
         results: metrics with full names, such as `evaluators.base.run_all` gives.
         examples: {evaluator name: retrieval, box and word examples}.
         facts: short lines for the head (steps, time, device, parameters).
+        records: {stream: its used and skipped records in one line}.
         title: of the page.
     """
     config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
@@ -55,7 +57,7 @@ def write_report(
     page = environment.from_string(PAGE).render(
         title=title,
         facts=dict(facts or {}),
-        streams=_streams(config),
+        streams=_streams(config, records or {}),
         settings=sorted((name, str(value)) for name, value in _flat(config)),
         results=_results(results),
         charts=list(_charts(config, series)),
@@ -77,8 +79,8 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _streams(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each stream: what it reads, how much of it, and what is learnt from it."""
+def _streams(config: Mapping[str, Any], records: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row for each stream: what it reads, how much of it, what was skipped and is learnt."""
     rows = []
     for name, stream in (config.get("streams") or {}).items():
         source = stream.get("source", "")
@@ -93,6 +95,7 @@ def _streams(config: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "source": source if isinstance(source, str) else " + ".join(map(str, source)),
                 "batch_size": stream.get("batch_size", ""),
                 "objectives": ", ".join(objectives),
+                "records": records.get(name, ""),
             }
         )
     return rows

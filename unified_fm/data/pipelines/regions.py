@@ -1,18 +1,17 @@
 """An image, its boxes and their texts: the regions stream (X-FM 2.5)."""
 
-import collections
 import dataclasses
 from typing import Any
 
 import numpy as np
 
 from unified_fm.data import boxes, images, masking, packing
-from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id, open_picture
-from unified_fm.data.skips import Skip
+from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id
+from unified_fm.data.skips import Parts, Skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
+class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
     """Gives `image u8[H W 3]` and, per text of the image, one row of `text i32[r L]`, `text_mask`,
     `text_masked`, `masked_positions`, `masked_ids`, `region_mask bool[r N]` (the patches that the
     box touches), `box f32[r 4]` (cx, cy, w, h in 0..1), `is_image bool[r]` (the caption of the
@@ -20,11 +19,14 @@ class Pipeline(ImageOptions, TextOptions):
     images into a batch of fixed size, with `image_index i32` and `weight f32`.
 
     The crop contains one random box; a box of which half or more is cut away is left out. An
-    unusable box is dropped and counted, and the image is kept.
+    unusable box (not four numbers, outside its image, below one pixel) is dropped, counted, and
+    named in the log, and the image is kept; if more than `max_skip` of all boxes and texts are
+    dropped, the run stops. `parts` is this account.
 
     Attributes:
         max_regions: texts per image, the whole image's caption included.
         caption: "first" makes the whole image's caption a row too, as published; "none" does not.
+        box_format, exif: how boxes are written, and in which image; see `boxes.BoxOptions`.
     """
 
     num_masked: int = 0
@@ -35,6 +37,7 @@ class Pipeline(ImageOptions, TextOptions):
     def __post_init__(self):
         ImageOptions.__post_init__(self)
         TextOptions.__post_init__(self)
+        boxes.BoxOptions.__post_init__(self)
         masking.check_choice("caption", self.caption, ("first", "none"))
         if self.max_regions < 1:
             raise ValueError(f"max_regions is {self.max_regions}; at least 1 is needed")
@@ -43,12 +46,13 @@ class Pipeline(ImageOptions, TextOptions):
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Raises `Skip` if there is no usable image, or no usable text or box in it."""
-        picture = open_picture(example)
-        dropped: collections.Counter[str] = collections.Counter()
-        corners, texts = self._regions(example, picture, dropped, rng)
-        caption = self._caption(example, dropped, rng)
+        picture = self.open_picture(example)
+        parts = Parts()
+        corners, texts = self._regions(example, picture, parts, rng)
+        caption = self._caption(example, parts, rng)
         if not texts and caption is None:
-            raise Skip("no usable region", ", ".join(dropped) or "no region and no caption")
+            found = ", ".join(parts.dropped) or "no region and no caption"
+            raise Skip("no usable region", found, parts)
 
         order = np.arange(len(texts)) if self.augment == "none" else rng.permutation(len(texts))
         corners, texts = corners[order], [texts[k] for k in order]
@@ -68,7 +72,7 @@ class Pipeline(ImageOptions, TextOptions):
         rows["is_image"] = np.arange(len(texts)) < (caption is not None)
         rows["example_id"] = np.full(len(texts), example_id(example))
         arrays = {"image": image, "rows": rows, "priority": rng.random(len(texts))}
-        return arrays | {"dropped": dict(dropped)} | self.patch_arrays(rng)
+        return arrays | {"parts": parts} | self.patch_arrays(rng)
 
     def collate(
         self,
@@ -93,34 +97,36 @@ class Pipeline(ImageOptions, TextOptions):
             examples, rows=rows, packs=packs, first_image=first_image, blank=blank, size=self.size
         )
 
-    def _regions(self, example, picture, dropped, rng) -> tuple[np.ndarray, list[str]]:
+    def _regions(self, example, picture, parts, rng) -> tuple[np.ndarray, list[str]]:
         """Usable boxes f64[r 4] (x0, y0, x1, y1 in pixels) and their texts."""
         corners, texts = [], []
         found = example.get("regions")
         for region in found if isinstance(found, list | tuple) else ():
+            parts.seen += 1
             if not isinstance(region, dict):
-                dropped["region of a wrong type"] += 1
+                parts.drop("region of a wrong type")
                 continue
-            box, problem = boxes.parse(region.get("box"), picture.height, picture.width)
+            box, problem = self.read_box(region.get("box"), picture, parts)
             if box is None:
-                dropped[problem] += 1
+                parts.drop(problem)
                 continue
             try:
                 text = self.pick_text(_with_attribute(region, rng), rng)
             except Skip as skip:
-                dropped[f"region with {skip.reason}"] += 1
+                parts.drop(f"region with {skip.reason}")
                 continue
             corners.append(box)
             texts.append(text)
         return np.array(corners, np.float64).reshape(-1, 4), texts
 
-    def _caption(self, example, dropped, rng) -> str | None:
+    def _caption(self, example, parts, rng) -> str | None:
         if self.caption == "none" or example.get("text") in (None, "", []):
             return None
+        parts.seen += 1
         try:
             return self.pick_text(example["text"], rng)
         except Skip as skip:
-            dropped[f"image with {skip.reason}"] += 1
+            parts.drop(f"image with {skip.reason}")
             return None
 
     def _rows(self, texts: list[str], unit: np.ndarray, rng) -> dict[str, np.ndarray]:

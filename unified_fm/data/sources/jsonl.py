@@ -7,11 +7,12 @@
     {"text": "only text"}
     {"image": "3.jpg", "label": 4}
 
-A box is x, y, width, height in pixels of the stored image. An image is base64 (also as a data URL)
-or a path below the file's folder; `jsonl:FILE@DIR` takes paths below DIR instead. A path that
-leaves its folder is refused. The field names of the published X-FM files are read too: `binary`
-(image), `desc` or `caption` (a string, a list, or a dict of languages), `elems` with `bb`,
-`caption` and `attributes`, `image_id`.
+A box is x, y, width, height in pixels of the image as a viewer shows it, after EXIF has turned it;
+the regions stream's `box_format="xyxy"` or `"unit"` and `exif="stored"` read other boxes. An image
+is base64 (also as a data URL) or a path below the file's folder; `jsonl:FILE@DIR` takes paths below
+DIR instead. A path that leaves its folder is refused. The field names of the published X-FM files
+are read too: `binary` (image), `desc` or `caption` (a string, a list, or a dict of languages),
+`elems` with `bb`, `caption` and `attributes`, `image_id`.
 
 The file is indexed once by line and never loaded; each example is read when it is wanted.
 """
@@ -46,7 +47,9 @@ class Source:
         argument, root = _split_root(argument)
         self._files = _find(argument)
         self._roots = [root or path.parent for path in self._files]
-        self._spans = [_line_spans(path) for path in self._files]  # i64[lines 2]: start, end
+        found = [_line_spans(path) for path in self._files]
+        self._spans = [spans for spans, _ in found]  # i64[lines 2]: start, end
+        self._blanks = [blanks for _, blanks in found]
         self._ends = list(itertools.accumulate(len(spans) for spans in self._spans))
         self._handles = [os.open(path, os.O_RDONLY) for path in self._files]
 
@@ -55,8 +58,7 @@ class Source:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises `Skip` for a line that is not a JSON object, or whose image path is refused."""
-        which = bisect.bisect_right(self._ends, index)
-        line = index - (self._ends[which - 1] if which else 0)
+        which, line = self._locate(index)
         start, end = (int(x) for x in self._spans[which][line])
         if end - start > _MAX_LINE:
             raise Skip("oversized record", f"{end - start:,} bytes; at most {_MAX_LINE:,}")
@@ -64,10 +66,21 @@ class Source:
         try:
             record = json.loads(raw.decode("utf-8", errors="replace"))
         except (ValueError, RecursionError) as error:
-            raise Skip("invalid JSON", f"{self._files[which]}: {error}") from error
+            raise Skip("invalid JSON", str(error)) from error
         if not isinstance(record, dict):
             raise Skip("invalid JSON", f"a line is an object; found {type(record).__name__}")
         return _example(record, self._roots[which], index)
+
+    def place(self, index: int) -> str:
+        """The file and the line, counted from 1 with the blank ones."""
+        which, line = self._locate(index)
+        blanks = self._blanks[which]
+        before = np.searchsorted(blanks - np.arange(len(blanks)), line, side="right")
+        return f"{self._files[which]}, line {line + before + 1}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        which = bisect.bisect_right(self._ends, index)
+        return which, index - (self._ends[which - 1] if which else 0)
 
     def __del__(self):
         for handle in getattr(self, "_handles", ()):
@@ -151,8 +164,8 @@ def _find(argument: str) -> list[pathlib.Path]:
     return [pathlib.Path(path) for path in found]
 
 
-def _line_spans(path: pathlib.Path) -> np.ndarray:
-    """i64[lines 2]: start and end of each line that is not blank."""
+def _line_spans(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """i64[lines 2]: start and end of each line that is not blank; i64[blank lines]: which are."""
     breaks = []
     with open(path, "rb") as file:
         offset = 0
@@ -169,4 +182,4 @@ def _line_spans(path: pathlib.Path) -> np.ndarray:
             blank.append(not file.read(end - start).strip())
         spans_kept = np.ones(len(spans), bool)
         spans_kept[np.flatnonzero(ends - starts < 16)] = ~np.array(blank, bool)
-    return spans[spans_kept]
+    return spans[spans_kept], np.flatnonzero(~spans_kept)
