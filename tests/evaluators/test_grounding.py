@@ -1,9 +1,12 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.evaluators import worlds
+from unified_fm.data import tokenizer
 from unified_fm.evaluators import grounding
 
 
@@ -69,3 +72,24 @@ def test_records_without_regions_are_refused():
     evaluator = worlds.evaluator(grounding, "no_regions", tokenizer)
     with pytest.raises(ValueError, match="regions"):
         list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
+
+
+def test_A4_boxes_are_read_as_the_options_say_and_bad_ones_left_out(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right: the stored top is the upright right side
+    Image.new("RGB", (40, 20)).save(tmp_path / "1.png", exif=exif)
+    found = [{"box": box, "text": "a thing"} for box in ([0, 0, 40, 5], [4, 4, 4, 9])]
+    (tmp_path / "x.jsonl").write_text(
+        json.dumps({"image": "1.png", "text": "things", "regions": found})
+    )
+    evaluator = grounding.Evaluator(
+        source=f"jsonl:{tmp_path}/x.jsonl",
+        options={"size": 16, "patch_size": 8, "max_len": 8},
+        tokenizer=tokenizer.load("bytes"),
+        box_format="xyxy",
+        exif="stored",
+    )
+    _, _, phrases, targets = evaluator._regions()
+    assert phrases == ["a thing"]
+    assert targets.tolist() == [[0.875, 0.5, 0.25, 1.0]]
+    assert "1  (part) box of zero or negative size" in caplog.text
