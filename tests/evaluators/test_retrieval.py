@@ -1,5 +1,7 @@
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -49,8 +51,20 @@ def test_a_net_that_sees_the_same_everywhere_gets_nothing_from_ties(tokenizer):
     assert to_image.value == 0.0  # all images tie
 
 
+def test_A3_identical_captions_of_other_images_match_only_if_asked_for(tokenizer):
+    evaluator = worlds.evaluator(retrieval, "duplicates", tokenizer, candidates=8, ranks=(1, 2))
+    to_text, *_, to_image = evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {})
+    assert to_text.value == 0.0  # each image's caption ties with that of its twin
+    assert to_image.value == 1.0
+    assert to_text.chance == 1 / 8
+    with pytest.raises(ValueError, match=r"same is 'text'; did you mean 'texts'\?"):
+        worlds.evaluator(retrieval, "duplicates", tokenizer, same="text")
+
+
 def test_the_same_caption_twice_is_a_match_of_both_images(tokenizer):
-    evaluator = worlds.evaluator(retrieval, "duplicates", tokenizer, candidates=8, ranks=(1,))
+    evaluator = worlds.evaluator(
+        retrieval, "duplicates", tokenizer, candidates=8, ranks=(1,), same="texts"
+    )
     metrics = list(evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {}))
     assert [m.value for m in metrics] == [1.0, 1.0]
     assert [m.chance for m in metrics] == [0.25, 0.25]  # two of eight are right
@@ -97,10 +111,60 @@ def test_a_match_outside_the_reranked_ones_is_missed(tokenizer):
     assert metrics["reranked/image_to_text/r1"] == 0.0
 
 
-def test_best_pairs_are_the_union_of_both_directions():
+def test_each_query_has_its_own_best_candidates():
     scores = np.array([[9, 8, 1], [7, 2, 3], [4, 5, np.nan]])
-    expected = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
-    np.testing.assert_array_equal(retrieval._best_pairs(scores, 1), expected)
+    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
+    np.testing.assert_array_equal(retrieval.best(scores, 1), expected)
+    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
+    np.testing.assert_array_equal(retrieval.best(scores.T, 1), expected)
+    assert retrieval.best(scores, 9).all()
+
+
+class Tabled(worlds.Oracle):
+    """Red and green squares and captions, whose cosines and matching logits are these."""
+
+    cosines = np.array([[0.8, 0.9], [0.1, 0.95]], np.float32)  # [image text]
+    logits = np.array([[5, 1], [0, 4]], np.float32)
+
+    def _which_text(self, one_hot):
+        green = self.tokenizer.token_id("green")
+        return one_hot[..., green].max(-1).astype(int)
+
+    def text_feature(self, views):
+        return jnp.asarray(self.cosines.T)[self._which_text(views.text)]
+
+    def image_feature(self, views):
+        return jax.nn.one_hot(self._which_text(views.pooled[:, None]), 2)
+
+    def fuse(self, *, text, text_mask, memory, rows=None, view="row"):
+        image = self._which_text(memory[rows])
+        return jnp.asarray(self.logits)[image, self._which_text(text)][:, None, None]
+
+    def itm_head(self, first):
+        return jnp.concatenate([-first, first], axis=1)
+
+
+def test_A3_each_direction_ranks_its_own_candidates_again(tokenizer, monkeypatch):
+    """Image 0's best caption is the wrong one, so its own stays behind, whatever its logit.
+
+    The pair (image 0, caption 0) has a logit all the same: it is the best one of caption 0.
+    """
+    monkeypatch.setitem(worlds.WORLDS, "two", worlds.WORLDS["eight"][:2])
+    scored = []
+    score = _pairs.score
+    monkeypatch.setattr(
+        _pairs, "score", lambda *a, **kw: scored.extend(kw["pairs"].tolist()) or score(*a, **kw)
+    )
+    evaluator = worlds.evaluator(retrieval, "two", tokenizer, candidates=0, ranks=(1,), rerank=1)
+    found = {m.name: m.value for m in evaluator.run(worlds.Apply(Tabled(tokenizer)), {})}
+    assert found == {
+        "image_to_text/r1": 0.5,
+        "text_to_image/r1": 1.0,
+        "reranked/image_to_text/r1": 0.5,
+        "reranked/text_to_image/r1": 1.0,
+    }
+    assert sorted(scored) == [[0, 0], [0, 1], [1, 1]]  # (1, 1), which both chose, once
+    assert evaluator.examples[0].candidates[0] == "a green square"
 
 
 def test_pair_scores_equal_scoring_each_pair_alone(tokenizer):

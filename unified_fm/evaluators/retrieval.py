@@ -2,8 +2,10 @@
 
 Candidates are ranked by the cosine of the two projections (ITC). With `rerank=k` the best k of
 each query are ranked again by the matching logit of the fusion encoder alone, the rest come after
-them, as published (X-FM section 4.1). Each image's keys and values are projected once per chunk and
-shared by all captions scored against it, and captions are fused in groups of similar length.
+them, as published (X-FM section 4.1). Each direction has its own best k: a pair that only the other
+direction chose has a logit, but may not use it. Each image's keys and values are projected once per
+chunk and shared by all captions scored against it, and captions are fused in groups of similar
+length.
 """
 
 import dataclasses
@@ -13,8 +15,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import plugins
 from unified_fm.evaluators import _pairs, base
 from unified_fm.evaluators.base import Metric, RetrievalExample
+
+SAME = ("ids", "texts")  # what makes a caption a match of an image
 
 _SHOWN = 5  # candidates shown in the report for each query
 
@@ -23,14 +28,17 @@ _SHOWN = 5  # candidates shown in the report for each query
 class Evaluator(base.HeldOut):
     """R@1, R@5 and R@10 in both directions among `candidates` images and their captions.
 
-    A candidate that carries the same caption (token for token) as a true match, or the same image
-    id, is a match too. Ties count against the model. Scores that are not a number rank last.
+    Ties count against the model. Scores that are not a number rank last.
 
     Attributes:
         candidates: images per set; the recalls are averaged over all queries of all sets. 0: one
             set of everything. A last incomplete set is left out.
         ranks: the cut-offs of the recalls.
-        rerank: how many of the best candidates the fusion encoder ranks again; 0: none.
+        rerank: how many of the best candidates of each query the fusion encoder ranks again; 0:
+            none. The others tie behind them.
+        same: what matches: "ids" = captions and images of one image id, as the official sets count;
+            "texts" = also a caption that reads the same, token for token, as one of that image
+            (where few captions describe many images, a wrong one is none).
         pair_batch: pairs scored at once when re-ranking.
         shown: queries of each direction kept for the report.
     """
@@ -38,8 +46,15 @@ class Evaluator(base.HeldOut):
     candidates: int = 100
     ranks: tuple[int, ...] = (1, 5, 10)
     rerank: int = 0
+    same: str = "ids"
     pair_batch: int = 256
     shown: int = 6
+
+    def __post_init__(self) -> None:
+        if self.same not in SAME:
+            raise ValueError(
+                f"retrieval: same is {self.same!r}; {plugins.possible(self.same, SAME)}"
+            )
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the recalls, first of the images' captions, then of the captions' images."""
@@ -48,21 +63,21 @@ class Evaluator(base.HeldOut):
         image_features, text_features = _encode(self, gallery, apply, params)
         sets = _sets(gallery, self.candidates)
         cosine = [image_features[images] @ text_features[texts].T for images, texts in sets]
-        yield from self._recalls("", sets, gallery, cosine)
+        scores = _Scores(cosine, [x.T for x in cosine])
+        yield from self._recalls("", sets, gallery, scores)
         if self.rerank:
-            wanted = [_best_pairs(scores, self.rerank) for scores in cosine]
-            logits = _match(self, gallery, sets, wanted, apply, params)
-            yield from self._recalls("reranked/", sets, gallery, logits)
-            cosine = logits
-        self.examples.extend(_shown(gallery, sets, cosine, self.shown))
+            scores = _reranked(self, gallery, sets, cosine, apply, params)
+            yield from self._recalls("reranked/", sets, gallery, scores)
+        self.examples.extend(_shown(gallery, sets, scores, self.shown))
 
     def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
         positive = [gallery.positive(images, texts) for images, texts in sets]
-        for direction, turn in (("image_to_text", np.asarray), ("text_to_image", np.transpose)):
-            matches = [turn(p) for p in positive]
-            ranks = np.concatenate(
-                [first_rank(turn(s), p) for s, p in zip(scores, matches, strict=True)]
-            )
+        directions = (
+            ("image_to_text", scores.of_images, positive),
+            ("text_to_image", scores.of_texts, [p.T for p in positive]),
+        )
+        for direction, found, matches in directions:
+            ranks = np.concatenate([first_rank(s, p) for s, p in zip(found, matches, strict=True)])
             among = matches[0].shape[1]
             for k in self.ranks:
                 chance = np.concatenate([chance_recall(p, k) for p in matches]).mean()
@@ -72,6 +87,14 @@ class Evaluator(base.HeldOut):
                     chance=float(chance),
                     chance_is=f"random order of {among}",
                 )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """Scores of every set's candidates, higher is better, the queries leading."""
+
+    of_images: list[np.ndarray]  # f[images texts] of each set
+    of_texts: list[np.ndarray]  # f[texts images]
 
 
 def first_rank(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -110,9 +133,13 @@ class _Gallery:
     text_class: np.ndarray  # i[T], equal for the same tokens
     image_of: np.ndarray  # i[T], the image a caption was written for
     captions: list[str]
+    same: str  # as in `Evaluator`
 
     def positive(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """bool[images texts]: the caption, or one that reads the same, belongs to the image."""
+        """bool[images texts]: the caption (or one that reads the same) belongs to the image."""
+        if self.same == "ids":
+            owners = self.image_class[self.image_of[texts]]
+            return self.image_class[images][:, None] == owners
         table = np.zeros((self.image_class.max() + 1, self.text_class.max() + 1), bool)
         table[self.image_class[self.image_of[texts]], self.text_class[texts]] = True
         return table[self.image_class[images]][:, self.text_class[texts]]
@@ -140,6 +167,7 @@ def _gather(evaluator: Evaluator) -> _Gallery:
         text_class=np.unique(np.where(mask, text, -1), axis=0, return_inverse=True)[1].reshape(-1),
         image_of=np.array(owners),
         captions=captions,
+        same=evaluator.same,
     )
 
 
@@ -169,14 +197,32 @@ def _text_feature(net, batch):
     return net.text_feature(net(batch)).astype(jnp.float32)
 
 
-def _best_pairs(scores: np.ndarray, k: int) -> np.ndarray:
-    """bool[images texts]: among the k best captions of the image or k best images of the text."""
+def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:
+    """Matching logits of each query's own best candidates, -inf for all others."""
+    chosen = [
+        (best(scores, evaluator.rerank), best(scores.T, evaluator.rerank)) for scores in cosine
+    ]
+    wanted = [of_images | of_texts.T for of_images, of_texts in chosen]
+    logits = _match(evaluator, gallery, sets, wanted, apply, params)
+    return _Scores(
+        [np.where(own, x, -np.inf) for (own, _), x in zip(chosen, logits, strict=True)],
+        [np.where(own, x.T, -np.inf) for (_, own), x in zip(chosen, logits, strict=True)],
+    )
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Which are each query's k best candidates, bool[queries candidates]; NaN is the worst.
+
+    Of equal candidates the first ones are taken.
+
+    Args:
+        scores: f[queries candidates].
+        k: how many; all, if there are fewer.
+    """
     scores = np.where(np.isnan(scores), -np.inf, scores)
+    chosen = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     wanted = np.zeros(scores.shape, bool)
-    for axis in (0, 1):
-        kept = min(k, scores.shape[axis])
-        best = np.take(np.argsort(-scores, axis=axis, kind="stable"), np.arange(kept), axis=axis)
-        np.put_along_axis(wanted, best, True, axis=axis)
+    np.put_along_axis(wanted, chosen, True, axis=1)
     return wanted
 
 
@@ -213,20 +259,20 @@ def _shown(gallery: _Gallery, sets, scores, count: int) -> Iterator[RetrievalExa
     images, texts = sets[0]
     positive = gallery.positive(images, texts)
     for row in range(min(count, len(images))):
-        best = np.argsort(-scores[0][row], kind="stable")[:_SHOWN]
+        first = np.argsort(-scores.of_images[0][row], kind="stable")[:_SHOWN]
         yield RetrievalExample(
             image=gallery.image[images[row]],
             caption=None,
-            candidates=[gallery.captions[texts[t]] for t in best],
-            correct=[bool(positive[row, t]) for t in best],
+            candidates=[gallery.captions[texts[t]] for t in first],
+            correct=[bool(positive[row, t]) for t in first],
             truth=[gallery.captions[t] for t in texts if gallery.image_of[t] == images[row]],
         )
     for column in range(min(count, len(texts))):
-        best = np.argsort(-scores[0][:, column], kind="stable")[:_SHOWN]
+        first = np.argsort(-scores.of_texts[0][column], kind="stable")[:_SHOWN]
         yield RetrievalExample(
             image=None,
             caption=gallery.captions[texts[column]],
-            candidates=[gallery.image[images[i]] for i in best],
-            correct=[bool(positive[i, column]) for i in best],
+            candidates=[gallery.image[images[i]] for i in first],
+            correct=[bool(positive[i, column]) for i in first],
             truth=[gallery.image[gallery.image_of[texts[column]]]],
         )
