@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from tests import tiny
-from unified_fm import micro_batches, plugins, step
+from unified_fm import micro_batches, plugins, step, train
 from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
 
@@ -199,6 +199,17 @@ def test_micro_batches_with_padded_rows_are_exact():
 def test_losses_that_compare_rows_are_named():
     program = _program({"text": _stream(a=tiny.Objective(kind="spread"), b=tiny.Objective())})
     assert program.inexact == ["text/a"]
+
+
+def test_A5_the_log_names_every_loss_that_micro_batches_change(caplog):
+    names = ("itc", "itm", "imlm", "mlm", "mim", "pixels", "classify", "bbox")
+    made = {name: plugins.build("objectives", name) for name in names}
+    program = _program({"pairs": _stream(**made)}, accumulate=2)
+    assert program.inexact == ["pairs/itc", "pairs/itm"]
+    with caplog.at_level("INFO"):
+        train._say_inexact(program)
+    [line] = caplog.messages
+    assert line.startswith("accumulate=2: pairs/itc, pairs/itm compare rows of one micro-batch")
 
 
 def test_packs_stay_together_in_micro_batches():

@@ -180,7 +180,12 @@ def _load_teachers(config, program, batches, mesh, tokenizer) -> Any:
 def _say_inexact(program: step.Program) -> None:
     if program.accumulate > 1 and program.inexact:
         names = ", ".join(program.inexact)
-        _log.info("accumulate: %s look at one micro-batch at a time; the others are exact", names)
+        _log.info(
+            "accumulate=%d: %s compare rows of one micro-batch only, so they see fewer negatives "
+            "than in the whole batch; the other losses are those of the whole batch",
+            program.accumulate,
+            names,
+        )
 
 
 def _compiled(train_step: Any, target: step.TrainState, teacher_params: Any, batches: Any) -> Any:

@@ -36,7 +36,7 @@ def test_cross_entropy_of_the_diagonal_in_both_directions():
     assert output.denominator == 4
 
 
-def test_rows_of_one_example_share_the_target():
+def test_row_14_rows_of_one_example_share_the_target():
     views = stubs.make_views()
     batch = {"example_id": jnp.array([7, 5, 7, 6])}
     found = run(Objective(targets="ids"), views, batch).loss

@@ -47,7 +47,7 @@ def test_a_certain_match_leaves_its_negatives_uniform():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_fault_13_not_finite_similarities_draw_uniformly_and_never_the_match(bad):
+def test_row_13_not_finite_similarities_draw_uniformly_and_never_the_match(bad):
     found = draws(np.full((4, 4), bad), count=900)
     counted = np.bincount(found[:, 2], minlength=4) / len(found)
     np.testing.assert_allclose(counted, [1 / 3, 1 / 3, 0, 1 / 3], atol=0.06)
@@ -74,6 +74,22 @@ def test_three_pairs_per_row_with_fixed_negatives():
     np.testing.assert_array_equal(call["text_mask"], batch["text_mask"][jnp.array(texts)])
 
 
+def test_A5_parts_of_a_batch_lack_the_negatives_of_the_whole():
+    """Rows 0 and 2 are each other's hard negatives, and a micro-batch holds only one of them."""
+    similar = jnp.array([[1, 0], [0, 1], [1, 0], [0, 1]], jnp.float32)
+    views = stubs.make_views()
+    views = views.replace(
+        text=views.text.at[:, 0].set(jnp.pad(40 * similar, ((0, 0), (0, 2)))),
+        pooled=jnp.pad(similar, ((0, 0), (0, 2))),
+    )
+    _, [call] = stubs.run(Objective(), views)
+    assert call["rows"][4:8].tolist() == [2, 3, 0, 1]
+    part = stubs.rows_of(views, np.array([0, 1]))
+    _, [call] = stubs.run(Objective(), part, stubs.make_batch(2))
+    assert call["rows"][2:4].tolist() == [1, 0]  # easy ones
+    assert Objective.accumulates is False
+
+
 def test_groups_draw_only_among_themselves():
     for seed in range(3):
         _, [call] = stubs.run(Objective(group_size=2), stubs.make_views(seed=seed))
@@ -91,7 +107,7 @@ def test_groups_do_not_depend_on_each_other():
     np.testing.assert_array_equal(first, second)
 
 
-def test_the_same_example_is_no_negative_if_asked():
+def test_row_14_the_same_example_is_no_negative_if_asked():
     batch = stubs.make_batch() | {"example_id": jnp.array([0, 1, 0, 1])}
     for seed in range(3):
         views = stubs.make_views(seed=seed)
@@ -99,13 +115,21 @@ def test_the_same_example_is_no_negative_if_asked():
         assert (call["rows"][4:8] % 2 != np.arange(4) % 2).all()
 
 
-def test_the_same_text_is_no_negative_if_asked():
+def test_row_14_the_same_text_is_no_negative_if_asked():
     text = jnp.array([[0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 9, 2]])
     batch = stubs.make_batch() | {"text": text}
     for seed in range(5):
         _, [call] = stubs.run(Objective(exclude="texts"), stubs.make_views(seed=seed), batch)
         image = call["rows"][4:8].tolist()
         assert image[0] in (1, 3) and image[2] in (1, 3)
+
+
+@pytest.mark.parametrize("exclude", ["ids", "texts"])
+def test_row_14_a_batch_of_one_pair_again_and_again_has_no_negative(exclude):
+    batch = stubs.make_batch() | {"example_id": jnp.zeros(4, int), "text": jnp.ones((4, 3), int)}
+    output, _ = stubs.run(Objective(exclude=exclude), batch=batch)
+    assert output.denominator == 4  # the matches alone
+    assert np.isfinite(output.loss)
 
 
 def test_padding_is_never_drawn_and_counts_nowhere():
@@ -115,7 +139,7 @@ def test_padding_is_never_drawn_and_counts_nowhere():
     assert output.denominator == 6
 
 
-def test_fault_13_a_batch_of_one_has_a_positive_and_no_negative():
+def test_row_13_a_batch_of_one_has_a_positive_and_no_negative():
     net, views = stubs.Net(), stubs.make_views(1)
     output, _ = stubs.run(Objective(), views, stubs.make_batch(1))
     logits = (views.text[0, 0] + views.pooled[0]) @ net.kernels[2]
@@ -128,7 +152,7 @@ def loss_of(objective, batch, text, temperature=0.5):
     return objective(stubs.Net(temperature=temperature), views, batch).loss
 
 
-def test_fault_13_a_batch_of_padding_costs_nothing():
+def test_row_13_a_batch_of_padding_costs_nothing():
     batch = stubs.make_batch() | {"weight": jnp.zeros(4)}
     loss = functools.partial(loss_of, Objective(stop_text_gradient=False), batch)
     value, gradient = stubs.gradient(loss, stubs.make_views().text)

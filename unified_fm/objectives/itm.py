@@ -1,6 +1,7 @@
 """Image-text matching with hard negatives (ALBEF, X-FM section 2.3)."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,9 @@ class Objective:
         exclude: what is never drawn besides the row itself: "row" = nothing, "ids" = rows of the
             same `example_id` (retrieval fine-tuning), "texts" = rows with the same text.
     """
+
+    # Negatives are drawn among the rows at hand: a part of a batch offers fewer, and easier ones.
+    accumulates: ClassVar[bool] = False
 
     stop_text_gradient: bool = True
     group_size: int | None = None
