@@ -68,16 +68,16 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
 
 
 def _streams():
-    # L = (1 - a) CE + a KD with a = 1/2; T = 1 for images and 2 for text. The ViT's head is of
-    # sigmoids, and so is its divergence.
+    # L = CE + KD: the teacher is an additional signal, at the temperature T = 1 (the default) that
+    # its probabilities were trained at. The ViT's head is of sigmoids, and so is its divergence.
     return dict(
         image=stream(
             "classify",
             "folder:data/imagenet21k",
             1024,
             dict(
-                classify=dict(weight=0.5, loss="sigmoid"),
-                distill=dict(weight=0.5, teacher="vit", of="image", kind="sigmoid_kl"),
+                classify=dict(weight=1.0, loss="sigmoid"),
+                distill=dict(weight=1.0, teacher="vit", of="image", kind="sigmoid_kl"),
             ),
             size=224,
             patch_size=16,
@@ -87,10 +87,7 @@ def _streams():
             "text",
             "array_record:data/text",  # English Wikipedia and BookCorpus, say
             256,
-            dict(
-                mlm=0.5,
-                distill=dict(weight=0.5, teacher="bert", of="mlm", temperature=2.0),
-            ),
+            dict(mlm=1.0, distill=dict(weight=1.0, teacher="bert", of="mlm")),
             max_len=128,
             mask_rate=0.15,
             max_masked=20,

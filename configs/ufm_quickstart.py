@@ -84,7 +84,7 @@ def _streams(pixels, words):
             "classify",
             "demo:mnist/train",
             64,
-            dict(classify=0.5, distill=dict(weight=0.5, teacher="vit", of="image")),
+            dict(classify=1.0, distill=dict(weight=1.0, teacher="vit", of="image")),
             crop_scale=(0.7, 1.0),
             flip="none",
             randaugment="none",
@@ -94,7 +94,7 @@ def _streams(pixels, words):
             "text",
             "demo:text/train",
             64,
-            dict(mlm=0.5, distill=dict(weight=0.5, teacher="bert", of="mlm", temperature=2.0)),
+            dict(mlm=1.0, distill=dict(weight=1.0, teacher="bert", of="mlm")),
             **words,
         ),
     )

@@ -328,33 +328,6 @@ def test_intervals_are_those_of_scipy():
         statistics.interval([1.0])
 
 
-STEADY = [0.0, 0.001, -0.001]  # hardly any difference between seeds
-
-
-def scores_of(separate, joint, full, spread=STEADY):
-    """Scores of the arms that `claim` reads, for the metric text_loss."""
-    levels = {"bert_only": separate, "joint": joint, "joint_kd_igm": full}
-    # Not the same noise for all, so that paired differences have an error.
-    return {
-        name: {"text_loss": [level + (1 + i) * e for e in spread]}
-        for i, (name, level) in enumerate(levels.items())
-    }
-
-
-def test_claim_is_judged_by_the_numbers():
-    def claim(*levels, **options):
-        return conclusions.claim("text_loss", scores_of(*levels, **options))
-
-    assert "**the claim holds**: `joint_kd_igm` is better than `joint`" in claim(5.0, 5.1, 5.0)
-    assert "**the claim fails**" in claim(5.0, 5.1, 5.05)
-    assert "is better than `joint`, but still loses: +0.0500" in claim(5.0, 5.1, 5.05)
-    assert "is worse than `joint`, and loses" in claim(5.0, 5.1, 5.2)
-    assert "**the claim holds, and more**" in claim(5.0, 5.1, 4.9)
-    assert "nothing to repair" in claim(5.1, 5.0, 5.0)
-    wide = [0.0, 1.0, -1.0]
-    assert "nothing to repair" in claim(5.0, 5.1, 5.0, spread=wide)
-
-
 def test_sentences_have_the_direction_of_the_metric():
     scores = {
         "a": {"digits": [0.70, 0.71, 0.72], "text_loss": [5.0, 5.1, 5.2]},

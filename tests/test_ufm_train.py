@@ -9,6 +9,7 @@ import pytest
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
+from unified_fm.config import file as config_file
 from unified_fm.config import settings
 from unified_fm.data import tokenizer as tokenizers
 
@@ -115,6 +116,17 @@ def test_masked_words_of_the_stream():
         chosen, real = chosen + used.sum(), real + batch["text_mask"].sum()
     streams.close()
     assert chosen / real == pytest.approx(0.15, abs=0.04)  # whole words, at most 3 of 16 bytes
+
+
+@pytest.mark.parametrize("name", ["ufm_base", "ufm_quickstart"])
+def test_A2_teachers_stand_beside_the_labels_at_temperature_1(name):
+    streams = config_file.load(f"configs/{name}.py")["streams"]
+    for stream, label in (("image", "classify"), ("text", "mlm")):
+        objectives = streams[stream]["objectives"]
+        given = objectives[label]
+        assert (given["weight"] if hasattr(given, "keys") else given) == 1.0
+        assert objectives["distill"]["weight"] == 1.0
+        assert objectives["distill"].get("temperature", 1.0) == 1.0
 
 
 def test_a_student_starts_from_its_image_teacher():

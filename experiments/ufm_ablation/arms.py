@@ -13,6 +13,9 @@ from experiments.ufm_ablation.sizes import Sizes
 from unified_fm.config import settings
 
 SHARED = "encoder/.*"
+# What a cache says of the words beyond a teacher's best. Version 1 of this experiment, whose
+# results do not name it, gave all of them the same probability.
+REST = "one lump"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
     tools/env.sh python -m experiments.ufm_ablation.run --workdir=runs/ufm_ablation
 
 An arm that is finished is kept and not run again, so the same command goes on after an interruption
-and a second one beside it takes other arms. `--publish` copies the outcome beside README.md. Every
+and a second one beside it takes other arms. `--publish` copies the outcome beside README.md;
+`--rewrite` writes table and sentences there anew from results.json, and runs nothing. Every
 number of `sizes.py` is a flag (`--width=64`); with `--arms` some arms alone, as in the pilot.
 """
 
@@ -142,7 +143,8 @@ class Experiment:
 
     def _settings(self, name: str) -> dict[str, Any]:
         arm = arms.ARMS.get(name)
-        return dataclasses.asdict(self._sizes) | ({"arm": dataclasses.asdict(arm)} if arm else {})
+        found = dataclasses.asdict(self._sizes) | ({"arm": dataclasses.asdict(arm)} if arm else {})
+        return found | ({"rest": arms.REST} if arm and arm.distil else {})
 
     def _cache(self, teacher: str) -> Path:
         return self._workdir / "teachers" / f"{teacher}_says"
@@ -174,6 +176,9 @@ class Experiment:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.rewrite:
+        outcome.rewrite()
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)
     changes = {key: getattr(options, key) for key in _FIELDS if getattr(options, key) is not None}
@@ -224,6 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mapping", default="auto", help="of the seeds: auto, vmap or map")
     parser.add_argument("--publish", action="store_true", help="copy the outcome beside README.md")
+    parser.add_argument(
+        "--rewrite", action="store_true", help="only write the published sentences anew"
+    )
     group = parser.add_argument_group("sizes (see sizes.py)")
     for name, field in _FIELDS.items():
         group.add_argument(f"--{name}", type=field.type, metavar=str(field.default))

@@ -1,4 +1,4 @@
-"""Means, confidence intervals and paired differences over the seeds."""
+"""Means, confidence intervals, paired differences and shares over the seeds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -52,3 +52,41 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Interval:
     if len(values) != len(reference):
         raise ValueError(f"{len(values)} seeds cannot be paired with {len(reference)}")
     return interval(np.asarray(values, np.float64) - np.asarray(reference, np.float64))
+
+
+def p_value(values: Sequence[float], reference: Sequence[float]) -> float:
+    """Of the paired t test that `values - reference` has mean 0."""
+    return float(scipy.stats.ttest_rel(values, reference).pvalue)
+
+
+def holm(p_values: Sequence[float], level: float = 1 - LEVEL) -> list[bool]:
+    """Which of several tests reject, if any false one may in `level` of all cases (Holm)."""
+    found = [False] * len(p_values)
+    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[i] > level / (len(p_values) - rank):
+            break
+        found[i] = True
+    return found
+
+
+def share(part: Sequence[float], whole: Sequence[float]) -> Interval | None:
+    """The ratio of two paired means and its interval, by Fieller.
+
+    The interval holds the ratios r for which `part - r * whole` does not measurably differ from 0.
+
+    Returns:
+        None where `whole` does not measurably differ from 0: then no interval is bounded.
+
+    Raises:
+        ValueError: not the same number of seeds, or fewer than two.
+    """
+    if not (paired(whole, np.zeros(len(part)))).excludes_zero:
+        return None
+    count = len(part)
+    (a, ab), (_, b) = np.cov(part, whole) / count
+    t = float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1))
+    up, down = float(np.mean(part)), float(np.mean(whole))
+    # The roots r of (up - r down)^2 = t^2 (a - 2 r ab + r^2 b).
+    square, middle, rest = down**2 - t**2 * b, up * down - t**2 * ab, up**2 - t**2 * a
+    half = float(np.sqrt(max(middle**2 - square * rest, 0.0)))
+    return Interval(up / down, (middle - half) / square, (middle + half) / square)
