@@ -34,8 +34,8 @@ def _target(state):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), state)
 
 
-def _save(checkpoints, step, **kw):
-    return checkpoints.save(step, _state(step), position={"text": step}, config=CONFIG, **kw)
+def _save(checkpoints, step):
+    return checkpoints.save(step, _state(step), position={"text": step}, config=CONFIG)
 
 
 def _assert_same(a, b):
@@ -61,7 +61,8 @@ def test_a_state_comes_back_whole(tmp_path, ema):
 def test_the_latest_and_the_best_are_kept(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=2, best="pairs/recall", best_mode="max")
     for step, recall in [(1, 0.2), (2, 0.9), (3, None), (4, 0.5), (5, None), (6, None)]:
-        _save(checkpoints, step, metrics=None if recall is None else {"pairs/recall": recall})
+        _save(checkpoints, step)
+        checkpoints.record(step, {} if recall is None else {"pairs/recall": recall})
     checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert checkpoints.latest() == 6
@@ -71,7 +72,8 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
 def test_the_smallest_may_be_the_best(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="loss", best_mode="min")
     for step, loss in [(1, 3.0), (2, 0.5), (3, 0.9)]:
-        _save(checkpoints, step, metrics={"loss": loss})
+        _save(checkpoints, step)
+        checkpoints.record(step, {"loss": loss})
     checkpoints.wait()
     assert checkpoints.steps() == [2, 3]
     checkpoints.close()

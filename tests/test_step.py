@@ -103,6 +103,8 @@ def test_metrics_are_named_by_stream_and_objective():
         "loss/all",
         "grad_norm/all",
         "grad_norm",
+        "update_norm",
+        "param_norm",
         "ok",
     }
     assert log["ok"] == 1.0

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from unified_fm import plugins, sharding, step
+from unified_fm import spikes as gradient_spikes
 from unified_fm.config import saved, settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
@@ -115,6 +116,11 @@ def optimizer(
     return chain, getattr(merge, "refresh", None)
 
 
+def spikes(config: Mapping[str, Any]) -> gradient_spikes.Spikes:
+    """Makes what looks at the gradient norms."""
+    return gradient_spikes.Spikes(**config["spikes"])
+
+
 def telemetry(config: Mapping[str, Any]) -> Callable | None:
     """Makes `(grads, opt_state) -> {name: f32[]}`, or None if nothing is to be measured."""
     options = config["telemetry"]
@@ -136,13 +142,17 @@ def state_target(
         tx: the chain.
     """
     ema = config["ema"] is not None
-    shapes = jax.eval_shape(lambda params: step.init_state(params, tx, ema=ema), params)
+    seen = spikes(config)
+    shapes = jax.eval_shape(
+        lambda params: step.init_state(params, tx, ema=ema, spikes=seen), params
+    )
     where = sharding.params_shardings(mesh, params, config["rules"]["sharding"])
     shardings = step.TrainState(
         step=sharding.replicated(mesh),
         params=where,
         opt_state=sharding.like_params(mesh, shapes.opt_state, params, where),
         ema=where if ema else None,
+        spikes=jax.tree.map(lambda _: sharding.replicated(mesh), shapes.spikes),
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),

@@ -14,27 +14,44 @@ from unified_fm import assembly, sharding, step
 from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
+from unified_fm.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
 
 class Evaluation:
-    """The evaluators of a run, made when they are first needed."""
+    """The evaluators of a run."""
 
     def __init__(
-        self, config: Mapping[str, Any], workdir: Any, model: Any, mesh: Any, tokenizer: Any
+        self,
+        config: Mapping[str, Any],
+        workdir: Any,
+        model: Any,
+        mesh: Any,
+        tokenizer: Any,
+        dog: Watchdog,
     ):
         self._config = config
         self._workdir = epath.Path(workdir)
-        self._apply = step.make_apply(model, place=_placed(mesh))
-        self._tokenizer = tokenizer
-        self._evaluators: dict[str, Any] | None = None
+        self._apply = _watched(step.make_apply(model, place=_placed(mesh)), dog)
+        self._dog = dog
+        used = config["evaluate"]["every"] or config["evaluate"]["at_end"]
+        used = used or config["mode"] == "evaluate"
+        self._evaluators = assembly.evaluators(config, tokenizer) if used else {}
         self.results = base.Results([], {})
+
+    def check(self) -> None:
+        """Opens what the evaluators read and makes a batch of it, before the first step.
+
+        Raises:
+            ValueError: a source that cannot be read, with the evaluator's name.
+        """
+        for name, evaluator in self._evaluators.items():
+            self._dog.progress(f"opening the data of the evaluator {name!r}")
+            base.check(name, evaluator)
 
     def run(self, params: Any) -> dict[str, float]:
         """Runs all evaluators, prints the table, and returns {name: value}."""
-        if self._evaluators is None:
-            self._evaluators = assembly.evaluators(self._config, self._tokenizer)
         if not self._evaluators:
             return {}
         self.results = base.run_all(self._evaluators, self._apply, params)
@@ -78,6 +95,16 @@ class Evaluation:
             temporary.write_text(page.read_text(encoding="utf-8"))
             temporary.replace(target)
         _log.info("report: %s", target)
+
+
+def _watched(apply, dog):
+    """Every call is progress, and the compilation in it does not count."""
+
+    def watched(fn, params, batch, rngs=None):
+        with dog.held():
+            return apply(fn, params, batch, rngs=rngs)
+
+    return watched
 
 
 def _placed(mesh: Any):

@@ -20,8 +20,8 @@ from etils import epath
 from unified_fm import plugins
 from unified_fm.config import file as config_file
 from unified_fm.config import settings
-from unified_fm.runtime import surroundings, workdir
-from unified_fm.runtime.interruption import Interruption
+from unified_fm.runtime import errors, surroundings, workdir
+from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
 
 _log = logging.getLogger("unified_fm")
@@ -38,27 +38,49 @@ def main(argv: Sequence[str]) -> int:
         argv: the command line, the program's name first.
 
     Returns:
-        The exit code: 0, 1 (failed), 2 (refused before any work), 130 or 143 (stopped by a signal).
+        The exit code: 0, 1 (failed, or the last steps could not be saved), 2 (refused before any
+        work), 130 or 143 (stopped by a signal).
     """
+    with Interruption() as stop:
+        return _main(argv, stop)
+
+
+def _main(argv: Sequence[str], stop: Interruption) -> int:
+    """`main` under an entered `Interruption`: a signal ends the command in every phase."""
     _start_logging()
     try:
-        options, config = parse(argv)
+        with stop.leavable():
+            options, config = parse(argv)
+            folder = epath.Path(options.workdir)
+            stop.grace_s = options.grace_s
+            flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
+            _prepare_data(config)
+            _cache_compilations()
+            _join_other_processes(options)
+            stop.processes = jax.process_count()
+        return _run(options, config, stop)
     except Refused as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
         return 2
-    flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
-    try:
-        _prepare_data(config)
-        _cache_compilations()
-        _join_other_processes(options)
-        return _run(options, config)
-    except (workdir.Locked, ValueError, TypeError, OSError, RuntimeError) as error:
-        _log.debug("traceback", exc_info=True)
-        if os.environ.get("UNIFIED_FM_TRACEBACK"):
-            raise
-        _log.error("%s: %s", type(error).__name__, error)
-        _log.error("(UNIFIED_FM_TRACEBACK=1 shows where)")
+    except Interrupted:
+        _log.info("stopped before the first step: nothing to save")
+        return stop.exit_code
+    except (workdir.Locked, workdir.LockLost, surroundings.Unusable) as error:
+        _log.error("%s", error)  # nothing is written into the workdir of another
         return 1
+    except Exception as error:
+        _tell(error, folder)
+        return 1
+
+
+def _tell(error: Exception, folder: epath.Path) -> None:
+    """Says what went wrong in a line, and where the rest is."""
+    _log.error("%s: %s", type(error).__name__, error)
+    try:
+        path = errors.write(folder, error, process=jax.process_index())
+        _log.error("where it happened: %s", path)
+    except Exception as problem:
+        _log.error("%s\n(error.txt could not be written: %s)", errors.text(error), problem)
 
 
 def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
@@ -93,6 +115,9 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     flags.DEFINE_string("process", None, "I/N: this is process I of N", flag_values=options)
     flags.DEFINE_integer(
         "start_timeout", 300, "seconds to wait for the other processes", flag_values=options
+    )
+    flags.DEFINE_float(
+        "grace_s", 30, "seconds from SIGTERM to the end", lower_bound=1, flag_values=options
     )
     try:
         rest = options([argv[0], *others])
@@ -195,14 +220,17 @@ def _in_cluster() -> bool:
     return several or bool(environment.get("JAX_COORDINATOR_ADDRESS"))
 
 
-def _run(options: flags.FlagValues, config: Mapping[str, Any]) -> int:
+def _run(options: flags.FlagValues, config: Mapping[str, Any], stop: Interruption) -> int:
     from unified_fm import train
 
     folder = epath.Path(options.workdir)
     surroundings.check(folder)
-    first = jax.process_index() == 0
-    lock = workdir.lock(folder, force=options.force) if first else contextlib.nullcontext()
-    with lock as held, Interruption() as stop:
+    stop.folder = str(folder)
+    with contextlib.ExitStack() as stack:
+        held = None
+        if jax.process_index() == 0:
+            held = stack.enter_context(workdir.lock(folder, force=options.force))
+            stop.last_words.append(held.release)
         fit = functools.partial(train.train, lock=held)
         config = teacher_runs.train(config, folder, stop, fit)
         if config is not None:  # no signal while teachers were trained
@@ -221,4 +249,5 @@ def _start_logging() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    with Interruption() as interruption:
+        interruption.leave(_main(sys.argv, interruption))

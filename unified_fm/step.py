@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import micro_batches
+from unified_fm import spikes as gradient_spikes
 from unified_fm.optim.build import ClipState
 
 Batches = Mapping[str, Mapping[str, Any]]
@@ -31,12 +32,14 @@ class TrainState:
         params: f32 parameter tree.
         opt_state: state of the optax chain.
         ema: moving average of `params`, or None.
+        spikes: `spikes.State` of the gradient norms seen, or None.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
     ema: Any = None
+    spikes: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,13 @@ def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
     return nn.init(run, program.model)(rngs, batches)["params"]
 
 
-def init_state(params: Any, tx: optax.GradientTransformation, *, ema: bool) -> TrainState:
+def init_state(
+    params: Any,
+    tx: optax.GradientTransformation,
+    *,
+    ema: bool,
+    spikes: gradient_spikes.Spikes | None = None,
+) -> TrainState:
     """Makes the state of step 0 from the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -125,6 +134,7 @@ def init_state(params: Any, tx: optax.GradientTransformation, *, ema: bool) -> T
         opt_state=tx.init(params),
         # A copy: the step donates its state, and one buffer cannot be donated twice.
         ema=jax.tree.map(jnp.copy, params) if ema else None,
+        spikes=spikes.init() if spikes else None,
     )
 
 
@@ -135,6 +145,7 @@ def make_train_step(
     ema_decay: float | None = None,
     state_shardings: Any = None,
     telemetry: Callable | None = None,
+    spikes: gradient_spikes.Spikes | None = None,
 ) -> Callable:
     """Makes the jitted step.
 
@@ -144,12 +155,14 @@ def make_train_step(
         ema_decay: of the moving average; None keeps none.
         state_shardings: where the new state lies, a `TrainState` of shardings.
         telemetry: `(grads, opt_state) -> {name: f32[]}`, logged as "telemetry/NAME".
+        spikes: what to do about spikes of the gradient norm; the state must then have a window.
 
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. The state is donated. Metrics
         are f32[] by name: "stream/objective", "stream/objective/metric", "loss/group",
-        "grad_norm/group" before the merge, "grad_norm" after it, and "ok", which is 0 when a loss
-        or a gradient was not finite: such a step changes nothing but `step`.
+        "grad_norm/group" before the merge, "grad_norm" after it, "update_norm", "param_norm" after
+        the update, those of `spikes`, and "ok", which is 0 when a loss, a gradient or anything of
+        the new state was not finite: such a step changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
@@ -164,13 +177,22 @@ def make_train_step(
         checked = {f"loss/{group}": loss for group, loss in losses.items()}
         checked |= {f"grad_norm/{group}": optax.tree.norm(tree) for group, tree in grads.items()}
         checked["grad_norm"] = _merged_norm(opt_state)
-        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values()))))
+        checked["update_norm"] = optax.tree.norm(updates)
+        checked["param_norm"] = optax.tree.norm(new.params)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & _all_finite(new)
         metrics |= checked
         if telemetry is not None:
             measured = telemetry(grads, opt_state)
             metrics |= {f"telemetry/{name}": value for name, value in measured.items()}
-        state = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, state)
-        return state.replace(step=state.step + 1), metrics | {"ok": ok.astype(jnp.float32)}
+        applied, seen = ok, state.spikes
+        if spikes is not None and seen is not None:
+            moved, spike, found = spikes.look(seen, checked["grad_norm"])
+            seen = _choose(ok, moved, seen)
+            metrics |= found
+            if spikes.policy == "skip":
+                applied &= ~spike
+        state = _choose(applied, new, state).replace(step=state.step + 1, spikes=seen)
+        return state, metrics | {"ok": ok.astype(jnp.float32)}
 
     out = None if state_shardings is None else (state_shardings, None)
     return jax.jit(step, donate_argnums=0, out_shardings=out)
@@ -291,6 +313,16 @@ def _needs_ema(stream: Stream) -> bool:
 
 def _with_teacher(batch, name, arrays):
     return {**batch, "teacher": {**batch.get("teacher", {}), name: arrays}}
+
+
+def _choose(condition, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _all_finite(tree):
+    """Whether all numbers are: a second moment overflows where its gradient is still finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
 
 
 def _merged_norm(opt_state):

@@ -13,14 +13,15 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from unified_fm import assembly, sharding, step
+from unified_fm import assembly, ending, sharding, step
 from unified_fm.checkpoint import start as initialisation
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.evaluation import Evaluation
 from unified_fm.optim import schedules
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
-from unified_fm.runtime.nonfinite import NotFinite, Watch
+from unified_fm.runtime.nonfinite import Watch
+from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
 from unified_fm.teachers import transform as teachers
 
@@ -49,7 +50,9 @@ class _Run:
     evaluation: Evaluation
     stop: Interruption
     lock: Held | None
-    unsaved: bool = False
+    dog: Watchdog
+    measured: bool = False  # whether `measuring_step` is compiled
+    unsaved: bool = False  # whether a save is due that failed or had to wait
 
 
 def train(
@@ -66,27 +69,34 @@ def train(
     Raises:
         LockLost: another run has taken the workdir.
         ValueError: a checkpoint of another config, or a batch that the mesh does not divide.
-        NotFinite: too many steps in a row had a non-finite loss.
+        NotFinite: too many steps in a row were refused; their state is set aside.
+        NotSaved: the last steps could not be saved.
         OSError: checkpoints could not be written several times in a row.
     """
     workdir = epath.Path(workdir)
     run = None
-    try:
-        with stop.leavable():
-            run = _start(config, workdir, stop, lock)
-        _loop(run)
-        if stop.signum is None:
-            _finish(run)
-    except Interrupted:
-        pass
-    except NotFinite:
-        _save(run)
-        raise
-    finally:
-        if run is not None:
-            _close(run)
-        elif stop.signum is not None:
-            _log.info("stopped before the first step: nothing to save")
+    with Watchdog(stop, **config["watchdog"]) as dog:
+        try:
+            with stop.leavable():
+                run = _start(config, workdir, stop, dog, lock)
+            stop.rescue = functools.partial(ending.rescue, run)
+            _loop(run)
+            if stop.signum is None:
+                ending.finish(run)
+        except Interrupted:
+            pass
+        except Exception as error:
+            stop.closing()
+            if run is not None:
+                ending.save_on_error(run, error)
+            raise
+        finally:
+            stop.closing()
+            stop.rescue = None
+            if run is not None:
+                ending.close(run)
+            elif stop.signum is not None:
+                _log.info("stopped before the first step: nothing to save")
 
 
 def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
@@ -95,25 +105,30 @@ def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> Non
     Raises:
         ValueError: no checkpoint, or one of another config.
     """
-    with contextlib.suppress(Interrupted), stop.leavable():
-        run = _start(config, epath.Path(workdir), stop)
+    dog = Watchdog(stop, **config["watchdog"])
+    with contextlib.suppress(Interrupted), dog, stop.leavable():
+        run = _start(config, epath.Path(workdir), stop, dog)
         if not run.at:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
-        _evaluate(run)
+        ending.evaluate(run)
         run.evaluation.write_report(run.log.path, {"steps": f"{run.at:,}"})
-        _close(run)
+        ending.close(run)
 
 
-def _start(config, workdir, stop, lock=None) -> _Run:
+def _start(config, workdir, stop, dog, lock=None) -> _Run:
     program = assembly.program(config)
     _say_inexact(program)
     mesh = sharding.make_mesh(**config["mesh"])
     tokenizer = assembly.tokenizer(config)
     streams = assembly.streams(config, tokenizer)
     position = streams.state()
+    dog.progress("waiting for the first batch")
     first = next(streams)
     sharding.check_divisible(mesh, first, config["accumulate"])
     batches = sharding.global_batches(mesh, first)
+    evaluation = Evaluation(config, workdir, program.model, mesh, tokenizer, dog)
+    evaluation.check()
+    dog.progress("reading the teachers and the state to start from")
     teacher_params = _load_teachers(config, program, batches, mesh, tokenizer)
 
     shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
@@ -121,21 +136,21 @@ def _start(config, workdir, stop, lock=None) -> _Run:
     target = assembly.state_target(config, mesh, shapes, tx)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     checkpoints = _checkpoints(config, workdir)
-    latest = checkpoints.latest()
-    if latest is None:
-        state = initialisation.fresh_state(config, program, tx, shardings, teacher_params, batches)
-    else:
-        state, saved = initialisation.restored_state(config, checkpoints, target)
+    state, saved = _first_state(
+        config, checkpoints, target, dog, program, tx, shardings, teacher_params, batches
+    )
+    if saved is not None:
         allow = ("seed", "batch", "records", "streams")
         streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
         position, first = saved, None
     _write_config(config, workdir)
+    options = {"ema_decay": config["ema"], "spikes": assembly.spikes(config)}
     make_step = functools.partial(
-        step.make_train_step, program, tx, ema_decay=config["ema"], state_shardings=shardings
+        step.make_train_step, program, tx, state_shardings=shardings, **options
     )
-    compiled = _compiled(make_step(), target, teacher_params, batches)
-    telemetry = assembly.telemetry(config)
-    at = int(state.step)
+    with dog.held():
+        compiled = _compiled(make_step(), target, teacher_params, batches)
+    telemetry, at = assembly.telemetry(config), int(state.step)
     return _Run(
         config=config,
         mesh=mesh,
@@ -150,17 +165,40 @@ def _start(config, workdir, stop, lock=None) -> _Run:
         at=at,
         position=position,
         checkpoints=checkpoints,
-        log=Log(
-            workdir,
-            total_steps=config["total_steps"],
-            start_step=at,
-            samples_per_step=sum(s["batch_size"] for s in config["streams"].values()),
-            **config["log"],
-        ),
-        watch=Watch(workdir, seed=config["seed"], **config["nonfinite"]),
-        evaluation=Evaluation(config, workdir, program.model, mesh, tokenizer),
+        log=_open_log(config, workdir, at),
+        watch=_watch(config, workdir, state),
+        evaluation=evaluation,
         stop=stop,
         lock=lock,
+        dog=dog,
+    )
+
+
+def _first_state(config, checkpoints, target, dog, *fresh) -> tuple[step.TrainState, Any]:
+    """The state to go on from, and the position of the streams; None for that if it is fresh."""
+    if checkpoints.latest() is not None:
+        return initialisation.restored_state(config, checkpoints, target)
+    with dog.held():
+        return initialisation.fresh_state(config, *fresh), None
+
+
+def _open_log(config, workdir, at) -> Log:
+    return Log(
+        workdir,
+        total_steps=config["total_steps"],
+        start_step=at,
+        samples_per_step=sum(s["batch_size"] for s in config["streams"].values()),
+        **config["log"],
+    )
+
+
+def _watch(config, workdir, state) -> Watch:
+    return Watch(
+        workdir,
+        seed=config["seed"],
+        spikes=0 if state.spikes is None else int(state.spikes.found),
+        policy=config["spikes"]["policy"],
+        **config["nonfinite"],
     )
 
 
@@ -201,25 +239,34 @@ def _compiled(train_step: Any, target: step.TrainState, teacher_params: Any, bat
 
 
 def _loop(run: _Run) -> None:
-    every = run.config["checkpoint"]["every"]
-    while run.at < run.config["total_steps"]:
+    every, total = run.config["checkpoint"]["every"], run.config["total_steps"]
+    # A run that was ended between a save and its evaluation makes up for it.
+    if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
+        ending.evaluate(run)
+    while run.at < total:
         if run.stop.requested(run.at):
             return
         metrics = _step(run)
         if run.log.due(run.at):
             run.log.train(run.at, metrics, {"lr": _rate(run.config, run.at - 1)})
-        results = None
-        evaluate_every = run.config["evaluate"]["every"]
-        last = run.at == run.config["total_steps"]
-        if evaluate_every and run.at % evaluate_every == 0 and not last:
-            results = _evaluate(run)
+            if run.stop.processes == 1 and not run.checkpoints.poll():
+                run.unsaved = True
         # A save that failed is tried again at the next line of the log.
-        if not last and (run.at % every == 0 or (run.unsaved and run.log.due(run.at))):
-            _save(run, results)
+        if run.at < total and (run.at % every == 0 or (run.unsaved and run.log.due(run.at))):
+            ending.save_in_time(run)
+        if _evaluation_due(run):
+            ending.evaluate(run)
+
+
+def _evaluation_due(run: _Run) -> bool:
+    """Whether the step is one of those to evaluate; the last one is the business of the end."""
+    every = run.config["evaluate"]["every"]
+    return bool(every and run.at and run.at % every == 0 and run.at < run.config["total_steps"])
 
 
 def _step(run: _Run) -> Mapping[str, Any]:
     started = time.monotonic()
+    run.dog.progress(f"waiting for the batch of step {run.at + 1}")
     if run.first is None:
         with run.stop.leavable():
             host = next(run.streams)
@@ -228,15 +275,20 @@ def _step(run: _Run) -> Mapping[str, Any]:
         host, run.first, position = run.first, None, run.streams.state()
     run.log.waited(time.monotonic() - started)
     batches = sharding.global_batches(run.mesh, host)
+    run.dog.progress(f"making step {run.at + 1}")
+    state = run.state
     if run.refresh is not None:
-        opt_state = run.refresh(run.state.opt_state, run.at)
-        if opt_state is not run.state.opt_state:
-            placed = jax.device_put(opt_state, run.shardings.opt_state)
-            run.state = run.state.replace(opt_state=placed)
+        opt_state = run.refresh(state.opt_state, run.at)
+        if opt_state is not state.opt_state:
+            state = state.replace(opt_state=jax.device_put(opt_state, run.shardings.opt_state))
     every = run.config["telemetry"]["every"]
     measures = every and (run.at + 1) % every == 0
-    make = run.measuring_step if measures else run.step
-    run.state, metrics = make(run.state, run.teacher_params, batches)
+    with contextlib.ExitStack() as stack:
+        if measures and not run.measured:
+            stack.enter_context(run.dog.held())
+            run.measured = True
+        make = run.measuring_step if measures else run.step
+        run.state, metrics = make(state, run.teacher_params, batches)
     run.at, run.position = run.at + 1, position
     if measures:
         run.log.write(run.at, _pop_telemetry(metrics))
@@ -248,50 +300,6 @@ def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
     """Takes the telemetry out of the metrics of a step, which are logged at other steps."""
     names = [name for name in metrics if name.startswith("telemetry/")]
     return jax.device_get({name: metrics.pop(name) for name in names})
-
-
-def _finish(run: _Run) -> None:
-    """The last save, evaluation and report."""
-    run.watch.finish()
-    at_end = run.config["evaluate"]["at_end"]
-    results = _evaluate(run) if at_end else None
-    _save(run, results)
-    if run.config["report"]:
-        facts = {"steps": f"{run.at:,}", "steps refused": f"{run.watch.refused:,}"}
-        run.evaluation.write_report(run.log.path, facts, run.streams.skip_lines())
-
-
-def _evaluate(run: _Run) -> dict[str, float]:
-    averaged = run.config["evaluate"]["params"] == "ema"
-    with run.stop.leavable():
-        found = run.evaluation.run(run.state.ema if averaged else run.state.params)
-    if found:
-        run.log.write(run.at, found)
-    run.log.resume_clock()
-    return found
-
-
-def _save(run: _Run, metrics: Mapping[str, float] | None = None) -> None:
-    if run.lock is not None:
-        run.lock.check()
-    run.unsaved = not run.checkpoints.save(
-        run.at, run.state, position=run.position, config=run.config, metrics=metrics
-    )
-
-
-def _close(run: _Run) -> None:
-    for name, line in run.streams.skip_lines().items():
-        _log.info("records of %s: %s", name, line)
-    if run.stop.signum is not None:
-        if run.at in run.checkpoints.steps() or run.at == 0:
-            _log.info("stopped after step %d: nothing new to save", run.at)
-        else:
-            _save(run)
-            if run.checkpoints.wait():
-                _log.info("stopped after step %d; saved. The same command continues", run.at)
-    run.checkpoints.close()
-    run.log.close()
-    run.streams.close()
 
 
 def _checkpoints(config, workdir) -> Checkpoints:

@@ -16,6 +16,7 @@ from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint.store import load_params
 from unified_fm.config import settings
 from unified_fm.convert.table import unflatten
+from unified_fm.spikes import Spikes
 
 _log = logging.getLogger(__name__)
 
@@ -86,8 +87,9 @@ def fresh_state(config, program, tx, shardings, teacher_params, batches) -> step
         found = load_params(source["path"], source.get("step"))
         found = renamed(found, source.get("rename") or ())
         params = merge(params, found, allow=source.get("allow", ()), source=source["path"])
+    seen = Spikes(**config["spikes"])
     make = jax.jit(
-        lambda params: step.init_state(params, tx, ema=config["ema"] is not None),
+        lambda params: step.init_state(params, tx, ema=config["ema"] is not None, spikes=seen),
         out_shardings=shardings,
     )
     return make(params)

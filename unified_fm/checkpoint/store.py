@@ -5,6 +5,9 @@ A step directory holds five items: `params`, `train` (step, optimizer state, mov
 number (`convert.formats`). Orbax makes a step visible only when it is complete, but its files carry
 no checksum that it verifies; ours are computed on the device from the arrays themselves, so they
 name the damaged tensor and do not depend on how it was sharded.
+
+Beside the steps lies `metrics.json`, the evaluations of those steps: a step is saved first and
+evaluated after, so that no evaluation can cost a step.
 """
 
 import contextlib
@@ -15,10 +18,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from unified_fm import rules
-from unified_fm.checkpoint import checksums, formats
+from unified_fm.checkpoint import checksums, formats, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.runtime import workdir
 from unified_fm.step import TrainState
@@ -50,26 +54,22 @@ class Checkpoints:
             read_only: neither makes nor removes anything.
 
         Raises:
-            ValueError: `best_mode` is neither "max" nor "min".
+            ValueError: `best_mode` is neither "max" nor "min", or `keep` is below 1.
         """
-        if best_mode not in ("max", "min"):
-            raise ValueError(f"checkpoint.best_mode is 'max' or 'min', found {best_mode!r}")
         self.directory = workdir.absolute(directory)
         self._max_failures = max_failures
         self._failures = 0
         self._pending: int | None = None  # the step that is being written in the background
-        self._best = best
-        policies = ocp.checkpoint_managers
-        kept = [policies.LatestN(keep)]
-        if best:
-            order = {"reverse": best_mode == "min", "keep_checkpoints_without_metrics": False}
-            kept.append(policies.BestN(get_metric_fn=lambda found: found[best], n=1, **order))
+        self._trusted: set[int] = set()  # steps that this process has read or written
+        self._kept = retention.Kept(self.directory, keep=keep, best=best, best_mode=best_mode)
+        self._trash = None if read_only else retention.Trash(self.directory)
         self._options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
+            preservation_policy=self._kept,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
+            todelete_subdir=self._trash.folder if self._trash else None,
         )
         self._manager = self._open()
 
@@ -78,8 +78,8 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def steps(self) -> list[int]:
-        """All complete steps, in order."""
-        return sorted(self._manager.all_steps())
+        """All complete steps, in order; a step of which a part is missing is none."""
+        return self._kept.complete(self._manager.all_steps())
 
     def save(
         self,
@@ -88,7 +88,6 @@ class Checkpoints:
         *,
         position: Any,
         config: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
     ) -> bool:
         """Starts saving; returns whether it was started, once the arrays are off the devices.
 
@@ -99,27 +98,54 @@ class Checkpoints:
             state: after them.
             position: of every stream, as JSON values.
             config: of the run, as JSON values.
-            metrics: of an evaluation at this very step; a step without `best` is never the best.
 
         Raises:
             OSError: more than `max_failures` saves have failed in a row.
         """
         args = self._args(state, position, config)
         self.wait()
-        if step in self._manager.all_steps():
+        if step in self._trusted:
             return True
         try:
-            self._manager.save(
-                step,
-                args=args,
-                metrics=dict(metrics) if metrics and self._best in metrics else None,
-                force=True,
-            )
+            if step in self._manager.all_steps():  # a damaged one, from before which the run began
+                self._manager.delete(step)
+                self._trash.empty()
+            self._manager.save(step, args=args, force=True)
         except Exception as error:  # whatever the file system raises
             self._failed(step, error)
             return False
         self._pending = step
+        self._trusted.add(step)
+        self._kept.written(step)
         return True
+
+    def poll(self) -> bool:
+        """Whether the save in the background has not failed so far. Raises as `save`."""
+        if self._pending is None or self._manager.is_saving_in_progress():
+            return True
+        return self.wait()
+
+    def safe(self, step: int) -> bool:
+        """Whether this process has read `step`, or has written it to the end."""
+        return step in self._trusted and step != self._pending
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics of an evaluation of `step`, and drops a step that was the best so far.
+
+        Without the metric `best` a step is never the best. A step that is not saved has none.
+        """
+        self.wait()
+        steps = self.steps()
+        if step not in steps:
+            return
+        self._kept.record(step, metrics, steps)
+        for surplus in sorted(set(steps) - self._kept.wanted(steps)):
+            self._manager.delete(surplus)
+        self._trash.empty()
+
+    def evaluated(self, step: int) -> bool:
+        """Whether an evaluation of `step` is on record."""
+        return step in self._kept.metrics
 
     def wait(self) -> bool:
         """Waits for the save in the background; returns whether it succeeded. Raises as `save`."""
@@ -132,12 +158,15 @@ class Checkpoints:
             self._failed(step, error)
             return False
         self._failures = 0
+        self._trash.empty()
         return True
 
     def close(self) -> None:
         """Waits and closes."""
         self.wait()
         self._manager.close()
+        if self._trash:
+            self._trash.close()
 
     def saved_config(self, step: int) -> dict[str, Any]:
         """The config of the run that saved `step`."""
@@ -159,12 +188,18 @@ class Checkpoints:
         """
         step = self._complete(step)
         items = _items(target)
+        saved = {item: self._saved_shapes(step, item) for item in items}
+        window, items["train"] = _with_saved_window(saved["train"], items["train"])
         for item, wanted in items.items():
             title = f"checkpoint {self.directory / str(step)} is of another config:"
-            tree_diff.check_shapes(title, self._saved_shapes(step, item), wanted)
+            tree_diff.check_shapes(title, saved[item], wanted)
         found = self._arrays(step, items, position=ocp.args.JsonRestore())
-        leaves = [found["train"][name] for name in items["train"]]
+        leaves = [
+            window[name] if name in window else found["train"][name]
+            for name in _items(target)["train"]
+        ]
         rest = jax.tree.unflatten(jax.tree.structure(_train(target)), leaves)
+        self._trusted.add(step)
         return TrainState(params=found["params"], **rest), found["position"]
 
     def load_params(self, step: int | None = None) -> Any:
@@ -235,6 +270,8 @@ class Checkpoints:
 
     def _failed(self, step, error):
         self._failures += 1
+        self._trusted.discard(step)
+        self._kept.lost(step)
         text = (
             f"CHECKPOINT NOT SAVED: saving step {step} failed ({type(error).__name__}: {error}). "
             f"Failure {self._failures} of {self._max_failures} in a row; complete steps in "
@@ -293,7 +330,39 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _train(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "opt_state": state.opt_state, "ema": state.ema}
+    return {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "ema": state.ema,
+        "spikes": state.spikes,
+    }
+
+
+def _with_saved_window(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict, dict]:
+    """Lets the window of gradient norms be absent from a checkpoint, or of another length there.
+
+    It steers nothing but what counts as a spike, so it begins anew then; and a checkpoint that was
+    written before there was one is still read.
+
+    Returns:
+        {name: new array} of a window that begins anew, and what is to be read: `wanted` with the
+        checkpoint's own window.
+    """
+    here = {name: leaf for name, leaf in wanted.items() if name.startswith("spikes.")}
+    there = {name: leaf for name, leaf in saved.items() if name.startswith("spikes.")}
+    if {n: x.shape for n, x in here.items()} == {n: tuple(x.shape) for n, x in there.items()}:
+        return {}, dict(wanted)
+    if here:
+        _log.info("the window of gradient norms begins anew: the checkpoint has none of its length")
+    new = {name: _zeros(leaf) for name, leaf in here.items()}
+    place = wanted["step"].sharding
+    read = {n: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for n, x in there.items()}
+    return new, {name: leaf for name, leaf in wanted.items() if name not in here} | read
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    zeros = np.zeros(leaf.shape, leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: zeros[index])
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -35,6 +35,10 @@ Keys:
     teachers: {name: {"path": ..., "streams": [...]}}, see `teachers.build`; with "config":
         "FILE.py:ARGUMENT" instead of a path it is trained first, in WORKDIR/teachers/NAME.
     nonfinite: steps in a row that may be refused.
+    spikes: of the gradient norm, see `spikes.Spikes`: they are counted, and `policy` "skip" makes
+        no step of one.
+    watchdog: `minutes` without progress after which the run ends (0: never); compilation does not
+        count.
     report: whether to write report.html at the end.
 """
 
@@ -45,6 +49,8 @@ from typing import Any
 from unified_fm import plugins, sharding
 from unified_fm.checkpoint import foreign_weights
 from unified_fm.optim import build, schedules
+from unified_fm.runtime import watchdog
+from unified_fm.spikes import Spikes
 
 # Marks a dict whose keys are names that the user chooses, or options of a plugin.
 _FREE = ("model", "streams", "gradient_groups", "merge", "teachers")
@@ -93,6 +99,8 @@ def defaults() -> dict[str, Any]:
         "evaluate": {"every": 0, "at_end": True, "params": "params", "evaluators": {}},
         "teachers": {},
         "nonfinite": {"max_in_a_row": 10},
+        "spikes": {"policy": "clip", "sigma": 6.0, "window": 100},
+        "watchdog": {"minutes": 15.0},
         "report": True,
     }
 
@@ -115,6 +123,7 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("total_steps", "accumulate"):
         _at_least(1, config[key], key)
     _at_least(1, config["checkpoint"]["every"], "checkpoint.every")
+    _at_least(1, config["checkpoint"]["keep"], "checkpoint.keep")
     _at_least(0, config["evaluate"]["every"], "evaluate.every")
     for module in config["plugins"]:
         if not all(part.isidentifier() for part in str(module).split(".")):
@@ -127,6 +136,8 @@ def check(config: Mapping[str, Any]) -> None:
     _check_plugin("models", config["model"], "model")
     merge(config)
     _check_telemetry(config["telemetry"])
+    Spikes(**config["spikes"])
+    watchdog.check(config["watchdog"]["minutes"])
     foreign_weights.check(config["init"], "init")
     for name, teacher in config["teachers"].items():
         foreign_weights.check(teacher.get("init"), f"teachers.{name}.init")

@@ -1,6 +1,7 @@
 """What evaluators share: the metric record, held-out data, static batches, the table.
 
-An evaluator is a frozen dataclass named `Evaluator` with `run(apply, params) -> Iterator[Metric]`.
+An evaluator is a frozen dataclass named `Evaluator` with `run(apply, params) -> Iterator[Metric]`,
+and with `check()`, called before the first step, if it reads data.
 `apply(fn, params, batch, rngs=None)` comes from outside: it runs `fn(net, batch)` inside a jitted
 `nn.apply` of the model. `fn` is a function of a module or a frozen dataclass, never a new closure,
 so that it is compiled once for each shape of `batch`, which may be any tree of arrays.
@@ -9,6 +10,7 @@ so that it is compiled once for each shape of `batch`, which may be any tree of 
 import dataclasses
 import functools
 import inspect
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +118,19 @@ class HeldOut:
         default_factory=list, init=False, repr=False, compare=False
     )
 
+    def check(self) -> None:
+        """Opens every source of the evaluator and makes one batch of its examples.
+
+        Raises:
+            ValueError: a source without a usable record. Whatever opening it raises.
+        """
+        for _ in itertools.islice(self.load(), self.batch_size):
+            pass
+        # A second source (`train_source`) is known by its name.
+        for field in dataclasses.fields(self):
+            if field.name.endswith("_source"):
+                next(self.records(getattr(self, field.name), 1), None)
+
     def load(self) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
         """Yields (record, arrays) of every usable record.
 
@@ -188,6 +203,24 @@ class HeldOut:
         quiet = {name: value for name, value in self.quiet.items() if name in known}
         options = {**quiet, **self.options, "tokenizer": self.tokenizer}
         return plugins.build("data.pipelines", self.pipeline, **options)
+
+
+def check(name: str, evaluator: Any) -> None:
+    """Opens the data of an evaluator and makes a batch of it, so that no run ends for want of it.
+
+    An evaluator that reads no data of its own has no `check()`.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    opened = getattr(evaluator, "check", None)
+    if opened is None:
+        return
+    try:
+        opened()
+    except Exception as error:
+        text = f"evaluator {name!r} cannot be run: {type(error).__name__}: {error}"
+        raise ValueError(text) from error
 
 
 def run_all(evaluators: Mapping[str, Any], apply: Apply, params: Any) -> Results:

@@ -35,13 +35,17 @@ class Evaluator:
     seed: int = 0
     tokenizer: Any = None
 
+    def check(self) -> None:
+        """Opens the streams and makes one batch of each. Raises what opening them raises."""
+        with contextlib.closing(self._streams()) as streams:
+            next(streams)
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields "stream/objective", and "stream/objective/term" for losses of several terms."""
         asked = {name: Losses.build(stream) for name, stream in self.streams.items()}
         sums: dict[str, float] = collections.defaultdict(float)
         weights: dict[str, float] = collections.defaultdict(float)
-        streams = Streams(self.streams, seed=self.seed, tokenizer=self.tokenizer)
-        with contextlib.closing(streams):
+        with contextlib.closing(self._streams()) as streams:
             for number, batches in zip(range(self.batches), streams, strict=False):
                 rng = jax.random.fold_in(jax.random.key(self.seed), number)
                 for name, losses in asked.items():
@@ -51,6 +55,9 @@ class Evaluator:
                         weights[f"{name}/{term}"] += float(denominator)
         for name, total in sums.items():
             yield Metric(name, total / max(weights[name], 1e-12), better="lower")
+
+    def _streams(self) -> Streams:
+        return Streams(self.streams, seed=self.seed, tokenizer=self.tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,20 +2,23 @@
 
 `metrics.jsonl` holds one object per logged step: `step` and numbers by name ("pairs/itc" is the
 loss of an objective of a stream). On resume the lines after the restored step are dropped, so the
-file reads as if the run had never stopped.
+file reads as if the run had never stopped. A write that fails (a full disk) is a warning, never the
+end of a run.
 """
 
+import contextlib
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import tensorboardX
 from etils import epath
+
+from unified_fm.runtime import board
 
 _log = logging.getLogger(__name__)
 
@@ -56,21 +59,36 @@ class Log:
         self._last_step = start_step
         self._last_time = time.monotonic()
         self._waited = 0.0
+        self._paused = 0.0
+        self._start_step = start_step
+        self._trimmed = False  # whether what an earlier run wrote after `start_step` is gone
+        self._cut = False  # whether the last line may be cut in the middle
+        self._failures: dict[str, int] = {}
         self._board = None
         if self._writes:
-            self._store(_lines_until(self.path, start_step))
+            with self._going_on("metrics.jsonl"):
+                self._trim()
             if tensorboard and "://" not in str(workdir):
                 folder = os.path.join(str(workdir), "tensorboard")
-                self._board = tensorboardX.SummaryWriter(folder, purge_step=start_step + 1)
+                self._board = board.Board(folder, first_step=start_step + 1)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """The writes that failed, counted by file."""
+        return dict(self._failures)
 
     def waited(self, seconds: float) -> None:
         """Counts time that the loop has waited for data."""
         self._waited += seconds
 
-    def resume_clock(self) -> None:
-        """Starts a new interval, after an evaluation or a save that is not to be counted."""
-        self._last_time = time.monotonic()
-        self._waited = 0.0
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is no time of training: an evaluation."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - started
 
     def due(self, step: int) -> bool:
         """Whether `step` is to be logged."""
@@ -85,14 +103,14 @@ class Log:
             extra: numbers that the host knows (the learning rate).
         """
         values = {name: float(x) for name, x in jax.device_get(dict(metrics)).items()}
-        seconds = max(time.monotonic() - self._last_time, 1e-9)
+        seconds = max(time.monotonic() - self._last_time - self._paused, 1e-9)
         made = max(step - self._last_step, 1)
         values |= extra
         values["samples_per_second"] = made * self._samples / seconds
         values["data_wait"] = min(1.0, self._waited / seconds)
         left = (self._total - step) * seconds / made
-        self._last_step = step
-        self.resume_clock()
+        self._last_step, self._last_time = step, time.monotonic()
+        self._waited = self._paused = 0.0
         self.write(step, values)
         if self._writes:
             _log.info(progress_line(step, self._total, values, left))
@@ -102,19 +120,46 @@ class Log:
         if not self._writes:
             return
         line = json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}})
-        if "://" in str(self.path):  # an object store cannot append
-            self._store([*_lines_until(self.path, step), line])
-        else:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        with self._going_on("metrics.jsonl"):
+            self._append(step, line)
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            with self._going_on("TensorBoard"):
+                self._board.write(step, values)
 
     def close(self) -> None:
-        """Flushes the TensorBoard files."""
+        """Flushes the TensorBoard files, and says what could not be written."""
         if self._board is not None:
-            self._board.close()
+            with self._going_on("TensorBoard"):
+                self._board.close()
+        for what, count in self._failures.items():
+            _log.warning("%d writes of %s failed in all: it has gaps", count, what)
+
+    def _append(self, step, line):
+        if "://" in str(self.path):  # an object store cannot append
+            self._store([*_lines_until(self.path, step), line])
+            return
+        if not self._trimmed:
+            self._trim()
+        # A line that a full disk has cut gets an end, so that it does not spoil the next one.
+        end = "\n" if self._cut and self.path.read_bytes()[-1:] not in (b"", b"\n") else ""
+        self._cut = True
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{end}{line}\n")
+        self._cut = False
+
+    def _trim(self):
+        self._store(_lines_until(self.path, self._start_step))
+        self._trimmed = True
+
+    @contextlib.contextmanager
+    def _going_on(self, what):
+        """Counts what could not be written, and warns at the first time."""
+        try:
+            yield
+        except OSError as error:
+            self._failures[what] = self._failures.get(what, 0) + 1
+            if self._failures[what] == 1:
+                _log.warning("%s could not be written (%s); the run goes on", what, error)
 
     def _store(self, lines):
         temporary = self.path.with_name(f"{self.path.name}.tmp")
@@ -158,10 +203,9 @@ def _plain(value: float) -> float | str:
 def _lines_until(path: Any, step: int) -> list[str]:
     """The lines of an earlier run up to `step`, without a last line that a kill has cut."""
     kept = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = line.decode()
+            if json.loads(text)["step"] <= step:
+                kept.append(text)
     return kept

@@ -1,7 +1,8 @@
-"""Steps whose loss or gradient was not finite: named, written down, and counted.
+"""Steps whose loss, gradient or update was not finite: named, written down, and counted.
 
-The step itself has changed nothing (see `step.make_train_step`). The check lags two steps behind,
-so that the loop never waits for the step it has just started.
+The step itself has changed nothing (see `step.make_train_step`). Spikes of the gradient norm are
+told and counted beside them. The check lags two steps behind, so that the loop never waits for the
+step it has just started.
 """
 
 import collections
@@ -24,15 +25,31 @@ class NotFinite(RuntimeError):
 
 
 class Watch:
-    """Looks at `ok` of every step."""
+    """Looks at `ok` and `spikes` of every step.
 
-    def __init__(self, workdir: Any, *, seed: int, max_in_a_row: int = 10):
+    Attributes:
+        in_a_row: refused steps, up to the last one that was looked at.
+        refused: refused steps of this process.
+        spikes: spikes of the gradient norm since step 0.
+    """
+
+    def __init__(
+        self,
+        workdir: Any,
+        *,
+        seed: int,
+        max_in_a_row: int = 10,
+        spikes: int = 0,
+        policy: str = "clip",
+    ):
         """Watches a run.
 
         Args:
             workdir: where the accounts are written.
             seed: of the run, for the accounts.
             max_in_a_row: refused steps after which the run stops.
+            spikes: spikes seen before.
+            policy: what the step does about a spike, see `spikes.Spikes`.
 
         Raises:
             ValueError: `max_in_a_row` is not positive.
@@ -42,9 +59,11 @@ class Watch:
         self._workdir = epath.Path(workdir)
         self._seed = seed
         self._most = max_in_a_row
-        self._in_a_row = 0
+        self._policy = policy
         self._waiting: collections.deque = collections.deque()
-        self.refused = 0  # in this run
+        self.in_a_row = 0
+        self.refused = 0
+        self.spikes = spikes
 
     def see(self, step: int, metrics: Mapping[str, Any], records: Callable) -> None:
         """Takes note of a step, and checks the one two steps before.
@@ -67,22 +86,42 @@ class Watch:
             self._check(*self._waiting.popleft())
 
     def _check(self, step, metrics, records):
-        if float(metrics["ok"]):
-            self._in_a_row = 0
+        names = ("ok", "spikes", "spike_sigma", "grad_norm")
+        found = jax.device_get({name: metrics[name] for name in names if name in metrics})
+        self._see_spike(step, found)
+        if float(found["ok"]):
+            self.in_a_row = 0
             return
-        self._in_a_row += 1
+        self.in_a_row += 1
         self.refused += 1
         values = {name: float(x) for name, x in jax.device_get(dict(metrics)).items()}
         text = f"step {step} was not applied: {describe(values)}"
         path = self._workdir / f"nonfinite-{step:08}.json"
-        if jax.process_index() == 0:
-            path.write_text(json.dumps(self._account(step, values, records()), indent=1))
-        _log.error("%s; written to %s", text, path)
-        if self._in_a_row >= self._most:
+        try:
+            if jax.process_index() == 0:
+                path.write_text(json.dumps(self._account(step, values, records()), indent=1))
+            _log.error("%s; written to %s", text, path)
+        except OSError as error:  # a full disk is not the end of a run
+            _log.error("%s; it could not be written to %s (%s)", text, path, error)
+        if self.in_a_row >= self._most:
             raise NotFinite(
-                f"{text}. That were {self._in_a_row} steps in a row, so the run stops; the "
+                f"{text}. That were {self.in_a_row} steps in a row, so the run stops; the "
                 f"parameters are those before them. See {path}"
             )
+
+    def _see_spike(self, step, found):
+        if int(found.get("spikes", self.spikes)) <= self.spikes:
+            return
+        self.spikes = int(found["spikes"])
+        done = "the step was left out" if self._policy == "skip" else "the step was made as always"
+        _log.warning(
+            "step %d: the gradient norm %.3g is a spike, %.1f sigma above the mean; %s (spike %d)",
+            step,
+            found["grad_norm"],
+            found["spike_sigma"],
+            done,
+            self.spikes,
+        )
 
     def _account(self, step, values, records):
         key = jax.random.fold_in(jax.random.key(self._seed), step - 1)
@@ -98,7 +137,7 @@ class Watch:
 
 
 def describe(values: Mapping[str, float]) -> str:
-    """Says which loss of which stream was not finite, or that only a gradient was."""
+    """Says which loss of which stream was not finite, or that only what follows from it was."""
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
     terms = [name.split("/") for name in bad if not name.startswith(("loss/", "grad_norm"))]
     losses = [
@@ -109,4 +148,8 @@ def describe(values: Mapping[str, float]) -> str:
     if losses:
         return ", ".join(losses)
     groups = [name.split("/", 1)[1] for name in bad if name.startswith("grad_norm/")]
-    return f"every loss is finite, the gradient of group {', '.join(groups) or 'all'} is not"
+    if groups or "grad_norm" in bad:
+        return f"every loss is finite, the gradient of group {', '.join(groups) or 'all'} is not"
+    parts = {"update_norm": "update", "param_norm": "parameters after the update"}
+    what = [text for name, text in parts.items() if name in bad] or ["optimizer's state after it"]
+    return f"every loss and gradient is finite, the {' and the '.join(what)} would not be"
