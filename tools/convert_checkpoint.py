@@ -10,6 +10,8 @@ name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each 
 """
 
 import argparse
+import dataclasses
+import json
 import logging
 import os
 import pathlib
@@ -20,14 +22,35 @@ import numpy as np
 
 from unified_fm import plugins
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.convert import augreg, families, hf_folder, hf_models, matching, xfm
+from unified_fm.convert import (
+    augreg,
+    config_values,
+    families,
+    hf_folder,
+    hf_models,
+    matching,
+    source,
+    xfm,
+)
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.rows import Report
 from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, import_params
-from unified_fm.convert.weights import read_config
+from unified_fm.convert.weights import parse_object, read_config
+from unified_fm.models import bert, clip, vit
+from unified_fm.models import xfm as xfm_model
+from unified_fm.models.config import EncoderConfig
+from unified_fm.runtime import workdir
 
 EXPORTS = (*hf_folder.KINDS, "xfm", "npz", "npz-big-vision")
+BESIDE = "config.json"  # of a run: its config; of imported weights: what their config.json told
+# Model -> tower -> what its encoder is unless the options say otherwise.
+DEFAULTS = {
+    "bert": {"text": bert.TEXT},
+    "vit": {"vision": vit.VISION},
+    "clip": {"text": clip.TEXT, "vision": clip.TOWER},
+    "xfm": {"text": xfm_model.TEXT, "vision": xfm_model.VISION},
+}
 # Outputs of transformers' models -> what `our_outputs` calls them.
 NAMES = {
     "last_hidden_state": "hidden",
@@ -64,19 +87,63 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     if options.verify:
         status = verify_tensors(table, foreign, params, options.allow)
         status |= verify_outputs(path, config, params)
+    told = _told(options.family, config)
     checkpoint.save_params(options.to, params)
+    if told:
+        path = workdir.absolute(options.to) / BESIDE
+        temporary = path.with_name(f"{BESIDE}.tmp")
+        temporary.write_text(json.dumps(told, indent=1))
+        temporary.replace(path)
     print(f"wrote {options.to}")
     return status
+
+
+def _told(family: str, config: Mapping) -> dict:
+    """What is kept beside parameters: what they cannot tell, and the model that runs them."""
+    told = {"source": source.of_hf(family, config)}
+    try:
+        told["model"] = hf_models.model_options(config)
+    except ConversionError as error:
+        if config:
+            print(f"no model of ours is kept beside the parameters: {error}")
+    return told if told["source"] else {}
+
+
+def numbers_of(directory: str) -> tuple[dict, str]:
+    """What is known of a checkpoint beside its parameters, and where it stands.
+
+    Of imported weights that is what their `config.json` said, of a run what its model was.
+
+    Raises:
+        ConversionError, CheckpointFormatError: the file is damaged or holds wrong values.
+    """
+    folder = workdir.absolute(directory)
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    file = folder / BESIDE
+    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
+    if "source" in config:
+        return source.checked(config["source"]), str(file)
+    model = config_values.section(config, "model") if "model" in config else {}
+    if model.get("name") not in DEFAULTS:
+        return {}, ""
+    fields = dataclasses.fields(plugins.load("models", model["name"]))
+    filled = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    encoder = {"eps": EncoderConfig.eps, "gelu": EncoderConfig.gelu}
+    towers = {name: encoder | tower for name, tower in DEFAULTS[model["name"]].items()}
+    return source.of_model(filled | dict(model), towers), str(file)
 
 
 def export_checkpoint(options: argparse.Namespace) -> int:
     """A checkpoint of ours -> a file or folder for another library."""
     params, report, out = checkpoint.load_params(options.checkpoint), Report(), options.out
     if options.to in hf_folder.KINDS:
+        numbers, place = numbers_of(options.checkpoint)
+        print(f"epsilon, GELU, ids and pooling: {place or 'the defaults of ' + options.to}")
         hf_folder.write_hf_folder(
             options.to,
             params,
             out,
+            source=numbers,
             eps=options.eps,
             gelu=options.gelu,
             pool=options.pool,
@@ -105,13 +172,13 @@ def verify_tensors(table, foreign: Mapping, params: Mapping, allow: Sequence[str
     shared = [(key, name) for key, name in matching.recognise(table, back).rows.items()]
     shared = [(theirs[key], name) for key, name in shared if key in theirs]
     worst = 0.0
-    for source, name in shared:
-        expected = np.asarray(foreign[source])
+    for there, name in shared:
+        expected = np.asarray(foreign[there])
         same = np.shape(back[name]) == expected.shape
         difference = float(np.abs(back[name] - expected).max(initial=0)) if same else np.inf
         worst = max(worst, difference)
         if difference:
-            print(f"  {source}: largest difference {difference:.3g}")
+            print(f"  {there}: largest difference {difference:.3g}")
     print(f"verify: {len(shared)} tensors compared with the file, largest difference {worst:.3g}")
     return int(worst > 0 or not shared)
 
@@ -125,7 +192,7 @@ def verify_outputs(path: str, config: Mapping, params: Mapping) -> int:
         hf_models.model_options(config)
         import transformers
 
-        name = (config.get("architectures") or ["AutoModel"])[0]
+        name = (config_values.texts(config, "architectures") or ["AutoModel"])[0]
         model = getattr(transformers, name, transformers.AutoModel)
         # Without the flag it would unpickle a .bin file.
         model = model.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
@@ -170,7 +237,9 @@ def random_inputs(config: Mapping, *, seed: int = 0) -> dict[str, np.ndarray]:
     if "image_size" in config:
         side = config["image_size"]
         return {"pixel_values": rng.normal(size=(2, 3, side, side)).astype(np.float32)}
-    length = min(17, config["max_position_embeddings"] - 2)
+    # RoBERTa numbers tokens from the one behind its pad's on.
+    room = 1 + max(1, config.get("pad_token_id", 0))
+    length = min(17, config["max_position_embeddings"] - room)
     ids = rng.integers(5, config["vocab_size"], (2, length))
     mask = np.ones_like(ids)
     mask[1, length // 2 :] = 0
@@ -256,9 +325,11 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--checkpoint", required=True, help="directory of our checkpoint")
     put.add_argument("--to", required=True, choices=EXPORTS)
     put.add_argument("--out", required=True, help="folder or file to write")
-    put.add_argument("--eps", type=float, help="of the layer norms, for config.json")
-    put.add_argument("--gelu", choices=("erf", "tanh", "quick"), help="by default the kind's own")
-    put.add_argument("--pool", choices=("mean", "class"), default="mean", help="of hf-beit")
+    put.add_argument("--eps", type=float, help="of the layer norms, instead of the source's")
+    put.add_argument("--gelu", choices=("erf", "tanh", "quick"), help="instead of the source's")
+    put.add_argument(
+        "--pool", choices=("mean", "class"), help="of hf-beit, instead of the source's"
+    )
     put.add_argument("--tokenizer", help="folder whose tokenizer files are copied")
     for command in (get, put):
         command.add_argument(

@@ -1,5 +1,6 @@
 """Whatever a folder of weights holds: loading works, or gives one of the two documented errors."""
 
+import json
 import time
 import tracemalloc
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.convert import hostile_folders
 from tests.convert.test_parity import import_golden
-from unified_fm.convert import families, initialise
+from unified_fm.convert import families, initialise, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.hf_models import model_options
 from unified_fm.convert.table import flatten
@@ -33,6 +34,9 @@ def check(seed, folder):
     tracemalloc.start()
     tree = attempt(families.load, family, path, fallback_heads={"vision": 2})
     attempt(lambda: model_options(read_config(path)))
+    kept = attempt(lambda: source.of_hf(family, read_config(path)))
+    if kept is not None:
+        assert source.checked(json.loads(json.dumps(kept))) == kept
     taken = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert taken < 8 * MIB, f"seed {seed}: {taken} bytes"
@@ -46,8 +50,8 @@ def check(seed, folder):
     else:
         # A model of another grid: what is loaded is resized, or refused.
         wanted = model_of("vit" if family == "augreg" else family)
-        source = f"{family}:{path}"
-        attempt(initialise.initialise, wanted, source, heads=2, allow=[".*pos.*", ".*head.*"])
+        init = f"{family}:{path}"
+        attempt(initialise.initialise, wanted, init, heads=2, allow=[".*pos.*", ".*head.*"])
     return False
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tools import convert_checkpoint
-from unified_fm.convert import families, hf_folder, hf_models
+from unified_fm.convert import families
 
 pytestmark = pytest.mark.torch
 
@@ -30,10 +30,11 @@ def random_model(seed):
     image = {"patch_size": patch, "image_size": patch * int(rng.integers(2, 6))}
     if kind == "bert":
         names = ["BertForMaskedLM", "BertForPreTraining", "BertModel"]
-        config = transformers.BertConfig(**text, **sizes)
+        config = transformers.BertConfig(**text, **sizes, pad_token_id=int(rng.integers(5)))
     elif kind == "roberta":
         names = ["RobertaForMaskedLM"]
-        config = transformers.RobertaConfig(**text, **sizes, type_vocab_size=1)
+        pad = {"pad_token_id": int(rng.integers(5))}
+        config = transformers.RobertaConfig(**text, **sizes, **pad, type_vocab_size=1)
     elif kind == "vit":
         names = ["ViTForImageClassification"]
         config = transformers.ViTConfig(**image, **sizes, num_labels=int(rng.integers(2, 9)))
@@ -46,10 +47,9 @@ def random_model(seed):
         config = transformers.BeitConfig(**image, **sizes, **options)
     else:
         names = ["CLIPModel"]
-        text |= random_sizes(rng) | {"eos_token_id": words - 1, "pad_token_id": 1}
+        end = int(rng.choice([2, words - 1, words // 2]))
+        text |= random_sizes(rng) | {"eos_token_id": end, "pad_token_id": 1, "bos_token_id": 0}
         vision = image | random_sizes(rng)
-        # The export writes one activation and one epsilon for both towers.
-        vision |= {key: text[key] for key in ("hidden_act", "layer_norm_eps")}
         config = transformers.CLIPConfig(
             text_config=text, vision_config=vision, projection_dim=int(rng.integers(3, 20))
         )
@@ -68,8 +68,8 @@ def random_sizes(rng):
         "hidden_size": heads * int(rng.choice([4, 6, 8])),
         "num_hidden_layers": int(rng.integers(1, 4)),
         "intermediate_size": int(rng.integers(8, 40)),
-        "hidden_act": str(rng.choice(["gelu", "gelu_new", "quick_gelu"])),
-        "layer_norm_eps": float(rng.choice([1e-5, 1e-6, 1e-12])),
+        "hidden_act": str(rng.choice(["gelu", "gelu_new", "gelu_fast", "quick_gelu"])),
+        "layer_norm_eps": float(rng.choice([1e-2, 1e-5, 1e-12])),
     }
 
 
@@ -83,7 +83,7 @@ def outputs(model, inputs):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_outputs_and_round_trip(seed, tmp_path):
+def test_A8_outputs_and_round_trip_of_random_models(seed, tmp_path):
     kind, model = random_model(seed)
     model.save_pretrained(tmp_path / "theirs")
     config = json.loads((tmp_path / "theirs" / "config.json").read_text())
@@ -95,10 +95,12 @@ def test_outputs_and_round_trip(seed, tmp_path):
     for key, value in theirs.items():
         np.testing.assert_allclose(ours[key], value, atol=1e-5, rtol=0, err_msg=key)
 
-    stack = config.get("text_config", config)
-    options = {"eps": stack["layer_norm_eps"], "gelu": hf_models.GELU[stack["hidden_act"]]}
-    options["pool"] = "mean" if config.get("use_mean_pooling") else "class"
-    hf_folder.write_hf_folder(f"hf-{kind}", params, tmp_path / "ours", **options)
+    # No flag: epsilon, GELU, ids and pooling come back because they are kept beside the parameters.
+    there, back = str(tmp_path / "params"), str(tmp_path / "ours")
+    source = f"--file={tmp_path / 'theirs'}"
+    assert convert_checkpoint.main(["import", f"--from={kind}", source, f"--to={there}"]) == 0
+    export = ["export", f"--checkpoint={there}", f"--to=hf-{kind}", f"--out={back}"]
+    assert convert_checkpoint.main(export) == 0
     again, info = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     for key, value in outputs(again.eval(), inputs).items():

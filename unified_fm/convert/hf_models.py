@@ -18,6 +18,7 @@ GELU = {
     "gelu_fast": "tanh",
     "quick_gelu": "quick",
 }
+ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_new", "quick": "quick_gelu"}  # and back
 OLD_CLIP_END = 2  # the eos_token_id of old CLIP files: they mean the highest id of each text
 
 

@@ -113,10 +113,19 @@ def _open_shard(folder: pathlib.Path, index: str, file: str) -> Mapping[str, np.
 def _read_json(file: pathlib.Path) -> dict:
     if file.stat().st_size > _MAX_JSON:
         raise CheckpointFormatError(f"{file.name} is larger than {_MAX_JSON} bytes")
+    return parse_object(file.name, file.read_bytes())
+
+
+def parse_object(name: str, text: bytes) -> dict:
+    """The object that a JSON file holds; `name` is the file's, for messages.
+
+    Raises:
+        CheckpointFormatError: it is no JSON, or no object.
+    """
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointFormatError(f"{file.name} is not JSON: {error}") from error
+        raise CheckpointFormatError(f"{name} is not JSON: {error}") from error
     if type(content) is not dict:
-        raise CheckpointFormatError(f"{file.name} is not a JSON object")
+        raise CheckpointFormatError(f"{name} is not a JSON object")
     return content
