@@ -136,7 +136,7 @@ def test_the_whole_model_from_the_published_layout(tmp_path):
         ({"init": {"txt": "bert:x"}}, "config.init has no key 'txt'; did you mean 'text'"),
         ({"init": {"path": "x", "pth": 1}}, "config.init has no key 'pth'; did you mean 'path'"),
         ({"init": "bert:no/such"}, "config.init: there is no file or folder no/such"),
-        ({"init": 3}, "config.init is 'FAMILY:PATH' or a dict, found 3"),
+        ({"init": 3}, "config.init must be dict or str or None, found 3"),
         (
             {"teachers": {"bert": {"init": "brt:x", "streams": ["text"]}}},
             "config.teachers.bert.init: unknown family 'brt'; nearest: bert",

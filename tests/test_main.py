@@ -55,10 +55,10 @@ def test_the_argument_after_the_colon_reaches_the_config():
         ("--config.rules.sharding=fdsp", "possible: fsdp, replicate, tensor"),
         ("--config.mode=eval", "mode is 'train' or 'evaluate', found 'eval'"),
         ("--config.merge.name=summ", "did you mean 'sum'"),
-        ("--config.model.wdth=3", "no key 'wdth'"),
+        ("--config.model.wdth=3", "no option 'wdth'; did you mean 'width'?"),
     ],
 )
-def test_fault_21_what_cannot_work_is_refused_with_the_nearest_name(flag, message):
+def test_row_21_what_cannot_work_is_refused_with_the_nearest_name(flag, message):
     with pytest.raises(main.Refused) as refusal:
         _parse(flag)
     assert message in str(refusal.value)
@@ -89,7 +89,7 @@ def test_fault_21_what_cannot_work_is_refused_with_the_nearest_name(flag, messag
         (lambda c: c["evaluate"].update(evaluators={"retrieval": {}}), "lacks source"),
     ],
 )
-def test_fault_21_a_config_is_checked_before_anything_is_built(change, message):
+def test_row_21_a_config_is_checked_before_anything_is_built(change, message):
     config = _parse()
     change(config)
     with pytest.raises((ValueError, TypeError)) as error:

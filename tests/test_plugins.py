@@ -34,7 +34,7 @@ def test_unknown_keyword_names_the_nearest(folder):
 
 
 def test_a_module_without_the_class(folder):
-    with pytest.raises(AttributeError, match="must define it"):
+    with pytest.raises(ValueError, match="must define it"):
         plugins.load("objectives", "my_project_for_plugins.empty")
 
 
@@ -52,3 +52,11 @@ def test_unknown_name_lists_the_choices():
 def test_unknown_kind():
     with pytest.raises(ValueError, match="did you mean 'objectives'"):
         plugins.load("objective", "itm")
+
+
+@pytest.mark.parametrize("kind", sorted(plugins._PUBLIC))
+def test_every_choice_is_a_plugin(kind):
+    names = plugins.choices(kind)
+    assert names
+    assert all(callable(plugins.load(kind, name)) for name in names)
+    assert "base" not in names

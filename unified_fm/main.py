@@ -19,7 +19,7 @@ from etils import epath
 
 from unified_fm import plugins
 from unified_fm.config import file as config_file
-from unified_fm.config import settings
+from unified_fm.config import overrides, settings
 from unified_fm.runtime import errors, surroundings, workdir
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
@@ -89,9 +89,9 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     Raises:
         Refused: an unknown flag or key, a wrong type, or settings that cannot work.
     """
-    overrides = [arg for arg in argv[1:] if arg.startswith(("--config.", "-config."))]
-    others = [arg for arg in argv[1:] if arg not in overrides]
-    bare = [arg for arg in overrides if "=" not in arg]
+    texts = [arg for arg in argv[1:] if arg.startswith(("--config.", "-config."))]
+    others = [arg for arg in argv[1:] if arg not in texts]
+    bare = [arg for arg in texts if "=" not in arg]
     if bare:
         raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
     options = flags.FlagValues()
@@ -128,7 +128,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     for name in ("config", "workdir"):
         if options[name].value is None:
             raise Refused(f"--{name}=... is missing")
-    return options, _configured(options.config, overrides, options.plugins)
+    return options, _configured(options.config, texts, options.plugins)
 
 
 def _flag_message(error: Exception, options: flags.FlagValues) -> str:
@@ -137,7 +137,7 @@ def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     return str(error)
 
 
-def _configured(spec: str, overrides: Sequence[str], modules: Sequence[str]) -> dict[str, Any]:
+def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> dict[str, Any]:
     """Reads the config file, fills in defaults, applies `--config.a.b=v` and `--plugins`, checks.
 
     Raises:
@@ -145,16 +145,15 @@ def _configured(spec: str, overrides: Sequence[str], modules: Sequence[str]) -> 
     """
     try:
         given = config_file.load(spec)
-    except Exception as error:  # whatever a config file raises
-        raise Refused(f"--config={spec}: {type(error).__name__}: {error}") from error
+    except ValueError as error:
+        raise Refused(f"--config={spec}: {error}") from error
+    changes = [text.lstrip("-").removeprefix("config.").partition("=") for text in texts]
     try:
-        config = teacher_runs.resolve(settings.complete(given))
-        for text in overrides:
-            path, _, value = text.lstrip("-").removeprefix("config.").partition("=")
-            config_file.override(config, path, value)
-        config = settings.complete(config)
-        config["plugins"] = [*config["plugins"], *modules]
+        config = settings.complete(given)
+        config = overrides.apply(config, [(path, value) for path, _, value in changes])
+        config = teacher_runs.resolve(settings.complete(config))
         for each in (config, *teacher_runs.configs(config).values()):
+            each["plugins"] = [*each["plugins"], *modules]
             settings.check(each)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error

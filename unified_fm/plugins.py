@@ -12,11 +12,16 @@ wrote, nothing needs to be handed down to every part that loads a plugin, and no
 decides what may run.
 """
 
+import contextlib
+import dataclasses
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -28,6 +33,25 @@ _PUBLIC = {
     "evaluators": "Evaluator",
     "optim.merge": "merge",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionsOf:
+    """Marks a dict in a plugin's signature: the options of the plugin that the option `by` names.
+
+    `options: Annotated[Mapping[str, Any], OptionsOf("data.pipelines", by="pipeline")]`. A class or
+    function as the mark says that the dict has what *it* takes.
+    """
+
+    kind: str
+    by: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LikeSetting:
+    """Marks an option that is written like the setting of this name: "streams"."""
+
+    name: str
 
 
 class Unnamed(ValueError):
@@ -68,8 +92,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         name: a module of that folder ("itm"), or a dotted module path of the user's.
 
     Raises:
-        ValueError: unknown kind or name; the message lists the choices and the nearest one.
-        AttributeError: the module has no public object of the kind's name.
+        ValueError: unknown kind or name; the message lists the choices and the nearest one. Or the
+            module has no public object of the kind's name.
     """
     if kind not in _PUBLIC:
         raise ValueError(f"unknown kind of plugin {kind!r}; {possible(kind, _PUBLIC)}")
@@ -83,7 +107,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         raise ValueError(f"unknown name {name!r} in {kind}; {possible(name, choices(kind))}")
     module = importlib.import_module(path)
     if not hasattr(module, public):
-        raise AttributeError(f"{path} has no {public!r}: a plugin of {kind} must define it")
+        raise ValueError(f"{path} has no {public!r}: a plugin of {kind} must define it")
     return getattr(module, public)
 
 
@@ -100,9 +124,24 @@ def build(kind: str, name: str, /, **config: Any) -> Any:
 
 def choices(kind: str) -> list[str]:
     """Lists the names in the library's folder of `kind`, without importing them."""
+    return list(_choices(kind))
+
+
+@functools.cache
+def _choices(kind: str) -> tuple[str, ...]:
+    """The modules that define the public object; the others there are parts of them."""
     package = importlib.import_module(f"unified_fm.{kind}")
-    found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+    folder = package.__path__[0]
+    defines = re.compile(rf"^(class|def) {_PUBLIC[kind]}\b", re.MULTILINE)
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    texts = {name: os.path.join(folder, f"{name}.py") for name in names if name != "base"}
+    return tuple(name for name, file in texts.items() if _has(file, defines))
+
+
+def _has(file: str, pattern: re.Pattern) -> bool:
+    with contextlib.suppress(OSError), open(file, encoding="utf-8") as text:
+        return pattern.search(text.read()) is not None
+    return False
 
 
 def check_keywords(function: Callable[..., Any], config: Iterable[str], *, what: str) -> None:

@@ -1,17 +1,13 @@
-"""Config files and what the command line changes in them.
+"""Config files: a Python file with `get_config(argument)`.
 
-A config is a Python file with `get_config(argument)`; it is run, so it is only ever read from the
-path that `--config` names. Overrides keep the type of the value they replace.
+It is run, so it is only ever read from the path that `--config` names.
 """
 
-import ast
 import importlib.util
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from unified_fm import plugins
 
 
 def load(spec: str) -> dict[str, Any]:
@@ -24,7 +20,7 @@ def load(spec: str) -> dict[str, Any]:
         What it returned, as plain dicts.
 
     Raises:
-        ValueError: no such file, or one without `get_config`. Whatever the file itself raises.
+        ValueError: no such file, one without `get_config`, or one that fails: with its own error.
     """
     path, _, argument = spec.partition(":")
     if not Path(path).is_file():
@@ -33,12 +29,15 @@ def load(spec: str) -> dict[str, Any]:
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"{path!r} is no Python file (its name must end with .py)")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no function get_config")
-    if argument and not inspect.signature(module.get_config).parameters:
-        raise ValueError(f"{path} takes no argument after ':', found {argument!r}")
-    return plain(module.get_config(argument) if argument else module.get_config())
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("it has no function get_config")
+        if argument and not inspect.signature(module.get_config).parameters:
+            raise ValueError(f"it takes no argument after ':', found {argument!r}")
+        return plain(module.get_config(argument) if argument else module.get_config())
+    except Exception as error:  # the file may raise anything
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 def plain(config: Any) -> Any:
@@ -50,58 +49,3 @@ def plain(config: Any) -> Any:
     if isinstance(config, list | tuple):
         return type(config)(plain(value) for value in config)
     return config
-
-
-def override(config: dict[str, Any], path: str, text: str) -> None:
-    """Sets the value at a dotted path, in place.
-
-    Args:
-        config: nested dicts.
-        path: such as "optimizer.lr"; it must exist.
-        text: the value, read as the type of the value there. "None" is None; a value that was None
-            takes any type.
-
-    Raises:
-        ValueError: no such key, with the nearest one, or a text of another type.
-    """
-    here, place = config, "config"
-    *parents, last = path.split(".")
-    for key in [*parents, last]:
-        known = list(here) if isinstance(here, Mapping) else []
-        if key not in known:
-            raise ValueError(f"{place} has no key {key!r}; {plugins.possible(key, known)}")
-        owner, here, place = here, here[key], f"{place}.{key}"
-    owner[last] = _read(place, text, here)
-
-
-def _read(place: str, text: str, before: Any) -> Any:
-    """The value of `text` as the type of `before`."""
-    value = _literal(text)
-    if value is None or before is None:
-        return value
-    if isinstance(before, str):
-        return text
-    kinds = {
-        bool: bool,
-        int: int,
-        float: (int, float),
-        Mapping: Mapping,
-        (list, tuple): (list, tuple),
-    }
-    for kind, accepted in kinds.items():
-        if isinstance(before, kind):
-            right = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
-            if right:
-                return type(before)(value)
-            break
-    raise ValueError(f"{place} is {before!r} ({type(before).__name__}), so {text!r} cannot be set")
-
-
-def _literal(text: str) -> Any:
-    words = {"true": True, "false": False}
-    if text in words:
-        return words[text]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

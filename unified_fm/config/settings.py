@@ -43,17 +43,21 @@ Keys:
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from unified_fm import plugins, sharding
 from unified_fm.checkpoint import foreign_weights
+from unified_fm.config import limits, options
+from unified_fm.evaluators.base import HeldOut
 from unified_fm.optim import build, schedules
 from unified_fm.runtime import watchdog
 from unified_fm.spikes import Spikes
 
 # Marks a dict whose keys are names that the user chooses, or options of a plugin.
 _FREE = ("model", "streams", "gradient_groups", "merge", "teachers")
+_HARMLESS = ("threads", "max_skip")
 _STREAM_KINDS = ("pipeline", "source", "batch_size", "objectives")
 
 
@@ -120,45 +124,35 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError, TypeError: what was wrong, what was found, what is possible.
     """
-    for key in ("total_steps", "accumulate"):
-        _at_least(1, config[key], key)
-    _at_least(1, config["checkpoint"]["every"], "checkpoint.every")
-    _at_least(1, config["checkpoint"]["keep"], "checkpoint.keep")
-    _at_least(0, config["evaluate"]["every"], "evaluate.every")
+    options.check(options.tree(defaults()), config, "config")
     for module in config["plugins"]:
-        if not all(part.isidentifier() for part in str(module).split(".")):
+        if not all(part.isidentifier() for part in module.split(".")):
             raise ValueError(f"plugins names modules like my_project or a.b, found {module!r}")
     if not config["streams"]:
         raise ValueError("config.streams is empty: a run needs at least one stream")
     for name, stream in config["streams"].items():
-        _check_stream(name, stream)
+        _check_stream(config, name, stream)
+    limits.check(config)
     groups(config)
-    _check_plugin("models", config["model"], "model")
     merge(config)
-    _check_telemetry(config["telemetry"])
+    _check_model(config["model"])
     Spikes(**config["spikes"])
     watchdog.check(config["watchdog"]["minutes"])
     foreign_weights.check(config["init"], "init")
     for name, teacher in config["teachers"].items():
         foreign_weights.check(teacher.get("init"), f"teachers.{name}.init")
+        if teacher.get("model"):
+            _check_model(teacher["model"], f"teachers.{name}.model")
         for stream in teacher.get("streams") or ():
             if stream not in config["streams"]:
                 known = plugins.possible(stream, config["streams"])
                 raise ValueError(f"teachers.{name} names the stream {stream!r}; {known}")
-    for name, evaluator in config["evaluate"]["evaluators"].items():
-        _check_plugin("evaluators", {"name": name, **evaluator}, f"evaluate.evaluators.{name}")
-    optimizer = dict(config["optimizer"])
-    schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
+    limits.best(config, _checked_evaluators(config))
+    schedules.build(total_steps=config["total_steps"], **config["optimizer"]["schedule"])
     for kind, rules in config["rules"].items():
         (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
     if config["prepare"] and config["prepare"].partition(":")[0] != "demo":
         raise ValueError(f"prepare is 'demo' or 'demo:PART,PART', found {config['prepare']!r}")
-    if config["mode"] not in ("train", "evaluate"):
-        raise ValueError(f"mode is 'train' or 'evaluate', found {config['mode']!r}")
-    if config["evaluate"]["params"] not in ("params", "ema"):
-        raise ValueError(
-            f"evaluate.params is 'params' or 'ema', found {config['evaluate']['params']!r}"
-        )
 
 
 def groups(config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -193,26 +187,28 @@ def merge(config: Mapping[str, Any]) -> Any:
         ValueError, TypeError: groups that do not exist, a ramp that ends after the run, or another
             option that cannot work.
     """
-    options = dict(config["merge"])
-    if "name" not in options:
+    chosen = dict(config["merge"])
+    if "name" not in chosen:
         known = plugins.possible("", plugins.choices("optim.merge"))
         raise ValueError(f"config.merge has no 'name'; {known}")
-    name = options.pop("name")
+    name = chosen.pop("name")
     if "total_steps" in inspect.signature(plugins.load("optim.merge", name)).parameters:
-        options.setdefault("total_steps", config["total_steps"])
-    return plugins.build("optim.merge", name, groups=list(groups(config)), **options)
+        chosen.setdefault("total_steps", config["total_steps"])
+    return plugins.build("optim.merge", name, groups=list(groups(config)), **chosen)
 
 
 def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lists the differences that give a resumed run other data or another model.
 
     The seed, the model, the tokenizer and the streams are compared; rates, lengths, devices and
-    logging may change.
+    logging may change, and so may what a stream's order and arrays do not depend on.
     """
     lines = []
     for key in ("seed", "model", "tokenizer", "streams", "gradient_groups", "merge"):
         old, new = _flat(before.get(key), key), _flat(now.get(key), key)
         for name in sorted(set(old) | set(new)):
+            if key == "streams" and name.split(".")[2] in _HARMLESS:
+                continue
             if old.get(name, "absent") != new.get(name, "absent"):
                 lines.append(f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
     return lines
@@ -233,16 +229,21 @@ def _filled(known: Mapping[str, Any], given: Mapping[str, Any], where: str) -> d
     return result
 
 
-def _check_stream(name: str, stream: Mapping[str, Any]) -> None:
+def _check_stream(config: Mapping[str, Any], name: str, stream: Mapping[str, Any]) -> None:
     for key in _STREAM_KINDS:
         if key not in stream:
             raise ValueError(f"stream {name!r} has no {key!r}; found {', '.join(stream)}")
-    _at_least(1, stream["batch_size"], f"streams.{name}.batch_size")
-    plugins.load("data.pipelines", stream["pipeline"])
     if not stream["objectives"]:
         raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
     for key, value in stream["objectives"].items():
-        objective(key, value)
+        made, weight = objective(key, value)
+        if not math.isfinite(weight):
+            raise ValueError(f"config.streams.{name}.objectives.{key} has the weight {weight!r}")
+        if getattr(made, "target", None) == "ema" and config["ema"] is None:
+            raise ValueError(
+                f"config.streams.{name}.objectives.{key} has target='ema', so config.ema must be a "
+                "decay like 0.999"
+            )
 
 
 def objective(key: str, value: Any) -> tuple[Any, float]:
@@ -255,39 +256,48 @@ def objective(key: str, value: Any) -> tuple[Any, float]:
     Returns:
         The objective and its weight.
     """
-    options = dict(value) if isinstance(value, Mapping) else {"weight": value}
-    weight = float(options.pop("weight", 1.0))
-    return plugins.build("objectives", options.pop("name", key), **options), weight
+    chosen = dict(value) if isinstance(value, Mapping) else {"weight": value}
+    weight = float(chosen.pop("weight", 1.0))
+    return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
 
 
-def _check_plugin(kind: str, config: Mapping[str, Any], what: str) -> None:
-    options = dict(config)
-    if "name" not in options:
-        raise ValueError(
-            f"config.{what} has no 'name'; {plugins.possible('', plugins.choices(kind))}"
-        )
+def _check_model(config: Mapping[str, Any], place: str = "model") -> None:
+    """Makes the model, which touches no device, and lets it refuse its options if it can."""
+    model = _built("models", dict(config), place)
+    if hasattr(model, "check"):
+        try:
+            model.check()
+        except ValueError as error:
+            raise ValueError(f"config.{place}: {error}") from error
+
+
+def _checked_evaluators(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes the evaluators, without the tokenizer that they are given later."""
+    made = {}
+    for name, entry in config["evaluate"]["evaluators"].items():
+        place = f"evaluate.evaluators.{name}"
+        made[name] = _built("evaluators", {"name": name, **entry}, place)
+        if isinstance(made[name], HeldOut):
+            options = {**made[name].pipeline_options}
+            limits.check_pipeline(made[name].pipeline, options, f"config.{place}.options")
+    return made
+
+
+def _built(kind: str, options: dict[str, Any], place: str) -> Any:
     plugin = plugins.load(kind, options.pop("name"))
-    plugins.check_keywords(plugin, options, what=f"config.{what}")
     missing = [
         name
         for name, parameter in inspect.signature(plugin).parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind is parameter.KEYWORD_ONLY
-        and name not in options
+        and name not in (*options, "tokenizer")
     ]
     if missing:
-        raise TypeError(f"config.{what} lacks {', '.join(missing)}")
-
-
-def _check_telemetry(options: Mapping[str, Any]) -> None:
-    _at_least(0, options["every"], "telemetry.every")
-    if options["scope"] not in ("model", "layer", "tensor"):
-        raise ValueError(f"telemetry.scope is {options['scope']!r}; possible: model, layer, tensor")
-
-
-def _at_least(least: int, value: Any, name: str) -> None:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"config.{name} must be an integer of at least {least}, found {value!r}")
+        raise TypeError(f"config.{place} lacks {', '.join(missing)}")
+    try:
+        return plugin(**options)
+    except ValueError as error:
+        raise ValueError(f"config.{place}: {error}") from error
 
 
 def _flat(tree: Any, prefix: str) -> dict[str, str]:

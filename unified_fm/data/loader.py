@@ -10,7 +10,7 @@ one, drawn from the slot's seed: nothing behind it moves.
 import inspect
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -23,8 +23,18 @@ from unified_fm.data.skips import Skip, Skips, TooManySkips
 from unified_fm.data.source import name_record, open_source
 from unified_fm.data.tokenizer import Tokenizer
 
-_OWN = ("pipeline", "source", "batch_size", "objectives", "max_skip", "shuffle", "cycle", "threads")
-_PACKED = ("images", "packs")  # only of pipelines that pack rows of several images
+# Options of a stream that its pipeline does not see, with their types.
+_OWN = {
+    "pipeline": str,
+    "source": str | Sequence[str],
+    "batch_size": int,
+    "objectives": Mapping,
+    "max_skip": float,
+    "shuffle": bool,
+    "cycle": int,
+    "threads": int | None,
+}
+_PACKED = {"images": int, "packs": int}  # only of pipelines that pack rows of several images
 _CHUNK = 16  # examples that a thread takes at once, at most
 _ATTEMPTS = 100  # replacements tried for one slot
 Batch = dict[str, np.ndarray]
@@ -286,6 +296,11 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def own_options(pipeline: Any) -> dict[str, Any]:
+    """{option: type} of a stream with this pipeline (the class), beside the pipeline's own."""
+    return _OWN | (_PACKED if hasattr(pipeline, "collate") else {})
+
+
 def _pipeline(name: str, config: Mapping[str, Any], tokenizer: Tokenizer | None) -> Any:
     """Builds the pipeline from the options that are not the stream's own."""
     for key in ("pipeline", "source", "batch_size"):
@@ -293,7 +308,7 @@ def _pipeline(name: str, config: Mapping[str, Any], tokenizer: Tokenizer | None)
             raise ValueError(f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(config))}")
     made = plugins.load("data.pipelines", config["pipeline"])
     parameters = inspect.signature(made).parameters
-    own = _OWN + (_PACKED if hasattr(made, "collate") else ())
+    own = own_options(made)
     options = {key: value for key, value in config.items() if key not in own}
     for key in options:
         if key not in parameters:

@@ -23,6 +23,11 @@ class Evaluator(base.HeldOut):
     pipeline: str = "classify"
     train_examples: int = 5000
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return ("accuracy",)
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the accuracy on `source`."""
         self.examples.clear()

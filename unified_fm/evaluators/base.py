@@ -14,7 +14,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,9 @@ class HeldOut:
 
     source: str
     pipeline: str = "image_text"
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    options: Annotated[Mapping[str, Any], plugins.OptionsOf("data.pipelines", by="pipeline")] = (
+        dataclasses.field(default_factory=dict)
+    )
     num_examples: int = 500
     batch_size: int = 100
     seed: int = 0
@@ -199,10 +201,20 @@ class HeldOut:
     @functools.cached_property
     def made_pipeline(self) -> Any:
         """The pipeline, made at its first use."""
+        options = {**self.pipeline_options, "tokenizer": self.tokenizer}
+        return plugins.build("data.pipelines", self.pipeline, **options)
+
+    @property
+    def pipeline_options(self) -> dict[str, Any]:
+        """`options`, and where they say nothing what keeps the pipeline quiet."""
         known = inspect.signature(plugins.load("data.pipelines", self.pipeline)).parameters
         quiet = {name: value for name, value in self.quiet.items() if name in known}
-        options = {**quiet, **self.options, "tokenizer": self.tokenizer}
-        return plugins.build("data.pipelines", self.pipeline, **options)
+        return {**quiet, **self.options}
+
+    @property
+    def metric_names(self) -> Sequence[str] | None:
+        """The names of the metrics that `run` may yield; None: it does not say so beforehand."""
+        return None
 
 
 def check(name: str, evaluator: Any) -> None:

@@ -66,6 +66,11 @@ class Evaluator(Labelled):
     neighbours: int = 20
     temperature: float = 0.07
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return ("knn_accuracy",)
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the accuracy on `source`."""
         self.examples.clear()

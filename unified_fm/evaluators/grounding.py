@@ -44,6 +44,11 @@ class Evaluator(base.HeldOut):
     box_format: str = "xywh"
     exif: str = "upright"
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return ("mean_iou", f"iou_above_{self.threshold:g}")
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the mean IoU and the share above the threshold.
 

@@ -31,6 +31,11 @@ class Evaluator(classify.Labelled):
     decay: float = 1e-3
     steps: int = 500
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return ("accuracy",)
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the accuracy on `source`."""
         self.examples.clear()

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 
@@ -30,10 +30,15 @@ class Evaluator:
         tokenizer: the run's tokenizer.
     """
 
-    streams: Mapping[str, Mapping[str, Any]]
+    streams: Annotated[Mapping[str, Mapping[str, Any]], plugins.LikeSetting("streams")]
     batches: int = 8
     seed: int = 0
     tokenizer: Any = None
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return tuple(f"{s}/{o}" for s, entry in self.streams.items() for o in entry["objectives"])
 
     def check(self) -> None:
         """Opens the streams and makes one batch of each. Raises what opening them raises."""

@@ -32,6 +32,11 @@ class Evaluator(base.HeldOut):
     pipeline: str = "text"
     train_examples: int = 5000
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        return ("cross_entropy", "accuracy")
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the cross-entropy and the accuracy."""
         self.examples.clear()

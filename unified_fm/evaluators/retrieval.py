@@ -56,6 +56,13 @@ class Evaluator(base.HeldOut):
                 f"retrieval: same is {self.same!r}; {plugins.possible(self.same, SAME)}"
             )
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """What `run` yields."""
+        prefixes = ("", "reranked/") if self.rerank else ("",)
+        directions = ("image_to_text", "text_to_image")
+        return tuple(f"{p}{d}/r{k}" for p in prefixes for d in directions for k in self.ranks)
+
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the recalls, first of the images' captions, then of the captions' images."""
         self.examples.clear()

@@ -4,14 +4,12 @@ A teacher of UFM, a model to pre-train, and what converted checkpoints run in.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from unified_fm.models.config import encoder_config
-from unified_fm.models.embeddings import TextEmbed
+from unified_fm.models.config import Fields, choose, encoder_config
+from unified_fm.models.embeddings import OFFSETS, TextEmbed
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.targets import text_targets
@@ -35,7 +33,7 @@ class Model(nn.Module):
     """
 
     vocab_size: int = 30522
-    text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Fields = dataclasses.field(default_factory=dict)
     max_positions: int = 512
     token_types: int = 2
     pad_id: int = 0
@@ -48,8 +46,7 @@ class Model(nn.Module):
     attention: str = "auto"
 
     def setup(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        text = encoder_config(self.text, **TEXT, **common)
+        text = self._stack()
         self.text_embed = TextEmbed(
             text,
             vocabulary=self.vocab_size,
@@ -66,6 +63,17 @@ class Model(nn.Module):
         init = nn.initializers.normal(text.init_std)
         self.pooler = nn.Dense(text.width, dtype=text.compute_dtype, kernel_init=init)
         self.next_sentence_head = nn.Dense(2, kernel_init=init)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device."""
+        choose("position_offset", self.position_offset, OFFSETS)
+        self._stack()
+
+    @nn.nowrap
+    def _stack(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        return encoder_config(self.text, **TEXT, **common)
 
     def __call__(self, batch) -> Views:
         """Encodes the texts of a batch.

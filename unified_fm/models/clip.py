@@ -6,13 +6,11 @@ it as it is.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from unified_fm.models.config import encoder_config
+from unified_fm.models.config import Fields, check_patches, encoder_config
 from unified_fm.models.embeddings import PatchEmbed, TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
 from unified_fm.models.heads import l2_normalised
@@ -46,8 +44,8 @@ class Model(nn.Module):
     image_size: int = 224
     patch_size: int = 32
     projection_dim: int = 512
-    text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Fields = dataclasses.field(default_factory=dict)
+    vision: Fields = dataclasses.field(default_factory=dict)
     max_positions: int = 77
     word_std: float = 0.02
     position_std: float = 0.01
@@ -59,9 +57,7 @@ class Model(nn.Module):
     attention: str = "auto"
 
     def setup(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        text = encoder_config(self.text, **TEXT, **common)
-        vision = encoder_config(self.vision, **TOWER, **common)
+        text, vision = self._stacks()
         self.text_embed = TextEmbed(
             text,
             vocabulary=self.vocab_size,
@@ -97,6 +93,18 @@ class Model(nn.Module):
         self.image_proj = self._projection(vision.width)
         init = nn.initializers.constant(-math.log(self.init_temperature))
         self.logit_scale = self.param("logit_scale", init, ())
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device."""
+        check_patches(self.image_size, self.patch_size)
+        self._stacks()
+
+    @nn.nowrap
+    def _stacks(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        text = encoder_config(self.text, **TEXT, **common)
+        return text, encoder_config(self.vision, **TOWER, **common)
 
     def __call__(self, batch) -> Views:
         """Encodes what the batch has.

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 
@@ -89,6 +89,20 @@ class EncoderConfig:
     def compute_dtype(self) -> jnp.dtype:
         """The dtype that activations have."""
         return jnp.dtype(self.dtype)
+
+
+# An option of a model: the fields of one of its stacks that differ from the model's defaults.
+Fields = Annotated[Mapping[str, Any], EncoderConfig]
+
+
+def check_patches(image_size: int, patch_size: int) -> None:
+    """Refuses images that are not cut into whole patches.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    if patch_size < 1 or image_size < 1 or image_size % patch_size:
+        raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
 
 
 def encoder_config(given: Mapping[str, Any], **defaults: Any) -> EncoderConfig:

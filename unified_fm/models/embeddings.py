@@ -4,8 +4,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from unified_fm.models import initializers
-from unified_fm.models.config import EncoderConfig, choose
+from unified_fm.models.config import EncoderConfig, check_patches, choose
 from unified_fm.models.layers import dropout, layer_norm
+
+OFFSETS = ("roberta", "bert")
 
 
 class TextEmbed(nn.Module):
@@ -35,7 +37,7 @@ class TextEmbed(nn.Module):
     normalised: bool = True
 
     def setup(self):
-        choose("position_offset", self.position_offset, ("roberta", "bert"))
+        choose("position_offset", self.position_offset, OFFSETS)
         self.word = self._table(self.vocabulary, self.word_std)
         self.position = self._table(self.positions, self.position_std)
         if self.segments:
@@ -96,8 +98,7 @@ class PatchEmbed(nn.Module):
 
     def setup(self):
         p = self.patch_size
-        if self.image_size % p:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {p}")
+        check_patches(self.image_size, p)
         shape = (p, p, 3, self.config.width)
         self.kernel = self.param("kernel", initializers.uniform_fan_in, shape)
         if self.use_bias:

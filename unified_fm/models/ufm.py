@@ -5,14 +5,12 @@ each part is our choice: ViT's tokenizer for images, BERT's for text, ViT's pre-
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from unified_fm.models.config import choose, encoder_config
-from unified_fm.models.embeddings import PatchEmbed, TextEmbed, VisionTokens
+from unified_fm.models.config import Fields, check_patches, choose, encoder_config
+from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed, VisionTokens
 from unified_fm.models.encoders import Encoder, mean_of
 from unified_fm.models.heads import MlmHead, class_dense
 from unified_fm.models.targets import image_targets, text_targets
@@ -48,7 +46,7 @@ class Model(nn.Module):
     image_size: int = 224
     patch_size: int = 16
     classes: int | None = None
-    encoder: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    encoder: Fields = dataclasses.field(default_factory=dict)
     max_positions: int = 512
     token_types: int = 2
     pad_id: int = 0
@@ -69,9 +67,8 @@ class Model(nn.Module):
     attention: str = "auto"
 
     def setup(self):
-        choose("pool", self.pool, ("class", "mean"))
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        shared = encoder_config(self.encoder, **ENCODER, **common)
+        self.check()
+        shared = self._stack()
         text = dataclasses.replace(shared, eps=self.text_eps)
         self._make_tokenizers(shared, text)
         self.shared = Encoder(shared, name="encoder")
@@ -82,6 +79,19 @@ class Model(nn.Module):
         if self.classes:
             self.classifier = class_dense(self.classes, self.head_bias, name="image_head")
         self.mim_head = nn.Dense(3 * self.patch_size**2)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device."""
+        choose("pool", self.pool, ("class", "mean"))
+        choose("position_offset", self.position_offset, OFFSETS)
+        check_patches(self.image_size, self.patch_size)
+        self._stack()
+
+    @nn.nowrap
+    def _stack(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        return encoder_config(self.encoder, **ENCODER, **common)
 
     def _make_tokenizers(self, shared, text):
         grid = self.image_size // self.patch_size

@@ -4,13 +4,11 @@ A teacher of UFM, a model to pre-train, and what converted ViT and BEiT checkpoi
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from unified_fm.models.config import encoder_config
+from unified_fm.models.config import Fields, check_patches, encoder_config
 from unified_fm.models.embeddings import PatchEmbed
 from unified_fm.models.encoders import Vision
 from unified_fm.models.heads import class_dense
@@ -42,7 +40,7 @@ class Model(nn.Module):
     image_size: int = 224
     patch_size: int = 16
     classes: int | None = None
-    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    vision: Fields = dataclasses.field(default_factory=dict)
     pre_logits: int | None = None
     head_bias: float = 0.0
     pool: str = "class"
@@ -56,8 +54,7 @@ class Model(nn.Module):
     attention: str = "auto"
 
     def setup(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        vision = encoder_config(self.vision, **VISION, **common)
+        vision = self._stack()
         grid = self.image_size // self.patch_size
         self.patch_embed = PatchEmbed(
             vision, self.image_size, self.patch_size, tuple(self.mean), tuple(self.std)
@@ -76,6 +73,17 @@ class Model(nn.Module):
             self.before_logits = nn.Dense(self.pre_logits, name="pre_logits")
         if self.classes:
             self.classifier = class_dense(self.classes, self.head_bias, name="image_head")
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device."""
+        check_patches(self.image_size, self.patch_size)
+        self._stack()
+
+    @nn.nowrap
+    def _stack(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        return encoder_config(self.vision, **VISION, **common)
 
     def __call__(self, batch) -> Views:
         """Encodes the images of a batch.

@@ -1,15 +1,13 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.config import encoder_config
-from unified_fm.models.embeddings import PatchEmbed, TextEmbed
+from unified_fm.models.config import Fields, check_patches, choose, encoder_config
+from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
 from unified_fm.models.encoders import Encoder, Vision, mean_of
 from unified_fm.models.heads import MlmHead, PairHead, default_dense, l2_normalised
 from unified_fm.models.views import ImageMemory, Views
@@ -52,9 +50,9 @@ class Model(nn.Module):
     image_size: int = 224
     patch_size: int = 16
     projection_dim: int = 256
-    text: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    fusion: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    text: Fields = dataclasses.field(default_factory=dict)
+    vision: Fields = dataclasses.field(default_factory=dict)
+    fusion: Fields = dataclasses.field(default_factory=dict)
     max_positions: int = 514
     token_types: int = 1
     pad_id: int = 1
@@ -72,17 +70,31 @@ class Model(nn.Module):
     attention: str = "auto"
 
     def setup(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        text = encoder_config(self.text, **TEXT, **common)
-        vision = encoder_config(self.vision, **VISION, **common)
-        fusion = encoder_config(self.fusion, **FUSION, **common)
+        self.check()
+        stacks = self._stacks()
+        self._make_encoders(*stacks)
+        self._make_heads(*stacks)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device."""
+        choose("position_offset", self.position_offset, OFFSETS)
+        check_patches(self.image_size, self.patch_size)
+        text, _, fusion = self._stacks()
         if text.width != fusion.width:
             raise ValueError(
                 f"the fusion encoder (width {fusion.width}) starts from the states of the language "
                 f"encoder (width {text.width}): the widths must be equal"
             )
-        self._make_encoders(text, vision, fusion)
-        self._make_heads(text, vision, fusion)
+
+    @nn.nowrap
+    def _stacks(self):
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        return (
+            encoder_config(self.text, **TEXT, **common),
+            encoder_config(self.vision, **VISION, **common),
+            encoder_config(self.fusion, **FUSION, **common),
+        )
 
     def _make_encoders(self, text, vision, fusion):
         grid = self.image_size // self.patch_size

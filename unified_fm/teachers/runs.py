@@ -28,12 +28,13 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     teachers = {}
     for name, entry in config["teachers"].items():
-        if isinstance(entry.get("config"), str):
+        own = entry.get("config")
+        if own:
             try:
-                complete = settings.complete(config_file.load(entry["config"]))
-            except (OSError, ValueError, TypeError, SyntaxError, AttributeError) as error:
-                raise ValueError(f"teachers.{name}.config={entry['config']!r}: {error}") from error
-            entry = {**entry, "config": complete}
+                own = config_file.load(own) if isinstance(own, str) else own
+                entry = {**entry, "config": settings.complete(own)}
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"teachers.{name}.config: {error}") from error
         teachers[name] = entry
     return {**config, "teachers": teachers}
 

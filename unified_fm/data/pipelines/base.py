@@ -105,7 +105,7 @@ class ImageOptions:
     max_pixels: int = images.MAX_PIXELS
 
     def __post_init__(self):
-        if self.size < 1 or self.size % self.patch_size:
+        if min(self.size, self.patch_size) < 1 or self.size % self.patch_size:
             raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")
         if not 0 <= self.num_masked <= self.grid**2:
             raise ValueError(f"num_masked {self.num_masked}; an image has {self.grid**2} patches")
