@@ -239,6 +239,8 @@ class TinyBoxes(tfds.core.GeneratorBasedBuilder):
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=["cat", "dog"]),
             "captions": tfds.features.Sequence({"text": tfds.features.Text()}),
+            "question": tfds.features.Text(),
+            "answers": tfds.features.Sequence(tfds.features.Text()),
             "objects": tfds.features.Sequence(
                 {"bbox": tfds.features.BBoxFeature(), "label": names}
             ),
@@ -257,6 +259,8 @@ class TinyBoxes(tfds.core.GeneratorBasedBuilder):
                     "image": io.BytesIO(png(k)),
                     "label": k % 2,
                     "captions": [{"text": f"number {k}"}, {"text": "naïve"}],
+                    "question": "what?",
+                    "answers": ["one", "naïve"],
                     "objects": [{"bbox": box, "label": 1}],
                 },
             )
@@ -274,6 +278,8 @@ def test_tfds_without_tensorflow(tmp_path):
     assert example["image"] == png(1)  # still encoded
     assert example["label"] == 1
     assert example["text"][1] == "naïve"
+    assert (example["question"], example["answers"]) == ("what?", ["one", "naïve"])
+    assert set(example) == {"id", "image", "label", "text", "regions", "question", "answers"}
     assert example["regions"][0]["text"] == "shoe"
     np.testing.assert_allclose(example["regions"][0]["box"], [6, 2, 12, 8], rtol=1e-6)
     assert len(source.open_source(f"tfds:{folder}:train[:1]+train[2:]")) == 2

@@ -97,7 +97,7 @@ def test_pairs_images_and_digits(packages, tmp_path):
     assert all({pair["image"] for pair in pairs[split]} <= shown[split] for split in pairs)
     assert not shown["train"] & shown["val"]
     digits = Source(f"mnist/train@{tmp_path}")
-    assert digits.labels == tuple("0123456789")
+    assert digits.class_names == tuple("0123456789")
     parts = [everything(f"mnist/{split}@{tmp_path}") for split in ("train", "val", "test")]
     assert sum(map(len, parts)) == 30 and all(parts)
 
@@ -109,7 +109,7 @@ def test_labelled_texts(packages, tmp_path):
     assert all(row["label"] == ("good" in row["text"]) for row in rows)
     assert account["topics"].skipped == {"article without a topic": 30}
     topics = Source(f"topics/train@{tmp_path}")
-    assert topics.labels == ("Arts", "History")
+    assert topics.class_names == ("Arts", "History")
     assert topics[0]["title"].startswith("Title") and topics[0]["label"] in (0, 1)
 
 

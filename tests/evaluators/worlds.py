@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.sources import base
 
 COLOURS = ("red", "green", "blue", "black", "white", "pink", "grey", "brown")
 SIZE = 8  # pixels
@@ -45,7 +46,7 @@ WORLDS = {
 }
 
 
-class Source:
+class Source(base.Source):
     """The records of one world."""
 
     def __init__(self, name: str):

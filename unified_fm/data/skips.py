@@ -54,8 +54,10 @@ class Parts:
     def add(self, other: "Parts") -> None:
         """Takes over what another one has counted."""
         self.seen += other.seen
-        for name in ("dropped", "tried", "fitting", "mended"):
-            getattr(self, name).update(getattr(other, name))
+        self.dropped.update(other.dropped)
+        self.tried.update(other.tried)
+        self.fitting.update(other.fitting)
+        self.mended.update(other.mended)
 
     def advice(self) -> str:
         """The mistake that explains nearly all parts, those dropped too; "" if none does."""

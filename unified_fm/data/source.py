@@ -1,33 +1,16 @@
 """Opens a source from its string: `PREFIX:ARGUMENTS`, several joined by "+"."""
 
-import bisect
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from unified_fm import plugins
+from unified_fm.data import contracts
+from unified_fm.data.sections import Sections
+from unified_fm.data.sources.base import Source
 
 _JOIN = re.compile(r"\+(?=([A-Za-z_][\w.]*):)")
-
-
-class Source(Protocol):
-    """Random access to examples.
-
-    An example is a dict with some of: `image` (encoded bytes, u8[H W 3], or a path), `text` (string
-    or list of strings), `regions` (list of {"box": four numbers as the stream's `box_format` says,
-    "text": ..., "attributes": ...}), `label` (int), `id`. `__getitem__` raises `data.skips.Skip`
-    for a record that it cannot read.
-
-    A source may have `problems: list[tuple[str, str]]`, (reason, file) of what it could not open,
-    `lost: int`, about how many records that were, and `place(index) -> str`, which names the file
-    of a record and the place in it for messages.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
 def open_source(spec: str | Sequence[str]) -> Source:
@@ -36,6 +19,7 @@ def open_source(spec: str | Sequence[str]) -> Source:
     Raises:
         ValueError: not of this form, an unknown prefix (with the choices and the nearest one), or
             no record in it.
+        TypeError: a source of the user's that lacks a part of the contract.
     """
     parts = [spec] if isinstance(spec, str) else list(spec)
     parts = [part for entry in parts for part in _split(entry)]
@@ -57,27 +41,27 @@ def name_record(
         source: opened from `spec`.
         example: the record, where it could be read.
     """
-    place = source.place(index) if hasattr(source, "place") else ""
+    place = source.place(index)
     image = (example or {}).get("image")
     if isinstance(image, str | os.PathLike):
         place = f"{place}, image {image}" if place else f"image {image}"
     return f"record {index} of {spec}" + (f" ({place})" if place else "")
 
 
-class Concatenation:
+class Concatenation(Source):
     """Several sources one after the other."""
 
     def __init__(self, sources: Sequence[Source]):
         self.sources = list(sources)
-        self._ends = list(itertools.accumulate(len(source) for source in sources))
-        self.problems = [p for s in sources for p in getattr(s, "problems", ())]
-        self.lost = sum(getattr(s, "lost", 0) for s in sources)
+        self._sections = Sections(map(len, sources))
+        self.problems = [problem for source in sources for problem in source.problems]
+        self.lost = sum(source.lost for source in sources)
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._sections)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        which, index = self._locate(index)
+        which, index = self._sections.locate(index)
         example = self.sources[which][index]
         # Two files may both count their ids from 0: different records must not share one.
         if isinstance(example.get("id"), int | str):
@@ -86,13 +70,8 @@ class Concatenation:
 
     def place(self, index: int) -> str:
         """As the source that the record is in says."""
-        which, index = self._locate(index)
-        source = self.sources[which]
-        return source.place(index) if hasattr(source, "place") else f"part {which + 1}, {index}"
-
-    def _locate(self, index: int) -> tuple[int, int]:
-        which = bisect.bisect_right(self._ends, index)
-        return which, index - (self._ends[which - 1] if which else 0)
+        which, index = self._sections.locate(index)
+        return self.sources[which].place(index) or f"part {which + 1}, {index}"
 
 
 def _split(spec: str) -> list[str]:
@@ -108,4 +87,6 @@ def _open(part: str) -> Source:
     if not colon or not arguments:
         known = ", ".join(f"{name}:..." for name in plugins.choices("data.sources"))
         raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
-    return plugins.load("data.sources", prefix)(arguments)
+    opened = plugins.load("data.sources", prefix)(arguments)
+    contracts.check(opened, Source, f"source {prefix!r}")
+    return opened

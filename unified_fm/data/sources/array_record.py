@@ -14,18 +14,18 @@ record carries a checksum: a damaged one is skipped alone. Files are opened when
 and a limited number stays open.
 """
 
-import bisect
-import itertools
 from typing import Any
 
 from unified_fm.data import records, shards
+from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
+from unified_fm.data.sources import base
 
 _ALLOW = "?missing=allow"
 _NAMED = 3  # files named in a message
 
 
-class Source:
+class Source(base.Source):
     """Random access to the examples of all shards; see the module for the format.
 
     Attributes:
@@ -54,16 +54,16 @@ class Source:
         self._shards = [shard for shard in counted if isinstance(shard, shards.Shard)]
         faults = [shard for shard in counted if isinstance(shard, shards.UnreadableShard)]
         self.problems += [("unreadable shard", str(fault)) for fault in faults]
-        self._ends = list(itertools.accumulate(shard.records for shard in self._shards))
-        if not self._ends or not self._ends[-1]:
+        self._sections = Sections(shard.records for shard in self._shards)
+        if not len(self._sections):
             raise ValueError(
                 f"array_record:{argument}: none of {len(paths)} shards can be read"
                 f" (empty, cut off, or not ArrayRecord): {_first([*map(str, faults), *paths])}"
             )
-        self.lost = round(len(faults) * self._ends[-1] / len(self._shards))
+        self.lost = round(len(faults) * len(self) / len(self._shards))
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._sections)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises `Skip` for a damaged record, or one whose shard cannot be read any more."""
@@ -84,8 +84,8 @@ class Source:
         return f"{shard.path}, its record {position}"
 
     def _locate(self, index: int) -> tuple[shards.Shard, int]:
-        number = bisect.bisect_right(self._ends, index)
-        return self._shards[number], index - (self._ends[number - 1] if number else 0)
+        number, position = self._sections.locate(index)
+        return self._shards[number], position
 
 
 def _first(names: list[str]) -> str:

@@ -21,12 +21,12 @@ the environment variable UNIFIED_FM_DATA, else data/demo under the working direc
 """
 
 import dataclasses
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_fm.data.sources import array_record
+from unified_fm import plugins
+from unified_fm.data.sources import array_record, base
 from unified_fm.demo import corpus, scenes
 
 SPLITS = {
@@ -64,11 +64,10 @@ class Address:
         return "objects" if self.kind in _LAYOUTS else self.kind
 
 
-class Source:
+class Source(base.Source):
     """One kind and split of the prepared demo corpus.
 
     Attributes:
-        labels: names of the labels, by number; empty where there are none.
         names: names of the objects of scenes; empty elsewhere.
     """
 
@@ -87,19 +86,25 @@ class Source:
                 f"The demo corpus in {address.folder} has no part {address.part!r}: make it with "
                 f"`python tools/prepare_data.py demo {address.part} --to={address.folder}`."
             )
-        self.labels: Sequence[str] = tuple(stamp["facts"].get("labels", ()))
+        self.class_names = tuple(stamp["facts"].get("labels", ()))
         self.names: Sequence[str] = ()
+        self._shards: base.Source | None = None
         if address.kind in _LAYOUTS:
             self._examples = _compose(address, folder)
             self.names = self._examples.names
         else:
-            self._examples = array_record.Source(str(folder / address.split))
+            self._examples = self._shards = array_record.Source(str(folder / address.split))
+            self.problems, self.lost = self._shards.problems, self._shards.lost
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._examples[index]
+
+    def place(self, index: int) -> str:
+        """The shard and the place in it; "" for a composed scene."""
+        return self._shards.place(index) if self._shards is not None else ""
 
 
 def parse(arguments: str) -> Address:
@@ -123,7 +128,7 @@ def parse(arguments: str) -> Address:
     return Address(kind=kind, split=split, options=options, folder=corpus.folder(folder))
 
 
-def _compose(address, folder):
+def _compose(address: Address, folder: Path) -> scenes.Scenes:
     options = dict(address.options)
     length = options.pop("length", _LENGTHS[address.split])
     seed = options.pop("seed", 0)
@@ -138,9 +143,6 @@ def _compose(address, folder):
     )
 
 
-def _check(name, known, what):
+def _check(name: str, known: Iterable[str], what: str) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        choices = ", ".join(known) or "none"
-        raise ValueError(f"no {what} called {name!r}{hint} There are: {choices}")
+        raise ValueError(f"no {what} called {name!r}; {plugins.possible(name, known)}")

@@ -13,10 +13,12 @@ import os
 import pathlib
 from typing import Any
 
+from unified_fm.data.sources import base
+
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
-class Source:
+class Source(base.Source):
     """Random access to the images of a folder; see the module for the format.
 
     Attributes:
@@ -38,7 +40,7 @@ class Source:
                 f"folder:{directory}: no image below it; possible endings: {', '.join(_IMAGES)}"
             )
         self._captions = captions
-        self.class_names: list[str] = []
+        self.class_names = []
         if not captions:
             names = [name for name in names if len(pathlib.PurePath(name).parts) > 1]
             if not names:

@@ -6,37 +6,52 @@
         {"box": [10, 20, 50, 40], "text": "a dog", "attributes": ["brown"]}]}       (one line)
     {"text": "only text"}
     {"image": "3.jpg", "label": 4}
+    {"images": ["4.jpg", "5.jpg"], "text": "both show dogs", "label": 1}
+
+All other fields are passed on as they are (`objects`, `question`, `answers`: whatever a pipeline or
+an evaluator of the user's reads), those of regions too.
 
 A box is x, y, width, height in pixels of the image as a viewer shows it, after EXIF has turned it;
 the regions stream's `box_format="xyxy"` or `"unit"` and `exif="stored"` read other boxes. An image
 is base64 (also as a data URL) or a path below the file's folder; `jsonl:FILE@DIR` takes paths below
-DIR instead. A path that leaves its folder is refused. The field names of the published X-FM files
-are read too: `binary` (image), `desc` or `caption` (a string, a list, or a dict of languages),
-`elems` with `bb`, `caption` and `attributes`, `image_id`.
+DIR instead. A path that leaves its folder is refused. Of an `image` that is a list the first is
+read. The field names of the published X-FM files are read too: `binary` (image), `desc` or
+`caption` (a string, a list, or a dict of languages), `elems` with `bb`, `caption` and `attributes`,
+`image_id`.
 
 The file is indexed once by line and never loaded; each example is read when it is wanted.
 """
 
 import base64
 import binascii
-import bisect
 import glob
-import itertools
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
+from unified_fm.data.sources import base
 
 _MAX_LINE = 200_000_000
 _BLOCK = 1 << 24
+# Our fields, and the names under which they stand in a file: the first that is there counts.
+_NAMES = {
+    "id": ("id", "image_id"),
+    "image": ("image", "binary"),
+    "text": ("text", "desc", "caption"),
+    "regions": ("regions", "elems"),
+}
 
 
-class Source:
+class Source(base.Source):
     """Random access to the lines of one or several files; see the module for the format."""
+
+    _handles: Sequence[int] = ()  # of the open files; none yet where opening failed
 
     def __init__(self, argument: str):
         """Indexes the files.
@@ -50,15 +65,15 @@ class Source:
         found = [_line_spans(path) for path in self._files]
         self._spans = [spans for spans, _ in found]  # i64[lines 2]: start, end
         self._blanks = [blanks for _, blanks in found]
-        self._ends = list(itertools.accumulate(len(spans) for spans in self._spans))
+        self._sections = Sections(map(len, self._spans))
         self._handles = [os.open(path, os.O_RDONLY) for path in self._files]
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._sections)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises `Skip` for a line that is not a JSON object, or whose image path is refused."""
-        which, line = self._locate(index)
+        which, line = self._sections.locate(index)
         start, end = (int(x) for x in self._spans[which][line])
         if end - start > _MAX_LINE:
             raise Skip("oversized record", f"{end - start:,} bytes; at most {_MAX_LINE:,}")
@@ -73,45 +88,46 @@ class Source:
 
     def place(self, index: int) -> str:
         """The file and the line, counted from 1 with the blank ones."""
-        which, line = self._locate(index)
+        which, line = self._sections.locate(index)
         blanks = self._blanks[which]
         before = np.searchsorted(blanks - np.arange(len(blanks)), line, side="right")
         return f"{self._files[which]}, line {line + before + 1}"
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        which = bisect.bisect_right(self._ends, index)
-        return which, index - (self._ends[which - 1] if which else 0)
-
     def __del__(self):
-        for handle in getattr(self, "_handles", ()):
+        for handle in self._handles:
             os.close(handle)
 
 
 def _example(record: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
-    """A record with our field names or the published ones, as an example."""
-    example = {"id": record.get("id", record.get("image_id", index))}
-    image = record.get("image", record.get("binary"))
+    """A record with our field names or the published ones, as an example; it keeps all others."""
+    rest, known = dict(record), {}
+    for field, names in _NAMES.items():
+        if name := next((name for name in names if name in record), None):
+            known[field] = rest.pop(name)
+    example = {**rest, "id": known.get("id", index)}
+    image, text, regions = (known.get(field) for field in ("image", "text", "regions"))
     if isinstance(image, list) and image:
         image = image[0]
     if image is not None:
         example["image"] = _image(image, root)
-    text = record.get("text", record.get("desc", record.get("caption")))
+    if "images" in rest:
+        if not isinstance(rest["images"], list):
+            raise Skip("images of a wrong type", f"{type(rest['images']).__name__}; a list is one")
+        example["images"] = [_image(each, root) for each in rest["images"]]
     if isinstance(text, dict):
         text = [text["en"]] if "en" in text else list(text.values())
     if text is not None:
         example["text"] = text
-    regions = record.get("regions", record.get("elems"))
     if isinstance(regions, list):
         example["regions"] = [_region(region) for region in regions]
-    if "label" in record:
-        example["label"] = record["label"]
     return example
 
 
 def _region(region: Any) -> Any:
     if not isinstance(region, dict):
         return region  # the pipeline counts it
-    return {
+    rest = {name: value for name, value in region.items() if name not in ("bb", "caption")}
+    return rest | {
         "box": region.get("box", region.get("bb")),
         "text": region.get("text", region.get("caption")),
         "attributes": region.get("attributes"),

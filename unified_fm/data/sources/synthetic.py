@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm import plugins
+from unified_fm.data.sources import base
 
 _KINDS = ("text", "image", "pairs", "regions")
 _COLOURS = {
@@ -42,7 +43,7 @@ _WORDS += ["opens", "near", "under", "behind", "with", "through", "over", "at", 
 _HEIGHT, _WIDTH = 64, 80
 
 
-class Source:
+class Source(base.Source):
     """Random access to made examples; see the module for the kinds."""
 
     def __init__(self, argument: str):

@@ -9,7 +9,8 @@ It must have been prepared before, as array_record; nothing is downloaded here. 
 third part, or TFDS_DATA_DIR, or TFDS's own default. Images stay encoded until the pipeline wants
 them. Taken over: the first image as `image`; `label` (or the only class label); the first of
 `text`, `sentence`, `caption`, `captions`, `document` as `text`; `objects` with `bbox` and `label`
-as `regions`, with the label's name as the text.
+as `regions`, with the label's name as the text. All other features are passed on under their names,
+but one that is called `id`: that is the record's number.
 """
 
 import os
@@ -21,6 +22,7 @@ import tensorflow_datasets as tfds
 
 from unified_fm.data import images
 from unified_fm.data.skips import Skip
+from unified_fm.data.sources import base
 
 _ARGUMENT = re.compile(
     r"(?P<name>[^:\[\]]+(:\d+\.\d+\.\d+)?):(?P<split>[\w.-]+(\[[^\]]*\])?([+][\w.-]+(\[[^\]]*\])?)*)"
@@ -29,7 +31,7 @@ _ARGUMENT = re.compile(
 _TEXTS = ("text", "sentence", "caption", "captions", "document")
 
 
-class Source:
+class Source(base.Source):
     """Random access to a prepared split; see the module for what is taken over.
 
     Attributes:
@@ -49,8 +51,9 @@ class Source:
         builder = _builder(match["name"], match["folder"])
         features = dict(builder.info.features)
         self._names = _find_features(features)
-        self.class_names = list(getattr(features.get(self._names.get("label")), "names", ()) or ())
-        self._objects = list(features["objects"]["label"].names or ()) if _boxed(features) else []
+        label = features.get(self._names.get("label"))
+        self.class_names = _class_names(label)
+        self._objects = _class_names(features["objects"]["label"]) if _boxed(features) else []
         decoders = {
             name: tfds.decode.SkipDecoding()
             for name, feature in features.items()
@@ -73,7 +76,9 @@ class Source:
             record = self._data[index]
         except Exception as error:  # a damaged record: RuntimeError, DecodeError, ...
             raise Skip("damaged record", f"record {index}: {error}") from error
-        example: dict[str, Any] = {"id": index}
+        known = {*self._names.values(), *(["objects"] if self._objects else [])}
+        example = {key: _plain(value) for key, value in record.items() if key not in known}
+        example["id"] = index
         for name, key in self._names.items():
             value = _plain(record[key])
             if isinstance(value, dict):  # captions: {"text": [...], ...}
@@ -119,9 +124,17 @@ def _find_features(features) -> dict[str, str]:
     return found
 
 
+def _class_names(feature: Any) -> list[str]:
+    """The names of a class label; none if it has none, or is something else."""
+    return list(feature.names or ()) if isinstance(feature, tfds.features.ClassLabel) else []
+
+
 def _boxed(features) -> bool:
-    inner = getattr(features.get("objects"), "feature", None)
-    return "image" in features and inner is not None and {"bbox", "label"} <= set(inner.keys())
+    objects = features.get("objects")
+    if "image" not in features or not isinstance(objects, tfds.features.Sequence):
+        return False
+    inner = objects.feature
+    return isinstance(inner, tfds.features.FeaturesDict) and {"bbox", "label"} <= set(inner.keys())
 
 
 def _plain(value: Any) -> Any:
