@@ -65,16 +65,16 @@ def tokenizer(config: Mapping[str, Any]) -> Any:
     return loaded
 
 
-def streams(config: Mapping[str, Any], loaded: Any) -> Any:
+def streams(config: Mapping[str, Any], loaded: Any) -> Streams:
     """Opens the streams, and the caches of teachers that have one; `loaded` is the tokenizer."""
-    opened = Streams(
+    return Streams(
         config["streams"],
         seed=config["seed"],
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         tokenizer=loaded,
+        extra=teacher_cache.readers(config),
     )
-    return teacher_cache.with_caches(opened, config)
 
 
 def evaluators(config: Mapping[str, Any], loaded: Any) -> dict[str, Any]:

@@ -186,8 +186,9 @@ def test_packing_pads_and_samples_within_packs():
         packed_example(2, [0.2, 0.4]),
         None,  # 2 rows for 3 places
     ]
+    empty = {"image": np.zeros((2, 2, 3), np.uint8)}
     batch = packing.pack(
-        examples, rows=6, packs=2, first_image=8, blank={"x": np.array([-1])}, size=2
+        examples, rows=6, packs=2, first_image=8, blank={"x": np.array([-1])}, blank_image=empty
     )
     assert batch["x"].tolist() == [10, 30, 32, 20, 21, -1]
     assert batch["image_index"].tolist() == [8, 9, 9, 10, 10, 10]

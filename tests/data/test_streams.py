@@ -188,7 +188,8 @@ def test_waiting_is_measured():
 
 def test_row_26_an_error_in_a_loader_thread_reaches_the_loop(tmp_path, monkeypatch):
     (tmp_path / "broken_source.py").write_text(
-        "class Source:\n"
+        "from unified_fm.data.sources import base\n"
+        "class Source(base.Source):\n"
         "    def __init__(self, argument): pass\n"
         "    def __len__(self): return 100\n"
         "    def __getitem__(self, index): raise ZeroDivisionError('a bug')\n"

@@ -1,7 +1,6 @@
 """Which numbers a config may have: what cannot work is refused before any device is touched."""
 
 import dataclasses
-import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -11,8 +10,9 @@ from etils import epath
 
 from unified_fm import plugins
 from unified_fm.checkpoint import foreign_weights
-from unified_fm.data import loader
+from unified_fm.data import batching
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.pipelines import base as pipelines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +165,8 @@ def _check_mesh(mesh: Mapping[str, int]) -> None:
 
 def _check_stream(config: Mapping[str, Any], name: str, stream: Mapping[str, Any]) -> None:
     """The batch of a stream must be split over the mesh and into micro-batches."""
-    made = plugins.load("data.pipelines", stream["pipeline"])
-    packed, accumulate = hasattr(made, "collate"), config["accumulate"]
+    made = pipelines.load(stream["pipeline"])
+    packed, accumulate = made.packed, config["accumulate"]
     place = f"config.streams.{name}"
     if packed and "images" not in stream:
         raise ValueError(f"{place} packs several rows per image, so it lacks images=... of a batch")
@@ -186,7 +186,7 @@ def _check_stream(config: Mapping[str, Any], name: str, stream: Mapping[str, Any
             )
         if stream[key] % packs:
             raise ValueError(f"{place}.{key} = {stream[key]} cannot be split into {packs} packs")
-    own = loader.own_options(made)
+    own = batching.own_options(made)
     check_pipeline(stream["pipeline"], {k: v for k, v in stream.items() if k not in own}, place)
 
 
@@ -200,12 +200,9 @@ def check_pipeline(name: str, options: Mapping[str, Any], place: str) -> None:
     """
     if "." in name:
         return
-    made = plugins.load("data.pipelines", name)
-    options = dict(options)
-    if "tokenizer" in inspect.signature(made).parameters:
-        options["tokenizer"] = tokenizers.load("bytes")
+    made = pipelines.load(name)
     try:
-        made(**options)
+        pipelines.make(made, options, tokenizer=tokenizers.load("bytes"), what=place)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
 

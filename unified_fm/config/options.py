@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from unified_fm import plugins
 from unified_fm.config import values
 from unified_fm.convert import initialise
-from unified_fm.data import loader
+from unified_fm.data import batching
 
 _RULES = str | Sequence[Any] | None
 # Types of the settings whose default does not tell.
@@ -220,7 +220,7 @@ def _parameter(parameter, parameters, value) -> Option:
 
 def _streams() -> Option:
     def own(pipeline: Any) -> dict[str, Option]:
-        kinds = loader.own_options(pipeline)
+        kinds = batching.own_options(pipeline)
         found = {key: Option(kind=kind, removable=True) for key, kind in kinds.items()}
         needed = {key: Option(kind=kinds[key]) for key in ("source", "batch_size")}
         return {**found, **needed, "objectives": _objectives()}

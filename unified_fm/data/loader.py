@@ -7,45 +7,39 @@ the position of a stream is one number. An unusable record is replaced in its ow
 one, drawn from the slot's seed: nothing behind it moves.
 """
 
-import inspect
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import grain
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm.data import specs
+from unified_fm.data.batching import Batching
 from unified_fm.data.order import Order, example_rng
+from unified_fm.data.pipelines.base import Pipeline
 from unified_fm.data.skips import Skip, Skips, TooManySkips
 from unified_fm.data.source import name_record, open_source
+from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
-# Options of a stream that its pipeline does not see, with their types.
-_OWN = {
-    "pipeline": str,
-    "source": str | Sequence[str],
-    "batch_size": int,
-    "objectives": Mapping,
-    "max_skip": float,
-    "shuffle": bool,
-    "cycle": int,
-    "threads": int | None,
-}
-_PACKED = {"images": int, "packs": int}  # only of pipelines that pack rows of several images
 _CHUNK = 16  # examples that a thread takes at once, at most
 _ATTEMPTS = 100  # replacements tried for one slot
-Batch = dict[str, np.ndarray]
+Batch = Tree  # {array: values}; what a reader gives beside the pipeline's may be nested
+
+
+Reader = Callable[[np.ndarray], Tree]
+"""Gives, for slots i64[n] of a stream, nested dicts of arrays with a row for each: they come beside
+the pipeline's arrays. Called in the loader's threads."""
 
 
 class Loader:
     """The source, pipeline and order of one stream.
 
     Attributes:
-        slots: examples that a global batch takes from the source: its rows, or, where rows are
-            packed (regions), its images.
+        batching: the pipeline, and the sizes of its batches.
         records: length of the source.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
@@ -60,8 +54,17 @@ class Loader:
         process_index: int = 0,
         process_count: int = 1,
         tokenizer: Tokenizer | None = None,
+        extra: Callable[["Loader"], Reader] | None = None,
     ):
         """Opens the source and builds the pipeline.
+
+        Args:
+            name: of the stream.
+            config: as `streams.stream` makes it.
+            seed: of the run.
+            process_index, process_count: of this process among all.
+            tokenizer: of the run.
+            extra: opens a reader of more arrays, once all else of this loader is known.
 
         Raises:
             ValueError: an unknown source or pipeline, sizes that do not divide, a source with
@@ -72,31 +75,53 @@ class Loader:
         self.name = name
         self.config = dict(config)
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
-        self._process = (process_index, process_count)
-        self.pipeline = _pipeline(name, self.config, tokenizer)
-        self.rows = self.config["batch_size"]
-        self.packed = hasattr(self.pipeline, "collate")
-        self.packs = self.config.get("packs", 1) if self.packed else process_count
-        self.slots = self.config.get("images") if self.packed else self.rows
-        self._check_sizes()
+        self.batching = Batching(
+            name,
+            self.config,
+            process_index=process_index,
+            process_count=process_count,
+            tokenizer=tokenizer,
+        )
         self.source = open_source(self.config["source"])
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.config.get("max_skip", 0.01))
-        for problem, file in getattr(self.source, "problems", ()):
+        for problem, file in self.source.problems:
             self.skips.leave_out(problem, file)
-        self.skips.check_lost(getattr(self.source, "lost", 0), self.records)
+        self.skips.check_lost(self.source.lost, self.records)
         self.order = Order(self.records, seed=self.seed, shuffle=self.config.get("shuffle", True))
         self.cycle = int(self.config.get("cycle", 0))
+        self._extra = None if extra is None else extra(self)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What makes the arrays of one example."""
+        return self.batching.pipeline
+
+    @property
+    def slots(self) -> int:
+        """Examples that a global batch takes from the source."""
+        return self.batching.slots
 
     @property
     def local_slots(self) -> int:
-        """Slots of a global batch that belong to this process."""
-        return self.slots // self._process[1]
+        """Those of them that belong to this process."""
+        return self.batching.local_slots
 
     def slot_of(self, start: int, place: int) -> int:
         """The global slot of this process's example number `place`, counted from slot `start`."""
-        batch, within = divmod(place, self.local_slots)
-        return start + batch * self.slots + self._process[0] * self.local_slots + within
+        return self.batching.slot_of(start, place)
+
+    def spec(self) -> Tree:
+        """{array: its shape and dtype} of the global batch; no example is read for it."""
+        return self.batching.spec() | self.batching.of_global_batch(
+            specs.of_rows(self.extra([0]), self.batching.slot_axis)
+        )
+
+    def extra(self, slots: Sequence[int]) -> Tree:
+        """What comes beside the pipeline's arrays in these slots: rows for each of them."""
+        if self._extra is None:
+            return {}
+        return self._extra(np.array([self.in_cycle(slot) for slot in slots], np.int64))
 
     def index_of(self, slot: int) -> int:
         """The record that the order puts in a slot; if it is unusable, another stands in for it."""
@@ -134,42 +159,24 @@ class Loader:
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Endless batches of this process from global slot `start` on; close() ends the threads."""
-        return self._read(_Slots(self, start), 2**40, self.collate)
+        return self._read(_Slots(self, start), 2**40, self.batching.collate)
 
     def once(self, limit: int | None = None) -> Iterator[Batch]:
         """One pass in the order of the source; the last batch is filled up with weight-0 rows.
 
         Every batch has `weight`; a record that cannot be used has weight 0 too. Rows of weight 0
-        are copies of a good row.
+        are copies of a good row. `extra` is not read: it belongs to the slots of the order.
         """
         total = min(self.records, limit or self.records)
         return self._read(_Once(self, total), -(-total // self.slots), self._collate_once)
 
-    def collate(self, examples: list[dict[str, Any] | None]) -> Batch:
-        """The examples of this process as its part of the global batch."""
-        if self.packed:
-            return self.pipeline.collate(
-                examples,
-                rows=self.rows // self._process[1],
-                packs=self.packs // self._process[1],
-                first_image=self._process[0] * self.local_slots,
-            )
-        keys = examples[0].keys()
-        for example in examples:
-            if example.keys() != keys:
-                raise ValueError(
-                    f"stream {self.name!r}: its examples have different arrays:"
-                    f" {sorted(keys)} and {sorted(example)}"
-                )
-        return {key: np.stack([example[key] for example in examples]) for key in keys}
-
     def _collate_once(self, found: list[dict[str, Any] | None]) -> Batch:
-        if self.packed:
-            return self.collate(found)
+        if self.pipeline.packed:
+            return self.batching.collate(found)
         good = next((e for e in found if e is not None), None)
         if good is None:
             good = self.example(0, self.skips.renewed())  # a filler is not to be counted
-        batch = self.collate([good if example is None else example for example in found])
+        batch = self.batching.collate([good if example is None else example for example in found])
         return batch | {"weight": np.array([e is not None for e in found], np.float32)}
 
     def load(
@@ -200,41 +207,23 @@ class Loader:
         return arrays
 
     def _read(
-        self, example: Callable[[int], Any], batches: int, collate: Callable[[list], Batch]
+        self, part: Callable[[range], "_Part"], batches: int, collate: Callable[[list], Batch]
     ) -> Iterator[Batch]:
-        """Reads `batches` batches of example(0), example(1), ... with Grain's threads."""
+        """Reads `batches` batches of the examples in places 0, 1, ... with Grain's threads."""
         # A thread takes several examples at once: for short texts Grain's work for each element
         # is more than the example's own.
         chunk = next(size for size in range(_CHUNK, 0, -1) if self.local_slots % size == 0)
         per_batch = self.local_slots // chunk
-        chunks = grain.MapDataset.source(_Chunks(example, chunk, batches * per_batch))
+        chunks = grain.MapDataset.source(_Chunks(part, chunk, batches * per_batch))
         threads = self.config.get("threads") or min(16, _cores())
         ahead = max(2 * threads, min(2 * per_batch, 512 // chunk))
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        return iter(
-            chunks.to_iter_dataset(options).batch(
-                per_batch, batch_fn=lambda parts: collate([e for part in parts for e in part])
-            )
-        )
 
-    def _check_sizes(self) -> None:
-        processes = self._process[1]
-        if self.packed and self.slots is None:
-            raise ValueError(
-                f"stream {self.name!r} packs several rows (texts) per image: beside"
-                f" batch_size={self.rows}, its rows, it needs images=..., those of the global batch"
-            )
-        if self.packs < 1 or self.packs % processes:
-            raise ValueError(
-                f"stream {self.name!r}: packs={self.packs} is not a multiple of the"
-                f" {processes} processes"
-            )
-        for what, size in (("batch_size", self.rows), ("images", self.slots)):
-            if size < 1 or size % self.packs:
-                raise ValueError(
-                    f"stream {self.name!r}: {what}={size} does not divide among {self.packs}"
-                    f" {'packs' if self.packed else 'processes'}"
-                )
+        def join(parts: Sequence[_Part]) -> Batch:
+            batch = collate([example for part in parts for example in part.examples])
+            return batch | specs.concatenate([part.extra for part in parts])
+
+        return iter(chunks.to_iter_dataset(options).batch(per_batch, batch_fn=join))
 
     def check_filled(self) -> None:
         """Refuses a source with fewer records than one batch takes.
@@ -249,6 +238,13 @@ class Loader:
             )
 
 
+class _Part(NamedTuple):
+    """What a thread reads at once: examples, None where there is none, and what is beside them."""
+
+    examples: list[dict[str, Any] | None]
+    extra: Tree
+
+
 class _Slots:
     """The endless examples of one process, by place."""
 
@@ -257,8 +253,10 @@ class _Slots:
         # Threads go on a little after they were stopped: they must not count for who comes next.
         self._skips = loader.skips
 
-    def __call__(self, place: int) -> dict[str, Any]:
-        return self._loader.example(self._loader.slot_of(self._start, place), self._skips)
+    def __call__(self, places: range) -> _Part:
+        slots = [self._loader.slot_of(self._start, place) for place in places]
+        examples = [self._loader.example(slot, self._skips) for slot in slots]
+        return _Part(examples, self._loader.extra(slots))
 
 
 class _Once:
@@ -267,7 +265,10 @@ class _Once:
     def __init__(self, loader: Loader, total: int):
         self._loader, self._total = loader, total
 
-    def __call__(self, place: int) -> dict[str, Any] | None:
+    def __call__(self, places: range) -> _Part:
+        return _Part([self._example(place) for place in places], {})
+
+    def _example(self, place: int) -> dict[str, Any] | None:
         index = self._loader.slot_of(0, place)
         if index >= self._total:
             return None
@@ -276,50 +277,21 @@ class _Once:
 
 
 class _Chunks:
-    """Lists of `size` consecutive examples, as random access for Grain."""
+    """Parts of `size` consecutive places, as random access for Grain."""
 
-    def __init__(self, example: Callable[[int], Any], size: int, length: int):
-        self._example, self._size, self._length = example, size, length
+    def __init__(self, part: Callable[[range], _Part], size: int, length: int):
+        self._part, self._size, self._length = part, size, length
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, chunk: int) -> list[Any]:
-        first = chunk * self._size
-        return [self._example(place) for place in range(first, first + self._size)]
+    def __getitem__(self, chunk: int) -> _Part:
+        return self._part(range(chunk * self._size, (chunk + 1) * self._size))
 
 
 def _cores() -> int:
     """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
+    try:
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def own_options(pipeline: Any) -> dict[str, Any]:
-    """{option: type} of a stream with this pipeline (the class), beside the pipeline's own."""
-    return _OWN | (_PACKED if hasattr(pipeline, "collate") else {})
-
-
-def _pipeline(name: str, config: Mapping[str, Any], tokenizer: Tokenizer | None) -> Any:
-    """Builds the pipeline from the options that are not the stream's own."""
-    for key in ("pipeline", "source", "batch_size"):
-        if key not in config:
-            raise ValueError(f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(config))}")
-    made = plugins.load("data.pipelines", config["pipeline"])
-    parameters = inspect.signature(made).parameters
-    own = own_options(made)
-    options = {key: value for key, value in config.items() if key not in own}
-    for key in options:
-        if key not in parameters:
-            known = [*own, *(p for p in parameters if p != "tokenizer")]
-            raise TypeError(
-                f"stream {name!r} takes no option {key!r}; {plugins.possible(key, known)}"
-            )
-    if "tokenizer" in parameters:
-        if tokenizer is None and parameters["tokenizer"].default is inspect.Parameter.empty:
-            raise ValueError(
-                f"stream {name!r} ({config['pipeline']}) needs a tokenizer; none given"
-            )
-        options["tokenizer"] = tokenizer
-    return made(**options)
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1

@@ -12,7 +12,7 @@ def pack(
     packs: int,
     first_image: int,
     blank: dict[str, np.ndarray],
-    size: int,
+    blank_image: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Packs the images and rows of one process.
 
@@ -26,11 +26,12 @@ def pack(
         packs: of this process.
         first_image: place of the first image in the global batch's image axis.
         blank: one padded row, [1 ...] per key.
-        size: pixels of a side of an image.
+        blank_image: the arrays of an image slot that stays empty: `image u8[H W 3]` and whatever
+            else the examples have per image.
 
     Returns:
-        `image u8[I H W 3]`, the row arrays [rows ...], `image_index i32[rows]` into the global
-        image axis, `weight f32[rows]`.
+        The arrays of images [I ...], the row arrays [rows ...], `image_index i32[rows]` into the
+        global image axis, `weight f32[rows]`.
     """
     images = len(examples)
     if images % packs or rows % packs:
@@ -46,11 +47,8 @@ def pack(
         for start in range(0, images, per_pack)
     ]
     batch = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    empty = np.zeros((size, size, 3), np.uint8)
-    batch["image"] = np.stack([empty if e is None else e["image"] for e in examples])
-    if any(e is not None and "patch_mask" in e for e in examples):
-        none = next(np.zeros_like(e["patch_mask"]) for e in examples if e is not None)
-        batch["patch_mask"] = np.stack([none if e is None else e["patch_mask"] for e in examples])
+    for key, empty in blank_image.items():
+        batch[key] = np.stack([empty if example is None else example[key] for example in examples])
     return batch
 
 

@@ -1,16 +1,17 @@
 """Streams of batches: a source, a pipeline, a batch size, and what is learnt from them."""
 
-import inspect
 import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from unified_fm import plugins
 from unified_fm.data import tokenizer as tokenizers
-from unified_fm.data.loader import Batch, Loader
+from unified_fm.data.batching import Batching
+from unified_fm.data.loader import Batch, Loader, Reader
+from unified_fm.data.pipelines import base
+from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,13 @@ class Streams:
 
     Every batch holds this process's rows of the global batch. The batches depend on the configs,
     the seed and the position only, not on the number of processes or threads.
+
+    Attributes:
+        loaders: {stream: its loader}.
+        wait_time: seconds that `next` has waited for data, in all.
     """
+
+    _feeder: "_Feeder | None" = None
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class Streams:
         process_index: int = 0,
         process_count: int = 1,
         tokenizer: Tokenizer | str | None = None,
+        extra: Mapping[str, Callable[[Loader], Reader]] | None = None,
     ):
         """Opens every stream; loading starts with the first batch asked for.
 
@@ -72,6 +80,8 @@ class Streams:
             seed: of order, augmentation and masks.
             process_index, process_count: of this process among all.
             tokenizer: for pipelines with text; a string is loaded by `tokenizer.load`.
+            extra: {stream: opens a reader of more arrays}, such as what a teacher said of the
+                slots. It is called with the opened loader and may refuse it.
 
         Raises:
             ValueError: no stream, an unknown source, sizes that do not divide, fewer records than
@@ -91,14 +101,14 @@ class Streams:
                 process_index=process_index,
                 process_count=process_count,
                 tokenizer=tokenizer,
+                extra=(extra or {}).get(name),
             )
             for name, config in configs.items()
         }
         for loader in self.loaders.values():
             loader.check_filled()
-        self.wait_time = 0.0  # seconds that __next__ has waited for data, in all
+        self.wait_time = 0.0
         self._samples = dict.fromkeys(self.loaders, 0)  # global slots handed out
-        self._feeder: _Feeder | None = None
 
     def __iter__(self) -> "Streams":
         return self
@@ -123,6 +133,10 @@ class Streams:
             if before // loader.records <= ended and (line := loader.skips.end_epoch(ended)):
                 _log.info(line)
         return batches
+
+    def spec(self) -> dict[str, Tree]:
+        """{stream: {array: its shape and dtype}} of the global batches; nothing is read for it."""
+        return {name: loader.spec() for name, loader in self.loaders.items()}
 
     def state(self) -> dict[str, Any]:
         """The position after the batches handed out so far: a small dict of numbers for JSON."""
@@ -197,7 +211,7 @@ class Streams:
             self._feeder = None
 
     def __del__(self):
-        if getattr(self, "_feeder", None) is not None:
+        if self._feeder is not None:
             self._feeder.close()
 
     def _compare(self, what: str, where: str, then: Any, now: Any, allow: Sequence[str]) -> None:
@@ -206,6 +220,21 @@ class Streams:
                 f"{where}the checkpoint was made with {what} {then}, and now it is {now}: the data"
                 f" would not continue where it stopped; allow {what!r} to go on all the same"
             )
+
+
+def spec(
+    configs: Mapping[str, Mapping[str, Any]], *, tokenizer: Tokenizer | str | None = None
+) -> dict[str, Tree]:
+    """{stream: {array: its shape and dtype}} of the global batches, without opening any source.
+
+    Raises:
+        ValueError, TypeError: as `Streams`, but for what concerns the data.
+    """
+    if isinstance(tokenizer, str):
+        tokenizer = tokenizers.load(tokenizer)
+    return {
+        name: Batching(name, config, tokenizer=tokenizer).spec() for name, config in configs.items()
+    }
 
 
 def batches(
@@ -230,10 +259,7 @@ def batches(
     if isinstance(tokenizer, str):
         tokenizer = tokenizers.load(tokenizer)
     config = dict(config)
-    if (
-        "augment"
-        in inspect.signature(plugins.load("data.pipelines", config["pipeline"])).parameters
-    ):
+    if "augment" in base.options_of(base.load(config["pipeline"])):
         config["augment"] = "none"
     loader = Loader(
         name,
@@ -274,7 +300,10 @@ class _Feeder:
                 break
             except queue.Empty:
                 if not self._thread.is_alive() and self._queue.empty():
-                    raise RuntimeError("the loader's thread is gone without a word") from None
+                    raise RuntimeError(
+                        "the thread that loads the batches has ended, with neither a batch nor an"
+                        " error: close() was called while a batch was waited for"
+                    ) from None
         if isinstance(item, BaseException):
             self._error = item
             raise item
@@ -286,7 +315,7 @@ class _Feeder:
             self._thread.join(timeout=30)
 
 
-def _feed(sources: dict[str, Any], out: queue.Queue, stop: threading.Event) -> None:
+def _feed(sources: dict[str, Any], out: queue.Queue[Any], stop: threading.Event) -> None:
     try:
         while not stop.is_set():
             item = {name: next(source) for name, source in sources.items()}
@@ -298,7 +327,7 @@ def _feed(sources: dict[str, Any], out: queue.Queue, stop: threading.Event) -> N
             source.close()
 
 
-def _put(item: Any, out: queue.Queue, stop: threading.Event) -> None:
+def _put(item: Any, out: queue.Queue[Any], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             return out.put(item, timeout=0.1)

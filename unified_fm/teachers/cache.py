@@ -20,9 +20,10 @@ first E epochs, augmentation and masks included, so that a cache of E epochs ser
 """
 
 import dataclasses
+import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ KINDS = (*_lumps.KINDS, "hard")  # divergences for which the best k (and the res
 LITTLE = 0.95  # a mean probability of the best k below this is worth a warning
 
 Need = tuple[str, float]  # a divergence and its temperature
+Reader = Callable[[np.ndarray], dict[str, Any]]  # of the arrays that belong to slots i64[n]
 _log = logging.getLogger(__name__)
 
 
@@ -75,50 +77,35 @@ class Cache:
         return found
 
 
-class CachedStreams:
-    """Streams whose batches also have `cached`, {teacher: what it says}; else as they were."""
+def readers(config: Mapping[str, Any]) -> dict[str, Callable[[Any], Reader]]:
+    """What a run's streams read beside their own arrays: `extra` of `data.streams.Streams`.
 
-    def __init__(self, streams: Any, caches: Mapping[str, Cache]):
-        self._streams = streams
-        self._caches = caches
+    Opening them refuses a cache of other data, one that is too short, or one that does not hold
+    what an objective needs: a ValueError with both sides' values.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._streams, name)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        before = self._streams.state()["streams"]
-        batches = dict(next(self._streams))
-        for name, cache in self._caches.items():
-            for stream in cache.arrays:
-                loader = self._streams.loaders[stream]
-                start = before[stream]["samples"]
-                places = range(loader.local_slots)
-                slots = [loader.in_cycle(loader.slot_of(start, place)) for place in places]
-                cached = batches[stream].get("cached", {})
-                cached = {**cached, name: cache.rows(stream, np.array(slots))}
-                batches[stream] = {**batches[stream], "cached": cached}
-        return batches
-
-
-def with_caches(streams: Any, config: Mapping[str, Any]) -> Any:
-    """The streams of a run, with the rows of its teachers' caches if there are any.
-
-    Raises:
-        ValueError: a cache of other data, one that is too short, or one that does not hold what an
-            objective needs: with both sides' values.
+    Returns:
+        {stream: opens, for its loader, the reader of `cached`, {teacher: what it says of slots}}.
     """
-    caches = {}
+    caches: dict[str, dict[str, Cache]] = {}
     for name, entry in config["teachers"].items():
         if entry.get("cache"):
             cache = open_cache(entry["cache"])
             for stream in entry["streams"]:
-                _check(name, entry["cache"], cache, config, stream, streams.loaders[stream])
-            arrays = {stream: cache.arrays[stream] for stream in entry["streams"]}
-            caches[name] = dataclasses.replace(cache, arrays=arrays)
-    return CachedStreams(streams, caches) if caches else streams
+                caches.setdefault(stream, {})[name] = cache
+    return {
+        stream: functools.partial(_reader, config, stream, members)
+        for stream, members in caches.items()
+    }
+
+
+def _reader(config, stream, caches: Mapping[str, Cache], loader) -> Reader:
+    for name, cache in caches.items():
+        _check(name, config["teachers"][name]["cache"], cache, config, stream, loader)
+
+    def read(slots: np.ndarray) -> dict[str, Any]:
+        return {"cached": {name: cache.rows(stream, slots) for name, cache in caches.items()}}
+
+    return read
 
 
 def open_cache(folder: Any) -> Cache:

@@ -1,21 +1,163 @@
-"""Options that several pipelines share: how a text and an image of an example become arrays."""
+"""What a pipeline is, and the options that several share: how a text and an image become arrays."""
 
 import dataclasses
 import functools
 import math
 import zlib
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from unified_fm.data import captions, images, masking
+from unified_fm import plugins
+from unified_fm.data import captions, contracts, images, masking, specs
 from unified_fm.data.randaugment import randaugment
 from unified_fm.data.skips import Skip
+from unified_fm.data.specs import ArraySpec
 from unified_fm.data.tokenizer import Tokenizer
+
+Arrays = dict[str, np.ndarray]
+
+
+class Pipeline(Protocol):
+    """Turns an example into arrays: a frozen dataclass, whose fields are a stream's options.
+
+    Derive from it (or from `TextOptions`, `ImageOptions`): then `__call__` is all that is to be
+    written. A field called `tokenizer` is given the run's; one called `augment` is set to "none"
+    for evaluation, `num_masked` and `mask_rate` to 0.
+
+    Attributes:
+        packed: whether a batch has another number of rows than of examples; such a stream has the
+            options `images` and `packs`.
+    """
+
+    packed: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """The arrays of one example, of the same names, shapes and dtypes for every one.
+
+        `parts`, if it is there, is the account (`skips.Parts`) of what was dropped of the example.
+
+        Raises:
+            Skip: the example cannot be used.
+        """
+        ...
+
+    def sample(self) -> dict[str, Any]:
+        """A made example that the pipeline can use: `spec` finds its arrays by it."""
+        picture = np.zeros((8, 8, 3), np.uint8)
+        return {
+            **{"id": 0, "label": 0, "image": picture, "images": [picture, picture]},
+            **{"text": "a", "question": "a", "answers": ["a"], "sentences": ["a"]},
+            **{"objects": ["a"], "regions": [{"box": [0, 0, 8, 8], "text": "a"}]},
+        }
+
+    def spec(self) -> dict[str, ArraySpec]:
+        """{array: shape and dtype of one row of it}.
+
+        Raises:
+            ValueError: the made example does not do.
+        """
+        try:
+            arrays = self(self.sample(), np.random.default_rng(0))
+        except Exception as error:
+            raise ValueError(
+                f"{type(self).__module__}.{type(self).__qualname__} cannot tell which arrays it"
+                f" gives: it takes no example with the fields {', '.join(self.sample())}"
+                f" ({error!r}). Define `sample(self)`, an example that it can use"
+            ) from error
+        return {name: specs.of_one(array) for name, array in arrays.items() if name != "parts"}
+
+    def collate(
+        self, examples: list[dict[str, Any] | None], *, rows: int, packs: int, first_image: int
+    ) -> Arrays:
+        """A batch of one process from the arrays of its examples: a row for each.
+
+        Args:
+            examples: what `__call__` gives; None, for packed pipelines only, where there is none.
+            rows, packs: of this process; for packed pipelines.
+            first_image: place of the first example in the global batch.
+
+        Raises:
+            ValueError: the examples have different arrays.
+        """
+        names = examples[0].keys()
+        for example in examples:
+            if example.keys() != names:
+                raise ValueError(
+                    f"the examples have different arrays: {sorted(names)} and {sorted(example)}"
+                )
+        return {name: np.stack([example[name] for example in examples]) for name in names}
+
+
+def load(name: str) -> type[Pipeline]:
+    """The class of a pipeline.
+
+    Args:
+        name: in `data/pipelines`, or a dotted module of the user's.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: as `checked`.
+    """
+    return checked(plugins.load("data.pipelines", name))
+
+
+def checked(plugin: Any) -> type[Pipeline]:
+    """Refuses a class that is no pipeline.
+
+    Raises:
+        TypeError: it is no dataclass, or lacks a part of the contract.
+    """
+    what = f"{plugin.__module__}.{plugin.__qualname__}"
+    if not dataclasses.is_dataclass(plugin):
+        raise TypeError(f"{what} is no dataclass: the fields of a pipeline are its options")
+    contracts.check(plugin, Pipeline, what)
+    return plugin
+
+
+def options_of(plugin: type[Pipeline]) -> dict[str, dataclasses.Field]:
+    """The options of a pipeline by name."""
+    return {field.name: field for field in dataclasses.fields(plugin) if field.init}
+
+
+def make(
+    plugin: type[Pipeline],
+    options: Mapping[str, Any],
+    *,
+    tokenizer: Tokenizer | None = None,
+    what: str,
+    others: Iterable[str] = (),
+) -> Pipeline:
+    """Makes a pipeline, with the tokenizer if it takes one.
+
+    Args:
+        plugin: from `load`.
+        options: of the config.
+        tokenizer: of the run.
+        what: whose pipeline it is, for messages.
+        others: options that are taken elsewhere, for messages.
+
+    Raises:
+        TypeError: an unknown option, with the nearest one.
+        ValueError: a tokenizer is needed and there is none, or a wrong value.
+    """
+    known = options_of(plugin)
+    for key in options:
+        if key not in known or key == "tokenizer":
+            possible = plugins.possible(key, {*known, *others} - {"tokenizer"})
+            raise TypeError(f"{what} takes no option {key!r}; {possible}")
+    if "tokenizer" not in known:
+        return plugin(**options)
+    if tokenizer is None and known["tokenizer"].default is dataclasses.MISSING:
+        raise ValueError(f"{what} needs a tokenizer ({plugin.__module__}); none given")
+    return plugin(**options, tokenizer=tokenizer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextOptions:
+class TextOptions(Pipeline):
     """Text to `text`, `text_mask`, and unless `mask_rate` is 0 to the masked copy.
 
     Attributes:
@@ -77,7 +219,7 @@ class TextOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageOptions:
+class ImageOptions(Pipeline):
     """Image to `image`, and unless `num_masked` is 0 to `patch_mask`.
 
     Attributes:

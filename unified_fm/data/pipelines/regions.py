@@ -1,13 +1,14 @@
 """An image, its boxes and their texts: the regions stream (X-FM 2.5)."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from unified_fm.data import boxes, images, masking, packing
-from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id
+from unified_fm.data import boxes, images, masking, packing, specs
+from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions, example_id
 from unified_fm.data.skips import Parts, Skip
+from unified_fm.data.specs import ArraySpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
         caption: "first" makes the whole image's caption a row too, as published; "none" does not.
         box_format, exif: how boxes are written, and in which image; see `boxes.BoxOptions`.
     """
+
+    packed: ClassVar[bool] = True
 
     num_masked: int = 0
     randaugment: str = "B"
@@ -74,6 +77,15 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
         arrays = {"image": image, "rows": rows, "priority": rng.random(len(texts))}
         return arrays | {"parts": parts} | self.patch_arrays(rng)
 
+    def spec(self) -> dict[str, ArraySpec]:
+        """As `Pipeline.spec`; the images have an axis of their own."""
+        batch = self.collate([None], rows=1, packs=1, first_image=0)
+        of_images = self._blank_image().keys()
+        return {
+            name: specs.of_one(array[0], "images" if name in of_images else "rows")
+            for name, array in batch.items()
+        }
+
     def collate(
         self,
         examples: list[dict[str, Any] | None],
@@ -81,8 +93,19 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
         rows: int,
         packs: int,
         first_image: int,
-    ) -> dict[str, np.ndarray]:
+    ) -> Arrays:
         """Packs images and their rows into one batch; see `packing.pack`."""
+        return packing.pack(
+            examples,
+            rows=rows,
+            packs=packs,
+            first_image=first_image,
+            blank=self._blank_rows(),
+            blank_image=self._blank_image(),
+        )
+
+    def _blank_rows(self) -> Arrays:
+        """One padded row, [1 ...] per array: no word is masked in it."""
         rng = np.random.default_rng(0)  # nothing random is left in a padded row
         blank = self._rows([""], np.array([[0.0, 0, 1, 1]]), rng)
         blank["is_image"] = np.ones(1, bool)
@@ -93,11 +116,20 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
                 "masked_positions": np.zeros_like(blank["masked_positions"]),
                 "masked_ids": np.full_like(blank["masked_ids"], -100),
             }
-        return packing.pack(
-            examples, rows=rows, packs=packs, first_image=first_image, blank=blank, size=self.size
-        )
+        return blank
 
-    def _regions(self, example, picture, parts, rng) -> tuple[np.ndarray, list[str]]:
+    def _blank_image(self) -> Arrays:
+        """The arrays of an image slot that stays empty."""
+        blank = {"image": np.zeros((self.size, self.size, 3), np.uint8)}
+        return blank | ({"patch_mask": np.zeros(self.grid**2, bool)} if self.num_masked else {})
+
+    def _regions(
+        self,
+        example: dict[str, Any],
+        picture: images.Picture,
+        parts: Parts,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, list[str]]:
         """Usable boxes f64[r 4] (x0, y0, x1, y1 in pixels) and their texts."""
         corners, texts = [], []
         found = example.get("regions")
@@ -119,7 +151,9 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
             texts.append(text)
         return np.array(corners, np.float64).reshape(-1, 4), texts
 
-    def _caption(self, example, parts, rng) -> str | None:
+    def _caption(
+        self, example: dict[str, Any], parts: Parts, rng: np.random.Generator
+    ) -> str | None:
         if self.caption == "none" or example.get("text") in (None, "", []):
             return None
         parts.seen += 1
@@ -129,7 +163,7 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
             parts.drop(f"image with {skip.reason}")
             return None
 
-    def _rows(self, texts: list[str], unit: np.ndarray, rng) -> dict[str, np.ndarray]:
+    def _rows(self, texts: list[str], unit: np.ndarray, rng: np.random.Generator) -> Arrays:
         each = [self.text_arrays(text, rng) for text in texts]
         rows = {key: np.stack([arrays[key] for arrays in each]) for key in each[0]}
         rows["region_mask"] = boxes.touched_patches(unit, self.grid)

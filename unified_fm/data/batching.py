@@ -1,0 +1,133 @@
+"""The form of one stream's batches: which slots this process has, their arrays, how they join."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unified_fm.data import specs
+from unified_fm.data.pipelines import base
+from unified_fm.data.specs import Tree
+from unified_fm.data.tokenizer import Tokenizer
+
+# Options of a stream that its pipeline does not see, with their types.
+_OWN = {
+    "pipeline": str,
+    "source": str | Sequence[str],
+    "batch_size": int,
+    "objectives": Mapping,
+    "max_skip": float,
+    "shuffle": bool,
+    "cycle": int,
+    "threads": int | None,
+}
+_PACKED = {"images": int, "packs": int}  # only of pipelines that pack rows of several images
+
+
+class Batching:
+    """A stream's pipeline and sizes; no data is needed for it.
+
+    Attributes:
+        pipeline: makes the arrays of one example.
+        rows: of the global batch.
+        slots: examples that a global batch takes from the source: its rows, or, where rows are
+            packed (regions), its images.
+        packs: groups that a batch can be cut into.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        tokenizer: Tokenizer | None = None,
+    ):
+        """Builds the pipeline from the options that are not the stream's own.
+
+        Raises:
+            ValueError: something is lacking, an unknown pipeline, or sizes that do not divide.
+            TypeError: an unknown option, with the nearest one.
+        """
+        self.name = name
+        self._process = (process_index, process_count)
+        for key in ("pipeline", "source", "batch_size"):
+            if key not in config:
+                raise ValueError(
+                    f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(config))}"
+                )
+        plugin = base.load(config["pipeline"])
+        own = own_options(plugin)
+        self.pipeline = base.make(
+            plugin,
+            {key: value for key, value in config.items() if key not in own},
+            tokenizer=tokenizer,
+            what=f"stream {name!r}",
+            others=own,
+        )
+        self.rows: int = config["batch_size"]
+        self.packs: int = config.get("packs", 1) if plugin.packed else process_count
+        if plugin.packed and config.get("images") is None:
+            raise ValueError(
+                f"stream {name!r} packs several rows (texts) per image: beside"
+                f" batch_size={self.rows}, its rows, it needs images=..., those of the global batch"
+            )
+        self.slots: int = config["images"] if plugin.packed else self.rows
+        self._check_sizes()
+
+    @property
+    def local_slots(self) -> int:
+        """Slots of a global batch that belong to this process."""
+        return self.slots // self._process[1]
+
+    @property
+    def slot_axis(self) -> str:
+        """What the slots count: "rows", or "images" where rows are packed."""
+        return "images" if self.pipeline.packed else "rows"
+
+    def slot_of(self, start: int, place: int) -> int:
+        """The global slot of this process's example number `place`, counted from slot `start`."""
+        batch, within = divmod(place, self.local_slots)
+        return start + batch * self.slots + self._process[0] * self.local_slots + within
+
+    def spec(self) -> Tree:
+        """{array: its shape and dtype} of the global batch, without reading any data."""
+        return self.of_global_batch(self.pipeline.spec())
+
+    def of_global_batch(self, of_a_row: Mapping[str, Any]) -> Tree:
+        """The specs of the global batch from those of one row or image."""
+        return specs.batched(of_a_row, {"rows": self.rows, "images": self.slots})
+
+    def collate(self, examples: list[dict[str, Any] | None]) -> base.Arrays:
+        """The examples of this process as its part of the global batch."""
+        try:
+            return self.pipeline.collate(
+                examples,
+                rows=self.rows // self._process[1],
+                packs=self.packs // self._process[1],
+                first_image=self._process[0] * self.local_slots,
+            )
+        except ValueError as error:
+            error.add_note(f"in stream {self.name!r}")
+            raise
+
+    def _check_sizes(self) -> None:
+        if self.packs < 1 or self.packs % self._process[1]:
+            raise ValueError(
+                f"stream {self.name!r}: packs={self.packs} is not a multiple of the"
+                f" {self._process[1]} processes"
+            )
+        for what, size in (("batch_size", self.rows), ("images", self.slots)):
+            if size < 1 or size % self.packs:
+                raise ValueError(
+                    f"stream {self.name!r}: {what}={size} does not divide among {self.packs}"
+                    f" {'packs' if self.pipeline.packed else 'processes'}"
+                )
+
+
+def own_options(pipeline: Any) -> dict[str, Any]:
+    """{option: type} of a stream with this pipeline (the class), beside the pipeline's own.
+
+    Raises:
+        TypeError: it is no pipeline.
+    """
+    return _OWN | (_PACKED if base.checked(pipeline).packed else {})
