@@ -280,7 +280,12 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
     package.mkdir()
     (package / "loss.py").write_text((tmp_path / "my_losses_for_overrides.py").read_text())
     (package / "line.py").write_text(
-        "def Pipeline(tokenizer, length=7, **more):\n    return lambda example, rng: {}\n"
+        "import dataclasses\n"
+        "from unified_fm.data.pipelines import base\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+        "class Pipeline(base.Pipeline):\n"
+        "    length: int = 7\n"
+        "def merge(groups, strength=7, **more):\n    return None\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = _parse(
@@ -290,12 +295,15 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
         "streams.text.objectives.mine.note=anything",
         "streams.text.pipeline=my_parts_for_overrides.line",
         "streams.text.length=9",
-        "streams.text.whatever=[1, 2]",
+        "merge.name=my_parts_for_overrides.line",
+        "merge.strength=9",
+        "merge.whatever=[1, 2]",
     )
     text = config["streams"]["text"]
     mine = {"rate": 2.0, "table": {"a": 1}, "note": "anything"}
     assert text["objectives"]["mine"] == {"name": "my_parts_for_overrides.loss"} | mine
-    assert (text["length"], text["whatever"]) == (9, [1, 2])
+    assert text["length"] == 9
+    assert (config["merge"]["strength"], config["merge"]["whatever"]) == (9, [1, 2])
     with pytest.raises(main.Refused, match="did you mean 'rate'"):
         _parse(
             "streams.text.objectives.mine.name=my_parts_for_overrides.loss",
