@@ -4,7 +4,8 @@ The usual one-pass variance, mean(x^2) - mean(x)^2, is the difference of two lar
 mean is large beside the deviation, as it is in channels of trained transformers: at mean/deviation
 = 3,000 nothing is left of it in float32, and with BERT's epsilon of 1e-12 the output is of order
 1e6. Here the mean is subtracted first. What rounding leaves of the mean in the differences is
-measured in the same pass as the variance and taken out as well.
+measured in the same pass as the variance and taken out as well: the result is within 2e-6 of that
+in float64 (tests/models/test_layer_norm.py), where two plain passes are within 4e-4.
 """
 
 import functools
