@@ -51,6 +51,22 @@ def test_the_arrays_of_each_pipeline(plain):
     assert labelled["label"] == 3
 
 
+def test_pairs_of_texts_have_segments(plain):
+    example = {"text": "premise", "hypothesis": ["so"], "label": 1}
+    sizes = {"tokenizer": plain, "max_len": 16, "mask_rate": 0.0}
+    pair = text.Pipeline(second="hypothesis", **sizes)(example, rng())
+    assert shapes(pair)["segments"] == ("int32", (16,))
+    known = plain.encode("premise", 16, "so")
+    assert (pair["text"] == known.ids).all() and (pair["segments"] == known.segments).all()
+    assert "segments" not in text.Pipeline(**sizes)(example, rng())
+    labelled = classify.Pipeline(inputs="text", second="hypothesis", **sizes)(example, rng())
+    assert set(labelled) == {"text", "text_mask", "segments", "label"}
+    with pytest.raises(Skip, match="no text in 'premise'"):
+        text.Pipeline(second="premise", **sizes)(example, rng())
+    with pytest.raises(ValueError, match=r"max_len is 5; two texts \(second='b'\) need 6"):
+        text.Pipeline(tokenizer=plain, second="b", max_len=5)
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

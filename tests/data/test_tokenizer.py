@@ -6,8 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import processors
 
-from unified_fm.data import tokenizer
+from unified_fm.data import masking, tokenizer
 
 WORDPIECES = [
     "[PAD]",
@@ -99,6 +101,80 @@ def test_saved_and_loaded_again(tmp_path, wordpiece):
     again = tokenizer.load(path.parent)
     text = "the dogs, running"
     assert np.array_equal(again.encode(text, 12).ids, wordpiece.encode(text, 12).ids)
+
+
+@pytest.fixture
+def byte_pairs(tmp_path):
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *"thedogruns,", "Ġ", "Ġt", "Ġth", "do", "<mask>"]
+    vocabulary = {p: i for i, p in enumerate(dict.fromkeys(pieces))}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nĠ t\nĠt h\nd o\n")
+    return tokenizer.load(tmp_path)
+
+
+def peer(tmp_path, known, max_len):
+    """The `tokenizers` package with its own template, cutting and padding."""
+    made = tokenizers.Tokenizer.from_file(str(known.save(tmp_path / "peer")))
+    ends = [(known.token(i), int(i)) for i in (known.sep_id, known.cls_id)]
+    if known.token(known.cls_id) == "[CLS]":
+        made.post_processor = processors.BertProcessing(*ends)
+    else:
+        made.post_processor = processors.RobertaProcessing(
+            *ends, trim_offsets=False, add_prefix_space=False
+        )
+    made.enable_truncation(max_len, strategy="longest_first")
+    made.enable_padding(
+        length=max_len, pad_id=int(known.pad_id), pad_token=known.token(known.pad_id)
+    )
+    return made
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_pairs"])
+def test_pairs_are_those_of_the_tokenizers_package(tmp_path, kind, request):
+    known = request.getfixturevalue(kind)
+    rng = random.Random(0)
+    words = ["the", "dog", "dogs", "running", ",", "cat"]
+    cut = 0
+    for max_len in (4, 5, 6, 7, 9, 12, 30):
+        theirs = peer(tmp_path, known, max_len)
+        for _ in range(60):
+            pair = [" ".join(rng.choices(words, k=rng.randrange(9))) for _ in range(2)]
+            expected = theirs.encode(*pair)
+            mine = known.encode(pair[0], max_len, pair[1])
+            assert mine.ids.tolist() == expected.ids, pair
+            assert mine.mask.tolist() == list(map(bool, expected.attention_mask))
+            assert mine.segments.tolist() == expected.type_ids
+            special = np.array(expected.special_tokens_mask, bool)
+            assert (mine.inside == ~special).all()
+            alone = theirs.encode(pair[0])
+            assert known.encode(pair[0], max_len).ids.tolist() == alone.ids
+            cut += bool(expected.overflowing)
+    assert 100 < cut < 400
+
+
+def test_a_pair_spelt_out(wordpiece):
+    encoded = wordpiece.encode("the dogs", 10, "running, dog")
+    assert [wordpiece.token(i) for i in encoded.ids] == [
+        *("[CLS]", "the", "dog", "##s", "[SEP]", "run", "##ning", ",", "dog", "[SEP]")
+    ]
+    assert encoded.segments.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert np.flatnonzero(encoded.word_start).tolist() == [1, 2, 5, 7, 8]
+    assert wordpiece.encode("the", 5).segments.tolist() == [0] * 5
+    with pytest.raises(ValueError, match="max_len is 2; cls and sep of a pair need 3"):
+        wordpiece.encode("the", 2, "dog")
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_pairs"])
+@pytest.mark.parametrize("units", ["words", "spans"])
+def test_nothing_but_pieces_is_masked_in_a_pair(kind, units, request):
+    known = request.getfixturevalue(kind)
+    encoded = known.encode("the dog running", 20, "dogs , the")
+    masker = masking.TokenMasker(rate=0.5, max_masked=9, units=units)
+    seen = set()
+    for seed in range(200):
+        out = masker(encoded, known, np.random.default_rng(seed))
+        seen.update(out["masked_positions"][out["masked_ids"] != -100].tolist())
+    assert seen == set(np.flatnonzero(encoded.inside).tolist())
 
 
 def test_a_cased_vocabulary_keeps_capitals(tmp_path):

@@ -51,10 +51,10 @@ class TokenMasker:
         """
         number = min(self.max_masked, max(1, round(self.rate * encoded.length)))
         if self.units == "words":
-            chosen = _whole_words(encoded.word_start, encoded.length, number, self.max_masked, rng)
+            chosen = _whole_words(encoded, number, self.max_masked, rng)
         else:
-            end = encoded.length - (self.special_tokens == "never")
-            chosen = _spans(end, number, rng)
+            official = self.special_tokens == "official"
+            chosen = _spans(encoded.mask if official else encoded.inside, number, rng)
         positions = np.zeros(self.max_masked, np.int32)
         ids = np.full(self.max_masked, IGNORED, np.int32)
         positions[: len(chosen)] = chosen
@@ -76,12 +76,12 @@ class TokenMasker:
         return np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, drawn, ids))
 
 
-def _spans(end: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Positions 1..end-1 in random order, each alone or as a span of 2 or 3, until `number`."""
-    starts = rng.permutation(np.arange(1, end))
+def _spans(usable: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Usable positions but 0 in random order, each alone or as a span of 2 or 3, until `number`."""
+    starts = rng.permutation(1 + np.flatnonzero(usable[1:]))
     sizes = np.where(rng.random(len(starts)) < 0.2, rng.integers(2, 4, len(starts)), 1)
     spans = starts[:, None] + np.arange(3)  # i32[start 3]
-    inside = (np.arange(3) < sizes[:, None]) & (spans < end)
+    inside = (np.arange(3) < sizes[:, None]) & np.append(usable, [False, False])[spans]
     walked, span_of = spans[inside], np.nonzero(inside)[0]
     _, first = np.unique(walked, return_index=True)
     first.sort()
@@ -91,14 +91,13 @@ def _spans(end: int, number: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(walked[first])
 
 
-def _whole_words(
-    word_start: np.ndarray, length: int, number: int, slots: int, rng: np.random.Generator
-) -> list[int]:
+def _whole_words(encoded: Encoded, number: int, slots: int, rng: np.random.Generator) -> list[int]:
     """Words in random order, those that still fit in `number` tokens; at least one word."""
-    starts = np.flatnonzero(word_start).tolist()
-    if not starts:
+    starts = np.flatnonzero(encoded.word_start)
+    if not len(starts):
         return []
-    ends = [*starts[1:], length - 1]  # sep ends the last word
+    sizes = np.add.reduceat(encoded.inside, starts, dtype=np.int64)  # a sep ends a word too
+    starts, ends = starts.tolist(), (starts + sizes).tolist()
     chosen: list[int] = []
     for word in rng.permutation(len(starts)).tolist():
         if ends[word] - starts[word] <= number - len(chosen):

@@ -25,18 +25,23 @@ _COVERAGE = 0.9999  # share of the training text; the characters of the rest bec
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One text as arrays of the length asked for.
+    """One text, or a pair of them, as arrays of the length asked for.
 
     Attributes:
-        ids: i32[L]; cls, pieces, sep, padding.
+        ids: i32[L]; cls, pieces, sep, padding; of a pair cls, pieces, sep (RoBERTa: twice), pieces,
+            sep, padding.
         mask: bool[L]; True = real token (cls and sep included).
-        word_start: bool[L]; True at the first piece of each word; False on cls, sep and padding.
+        inside: bool[L]; True on pieces; False on cls, sep and padding.
+        word_start: bool[L]; True at the first piece of each word.
+        segments: i32[L]; 1 on the second text of a pair and its sep in BERT, 0 elsewhere.
         length: the number of real tokens, cls and sep included.
     """
 
     ids: np.ndarray
     mask: np.ndarray
+    inside: np.ndarray
     word_start: np.ndarray
+    segments: np.ndarray
     length: int
 
 
@@ -72,32 +77,72 @@ class Tokenizer:
         self.is_special = np.zeros(self.vocab_size, bool)
         self.is_special[list(ids.values())] = True
         self._specials = frozenset(ids.values())
+        self._has_segments = names is _BERT  # it tells the texts of a pair apart by them
+        self._between = 1 if self._has_segments else 2  # seps between the two
         self.normal_ids = np.flatnonzero(~self.is_special).astype(np.int32)
 
-    def encode(self, text: str, max_len: int) -> Encoded:
+    def encode(self, text: str, max_len: int, second: str | None = None) -> Encoded:
         """Encodes as cls, pieces, sep; cuts to `max_len` tokens and pads to it.
 
         Any string survives: it is cut before tokenising, and lone surrogates become "?".
 
+        Args:
+            text: the text, or the first of a pair.
+            max_len: L.
+            second: the second text of a pair. The longer one is cut first, token by token; of two
+                that are cut to the same length but for one token, the longer keeps that token, and
+                of equally long ones the second.
+
         Raises:
             ValueError: `max_len` leaves no room for cls and sep.
         """
-        if max_len < 2:
-            raise ValueError(f"max_len is {max_len}; cls and sep alone need 2")
+        between = 0 if second is None else self._between
+        if max_len < 2 + between:
+            what = "cls and sep alone need" if second is None else "cls and sep of a pair need"
+            raise ValueError(f"max_len is {max_len}; {what} {2 + between}")
+        texts = [self._pieces(text, max_len)]
+        lengths = [len(texts[0][0])]
+        if second is not None:
+            texts.append(self._pieces(second, max_len))
+            lengths.append(len(texts[1][0]))
+        lengths = _fitted(lengths, max_len - 2 - between)
+
+        ids = np.full(max_len, self.pad_id, np.int32)
+        mask, inside, word_start = np.zeros((3, max_len), bool)
+        segments = np.zeros(max_len, np.int32)
+        ids[0], at = self.cls_id, 1
+        for (content, words), length in zip(texts, lengths, strict=True):
+            start = at if at == 1 else at + between - 1  # behind the sep that each text ends with
+            ids[at:start] = self.sep_id
+            at = start + length
+            ids[start : at + 1] = [*self._without_specials(content[:length]), self.sep_id]
+            inside[start:at] = True
+            word_start[start:at] = [
+                a != b for a, b in zip(words[:length], [-1, *words], strict=False)
+            ]
+            at += 1
+        if second is not None and self._has_segments:
+            segments[start:at] = 1
+        mask[:at] = True
+        return Encoded(
+            ids=ids,
+            mask=mask,
+            inside=inside,
+            word_start=word_start,
+            segments=segments,
+            length=at,
+        )
+
+    def _pieces(self, text: str, max_len: int) -> tuple[list[int], list[int | None]]:
+        """The ids of a text, and the word that each is of."""
         text = text[: _CHARACTERS_PER_TOKEN * max_len]
         pieces = self._inner.encode(_valid(text), add_special_tokens=False)
-        content, words = pieces.ids[: max_len - 2], pieces.word_ids[: max_len - 2]
-        if not self._specials.isdisjoint(content):
-            content = [self.unk_id if i in self._specials else i for i in content]
+        return pieces.ids, pieces.word_ids
 
-        end = 1 + len(content)
-        ids = np.full(max_len, self.pad_id, np.int32)
-        ids[: end + 1] = [self.cls_id, *content, self.sep_id]
-        mask = np.zeros(max_len, bool)
-        mask[: end + 1] = True
-        word_start = np.zeros(max_len, bool)
-        word_start[1:end] = [a != b for a, b in zip(words, [-1, *words], strict=False)]
-        return Encoded(ids=ids, mask=mask, word_start=word_start, length=end + 1)
+    def _without_specials(self, content: list[int]) -> list[int]:
+        if self._specials.isdisjoint(content):
+            return content
+        return [self.unk_id if i in self._specials else i for i in content]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of `ids`, without special tokens."""
@@ -222,6 +267,17 @@ def _letters(blank: tokenizers.Tokenizer, texts: Sequence[str], limit: int) -> l
     letters = sorted(frequent[: min(needed, limit)])
     # Punctuation is a word of its own, never a later piece.
     return [*letters, *(f"##{letter}" for letter in letters if letter.isalnum())]
+
+
+def _fitted(lengths: list[int], room: int) -> list[int]:
+    """The lengths of one text or two when they are cut to `room` tokens, the longer one first."""
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    first, second = lengths
+    least = min(first, second, room // 2)
+    return [least, room - least] if first <= second else [room - least, least]
 
 
 def _valid(text: str) -> str:

@@ -18,6 +18,7 @@ from unified_fm.data.specs import ArraySpec
 from unified_fm.data.tokenizer import Tokenizer
 
 Arrays = dict[str, np.ndarray]
+_LEAST_OF_A_PAIR = 6  # RoBERTa's cls and three seps, and a word of each text
 
 
 class Pipeline(Protocol):
@@ -209,13 +210,53 @@ class TextOptions(Pipeline):
             raise Skip("empty text")
         return text
 
-    def text_arrays(self, text: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The arrays of one clean text; keys as in `text.Pipeline`."""
-        encoded = self.tokenizer.encode(text, self.max_len)
+    def text_arrays(self, text: str, rng: np.random.Generator, second: str | None = None) -> Arrays:
+        """The arrays of one clean text or of a pair; keys as in `text.Pipeline`."""
+        encoded = self.tokenizer.encode(text, self.max_len, second)
         arrays = {"text": encoded.ids, "text_mask": encoded.mask}
+        if second is not None:
+            arrays["segments"] = encoded.segments
         if self.mask_rate:
             arrays |= self.masker(encoded, self.tokenizer, rng)
         return arrays
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairOptions(TextOptions):
+    """A text alone, or a pair of texts with `segments`, which say which is which.
+
+    Attributes:
+        second: the example's field with the second text ("hypothesis"); "" for a text alone.
+    """
+
+    second: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.second and self.max_len < _LEAST_OF_A_PAIR:
+            raise ValueError(
+                f"max_len is {self.max_len}; two texts (second={self.second!r}) need"
+                f" {_LEAST_OF_A_PAIR}"
+            )
+
+    def sample(self) -> dict[str, Any]:
+        """As `Pipeline.sample`, with the second text."""
+        return super().sample() | ({self.second: "a"} if self.second else {})
+
+    def texts_of(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
+        """The arrays of the example's text, or of its two.
+
+        Raises:
+            Skip: one of them is unusable.
+        """
+        text = self.pick_text(example.get("text"), rng)
+        if not self.second:
+            return self.text_arrays(text, rng)
+        try:
+            second = self.pick_text(example.get(self.second), rng)
+        except Skip as skip:
+            raise Skip(f"{skip.reason} in {self.second!r}", skip.detail) from skip
+        return self.text_arrays(text, rng, second)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

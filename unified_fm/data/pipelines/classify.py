@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from unified_fm.data import masking
-from unified_fm.data.pipelines.base import ImageOptions, TextOptions, label
+from unified_fm.data.pipelines.base import ImageOptions, PairOptions, label
 from unified_fm.data.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
-    """Gives `label i32` and, by `inputs`, `image u8[H W 3]` or `text i32[L]`, `text_mask bool[L]`.
+class Pipeline(ImageOptions, PairOptions):
+    """Gives `label i32` and, by `inputs`, `image u8[H W 3]` or `text i32[L]`, `text_mask bool[L]`
+    (of pairs, `second`, also `segments i32[L]`).
 
     Attributes:
         inputs: "image" or "text".
@@ -27,7 +28,7 @@ class Pipeline(ImageOptions, TextOptions):
 
     def __post_init__(self):
         ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
+        PairOptions.__post_init__(self)
         masking.check_choice("inputs", self.inputs, ("image", "text"))
         if self.inputs == "text" and self.tokenizer is None:
             raise ValueError('inputs="text" needs a tokenizer; none was given')
@@ -37,4 +38,4 @@ class Pipeline(ImageOptions, TextOptions):
         target = {"label": label(example)}
         if self.inputs == "image":
             return self.image_arrays(example, rng) | target
-        return self.text_arrays(self.pick_text(example.get("text"), rng), rng) | target
+        return self.texts_of(example, rng) | target

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data.pipelines.base import TextOptions
+from unified_fm.data.pipelines.base import PairOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(TextOptions):
+class Pipeline(PairOptions):
     """Gives `text i32[L]`, `text_mask bool[L]` (True = real token), `text_masked i32[L]`,
-    `masked_positions i32[K]`, `masked_ids i32[K]` (-100 = unused slot).
+    `masked_positions i32[K]`, `masked_ids i32[K]` (-100 = unused slot), and of pairs (`second`)
+    `segments i32[L]`.
 
     One text of the example is taken (of a list a random one), raw as published (X-FM 1.7, 2.2).
     """
@@ -23,4 +24,4 @@ class Pipeline(TextOptions):
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Raises `Skip` if there is no usable text."""
-        return self.text_arrays(self.pick_text(example.get("text"), rng), rng)
+        return self.texts_of(example, rng)
