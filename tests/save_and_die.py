@@ -54,7 +54,7 @@ def save_on(folder, pipe):
         jax.tree.map(np.testing.assert_array_equal, restored, state(step))
         assert position == {"text": step}
     until = time.monotonic() + 30  # rubbish is removed in the background
-    while rubbish := [p.name for p in pathlib.Path(folder).iterdir() if not p.name.isdigit()]:
+    while rubbish := [*pathlib.Path(folder).glob("*tmp*"), *pathlib.Path(folder).glob("deleted/*")]:
         assert time.monotonic() < until, rubbish
         time.sleep(0.01)
     os.write(pipe, f"{latest}\n".encode())
