@@ -175,7 +175,7 @@ def test_no_command_is_refused(checkout):
     assert checkout.installs() == []
 
 
-@pytest.mark.parametrize("script", ["tools/env.sh", "tools/lock.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["tools/env.sh", "tools/lock.sh", ".ci/run", ".ci/nightly"])
 def test_scripts_parse_and_can_be_run(script):
     subprocess.run(["bash", "-n", ROOT / script], check=True)
     assert os.access(ROOT / script, os.X_OK)

@@ -274,6 +274,7 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
         "class Objective:\n"
         "    rate: float = 1.0\n"
         "    table: dict = None\n"
+        "    groups: int = 1\n"  # a merge is given one of this name; this is no merge
         "    note: 'Missing' = None\n"
     )
     package = tmp_path / "my_parts_for_overrides"
@@ -293,6 +294,7 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
         "streams.text.objectives.mine.rate=2",
         "streams.text.objectives.mine.table={'a': 1}",
         "streams.text.objectives.mine.note=anything",
+        "streams.text.objectives.mine.groups=2",
         "streams.text.pipeline=my_parts_for_overrides.line",
         "streams.text.length=9",
         "merge.name=my_parts_for_overrides.line",
@@ -300,7 +302,7 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
         "merge.whatever=[1, 2]",
     )
     text = config["streams"]["text"]
-    mine = {"rate": 2.0, "table": {"a": 1}, "note": "anything"}
+    mine = {"rate": 2.0, "table": {"a": 1}, "note": "anything", "groups": 2}
     assert text["objectives"]["mine"] == {"name": "my_parts_for_overrides.loss"} | mine
     assert text["length"] == 9
     assert (config["merge"]["strength"], config["merge"]["whatever"]) == (9, [1, 2])

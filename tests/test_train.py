@@ -96,6 +96,20 @@ def test_a_run_that_is_extended_goes_on_and_keeps_one_log(run):
     _same_params(workdir, whole)
 
 
+def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
+    changes = dict(optimizer__schedule=dict(name="constant"), ema=0.9)  # and dropout 0.1
+    changes["streams__text__source"] = "synthetic:text:50"  # six batches and a quarter
+    changes["streams__image__source"] = "synthetic:image:20"  # with crops, flips and RandAugment
+    run(steps=9, **changes)
+    resumed, whole = run(steps=29, **changes), run("whole", steps=29, **changes)
+    _same_params(resumed, whole)
+    times = ("samples_per_second", "data_wait")
+    for got, want in zip(_lines(resumed), _lines(whole), strict=True):
+        assert {k: x for k, x in got.items() if k not in times} == {
+            k: x for k, x in want.items() if k not in times
+        }
+
+
 def test_killed_between_two_saves_and_restarted_the_result_is_the_same(run, tmp_path):
     whole = run("whole", steps=300, checkpoint__every=100, log__every=50)
     workdir = tmp_path / "killed"

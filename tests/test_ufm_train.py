@@ -68,7 +68,7 @@ def test_telemetry_is_measured_at_its_own_steps(tmp_path):
     [
         ({"owner": "words"}, r"owner='words' is none of the groups \['image', 'text'\]"),
         ({"t1": 9}, r"ramp ends at step 9, after the run: total_steps=6"),
-        ({"final": 0.5}, "takes no option 'final'; did you mean 'final_ratio'"),
+        ({"final": 0.5}, "has no option 'final'; did you mean 'final_ratio'"),
     ],
 )
 def test_masks_that_cannot_work_are_refused_at_start(merge, message):
@@ -92,7 +92,7 @@ def test_image_and_text_may_change_roles():
 
 
 def test_telemetry_of_a_wrong_scope_is_refused():
-    with pytest.raises(ValueError, match=r"telemetry.scope is 'block'; possible: model, layer"):
+    with pytest.raises(ValueError, match=r"telemetry.scope is .* or 'tensor', found 'block'"):
         ufm_runs.config(telemetry={"every": 1, "scope": "block"})
 
 

@@ -250,7 +250,7 @@ class Chaos:
         if fault:
             saved = max(self.faults.saved_steps(run.workdir), default=0)
             times = self.faults.occurrences(self.config, saved).get(fault.phase, 1)
-            run.child.occurrence = 1 + int(fault.occurrence * times)
+            run.child.occurrence = 1 + int(fault.occurrence**2 * times)  # early ones first
             self._plan(run.child)
         return None
 
@@ -346,7 +346,7 @@ class Chaos:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; returns its exit code, in forked children that of their job."""
+    """Runs the command; returns its exit code. Forked children do their job and end here."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ TIMES = ("samples_per_second", "data_wait")
 
 
 def attempt(argv: Sequence[str], pipe: int, *, log: pathlib.Path, compiled: pathlib.Path) -> int:
-    """Runs the command in this process, which was forked for it; returns the exit code.
+    """Runs the command in this process, which was forked for it, and ends as the command does.
 
     Args:
         argv: the command line, the program's name first.
@@ -56,7 +57,9 @@ def attempt(argv: Sequence[str], pipe: int, *, log: pathlib.Path, compiled: path
     os.dup2(lines, 1)
     os.dup2(lines, 2)
     _tell_phases(pipe)
-    return main.main(argv)
+    sys.argv = list(argv)
+    runpy.run_path(main.__file__, run_name="__main__")
+    raise AssertionError("the command ends its process by itself")
 
 
 def _tell_phases(pipe: int) -> None:

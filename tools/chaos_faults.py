@@ -27,7 +27,7 @@ SHARES = {
     "save": 4,
     "evaluation": 2,
     "report": 1,
-    "end": 2,
+    "end": 1,
 }
 
 

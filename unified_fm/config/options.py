@@ -33,8 +33,13 @@ _KINDS = {
     "checkpoint.best": str | None,
     "telemetry.shared": str | None,
 }
-# What the library itself gives a plugin, so no config does.
-_GIVEN = ("self", "parent", "tokenizer", "groups")
+# What the library itself gives a plugin of a kind, so no config does.
+_GIVEN = {
+    "models": ("parent",),
+    "optim.merge": ("groups",),
+    "data.pipelines": ("tokenizer",),
+    "evaluators": ("tokenizer",),
+}
 
 
 class Keys(NamedTuple):
@@ -177,7 +182,7 @@ def _plugin(
             found = f"found {chosen!r}" if by in value else f"there is no {by!r} in it"
             raise ValueError(f"a {kind} plugin is named by {by!r}; {found}; {possible}")
         plugin = plugins.load(kind, chosen)
-        known, others = _parameters(plugin, value)
+        known, others = _parameters(plugin, _GIVEN.get(kind, ()), value)
         return Keys({**known, **own(plugin), by: named}, others)
 
     named = Option(kind=str, plugin=kind, removable=name is not None)
@@ -185,8 +190,10 @@ def _plugin(
     return Option(keys=keys, by=(by, named), **about)
 
 
-def _parameters(function: Callable[..., Any], value: Mapping[str, Any]) -> Keys:
-    """The options that a function or class takes by its signature, in a dict like `value`."""
+def _parameters(
+    function: Callable[..., Any], given: Sequence[str], value: Mapping[str, Any]
+) -> Keys:
+    """What a function or class takes by its signature but `given`, in a dict like `value`."""
     try:
         signature = inspect.signature(function, eval_str=True)
     except NameError:  # an annotation that stands in quotes and names what is not there
@@ -195,7 +202,7 @@ def _parameters(function: Callable[..., Any], value: Mapping[str, Any]) -> Keys:
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             others = Option(removable=True)
-        elif parameter.kind is not parameter.VAR_POSITIONAL and name not in _GIVEN:
+        elif parameter.kind is not parameter.VAR_POSITIONAL and name not in given:
             known[name] = _parameter(parameter, signature.parameters, value)
     return Keys(known, others)
 
@@ -209,11 +216,13 @@ def _parameter(parameter, parameters, value) -> Option:
     for mark in marks:
         if isinstance(mark, plugins.LikeSetting):
             return dataclasses.replace(_setting({}, mark.name, {}), **about)
+        given = ()
         if isinstance(mark, plugins.OptionsOf):
+            given = _GIVEN.get(mark.kind, ())
             name = value.get(mark.by, getattr(parameters.get(mark.by), "default", None))
             mark = plugins.load(mark.kind, name)
         return Option(
-            kind=kind, keys=functools.partial(_parameters, mark), called="option", **about
+            kind=kind, keys=functools.partial(_parameters, mark, given), called="option", **about
         )
     return Option(kind=kind, **about)
 

@@ -29,8 +29,12 @@ def write(folder: Any, error: BaseException, *, process: int = 0) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     temporary = path.with_name(f"{name}.tmp")
-    temporary.write_text(text(error))
-    temporary.replace(path)
+    try:
+        temporary.write_text(text(error))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 

@@ -3,10 +3,11 @@
 `metrics.jsonl` holds one object per logged step: `step` and numbers by name ("pairs/itc" is the
 loss of an objective of a stream). On resume the lines after the restored step are dropped, so the
 file reads as if the run had never stopped. A write that fails (a full disk) is a warning, never the
-end of a run.
+end of a run: the lines wait and are written when there is room.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from etils import epath
 
 from unified_fm.runtime import board
 
+_MOST_WAITING = 10_000  # lines, of about a kilobyte
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,8 @@ class Log:
         self._paused = 0.0
         self._start_step = start_step
         self._trimmed = False  # whether what an earlier run wrote after `start_step` is gone
-        self._cut = False  # whether the last line may be cut in the middle
+        self._waiting: list[str] = []  # lines for which there was no room
+        self._dropped = 0
         self._failures: dict[str, int] = {}
         self._board = None
         if self._writes:
@@ -116,36 +119,59 @@ class Log:
             _log.info(progress_line(step, self._total, values, left))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers of a step, such as those of an evaluation."""
+        """Writes numbers of a step, such as those of an evaluation; without room, later."""
         if not self._writes:
             return
-        line = json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}})
+        line = {"step": step, **{k: _plain(v) for k, v in values.items()}}
+        self._waiting.append(json.dumps(line))
         with self._going_on("metrics.jsonl"):
-            self._append(step, line)
+            if not self._trimmed:
+                self._trim()
+            if step == self._start_step:
+                self._forget(line)
+            self._append()
+        if len(self._waiting) > _MOST_WAITING:
+            del self._waiting[0]
+            self._dropped += 1
         if self._board is not None:
             with self._going_on("TensorBoard"):
                 self._board.write(step, values)
 
     def close(self) -> None:
-        """Flushes the TensorBoard files, and says what could not be written."""
+        """Writes what is left, and says what could not be written."""
+        if self._waiting:
+            with self._going_on("metrics.jsonl"):
+                self._append()
         if self._board is not None:
             with self._going_on("TensorBoard"):
                 self._board.close()
+        lost = len(self._waiting) + self._dropped
         for what, count in self._failures.items():
-            _log.warning("%d writes of %s failed in all: it has gaps", count, what)
+            gaps = f"{lost} lines are lost" if what == "metrics.jsonl" else "there may be gaps"
+            _log.warning("%d writes of %s failed in all; %s", count, what, gaps)
 
-    def _append(self, step, line):
+    def _append(self):
+        """Writes all lines that wait, or none: a full disk cuts a line in the middle."""
         if "://" in str(self.path):  # an object store cannot append
-            self._store([*_lines_until(self.path, step), line])
-            return
-        if not self._trimmed:
-            self._trim()
-        # A line that a full disk has cut gets an end, so that it does not spoil the next one.
-        end = "\n" if self._cut and self.path.read_bytes()[-1:] not in (b"", b"\n") else ""
-        self._cut = True
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(f"{end}{line}\n")
-        self._cut = False
+            self._store([*self.path.read_text().splitlines(), *self._waiting])
+        else:
+            data = "".join(line + "\n" for line in self._waiting).encode()
+            with open(self.path, "ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    if file.write(data) < len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(before)
+                    raise
+        self._waiting = []
+
+    def _forget(self, line):
+        """Drops the same numbers of the same step: an earlier run's evaluation, made again."""
+        kept = _lines_until(self.path, self._start_step)
+        others = [text for text in kept if not _same_numbers(json.loads(text), line)]
+        if len(others) < len(kept):
+            self._store(others)
 
     def _trim(self):
         self._store(_lines_until(self.path, self._start_step))
@@ -198,6 +224,10 @@ def _plain(value: float) -> float | str:
     """JSON has no NaN; such a value is written as a string, which readers of numbers skip."""
     value = float(value)
     return value if math.isfinite(value) else str(value)
+
+
+def _same_numbers(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one["step"] == other["step"] and one.keys() == other.keys()
 
 
 def _lines_until(path: Any, step: int) -> list[str]:

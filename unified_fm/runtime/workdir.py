@@ -30,7 +30,7 @@ _LOST = 600.0
 # container before it was started anew.
 _LOST_BESIDE = 60.0
 _WRITING = 10.0  # a lock without a name in it that is older was left by a starter that died
-_PATIENCE = 5.0  # for one who is just now making or replacing the lock
+_PATIENCE = 15.0  # for one who is just now making or replacing the lock, or died doing it
 _log = logging.getLogger(__name__)
 
 
@@ -196,17 +196,25 @@ def _create(path: Path, mine: dict[str, Any]) -> bool:
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(file, "w") as opened:
-        json.dump(mine, opened)
-        opened.flush()
-        os.fsync(opened.fileno())
+    try:
+        with os.fdopen(file, "w") as opened:
+            json.dump(mine, opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError:  # a full disk: a lock that names nobody would keep all others out for a while
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
 def _replace(path: Path, mine: dict[str, Any]) -> None:
     temporary = path.with_name(f"{_NAME}.{mine['key']}.tmp")
-    temporary.write_text(json.dumps(mine))
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(mine))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _look(path: Path) -> _Found | None:
