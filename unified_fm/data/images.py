@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +47,8 @@ class Picture:
         Raises:
             Skip: missing, empty, too large, or not an image.
         """
-        self._pixels = self._data = None
+        self._pixels: np.ndarray | None = None
+        self._data = b""
         self.orientation = 1
         if isinstance(data, np.ndarray):
             self._pixels = _from_array(data)
@@ -90,7 +92,7 @@ class Picture:
             return self._pixels
         with _skipping():
             if self._format in ("JPEG", "MPO") and self._mode in ("RGB", "L"):
-                smaller = {}
+                smaller: dict[str, Any] = {}
                 if 0 < 2 * min_height <= self.height and 0 < 2 * min_width <= self.width:
                     if self._to_turn in TRANSPOSED:
                         min_height, min_width = min_width, min_height

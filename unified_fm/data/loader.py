@@ -28,7 +28,7 @@ from unified_fm.data.tokenizer import Tokenizer
 _CHUNK = 16  # examples that a thread takes at once, at most
 _ATTEMPTS = 100  # replacements tried for one slot
 Batch = Tree  # {array: values}; what a reader gives beside the pipeline's may be nested
-
+Examples = list[dict[str, Any] | None]
 
 Reader = Callable[[np.ndarray], Tree]
 """Gives, for slots i64[n] of a stream, nested dicts of arrays with a row for each: they come beside
@@ -170,7 +170,7 @@ class Loader:
         total = min(self.records, limit or self.records)
         return self._read(_Once(self, total), -(-total // self.slots), self._collate_once)
 
-    def _collate_once(self, found: list[dict[str, Any] | None]) -> Batch:
+    def _collate_once(self, found: Examples) -> Batch:
         if self.pipeline.packed:
             return self.batching.collate(found)
         good = next((e for e in found if e is not None), None)
@@ -241,7 +241,7 @@ class Loader:
 class _Part(NamedTuple):
     """What a thread reads at once: examples, None where there is none, and what is beside them."""
 
-    examples: list[dict[str, Any] | None]
+    examples: Examples
     extra: Tree
 
 
@@ -255,7 +255,7 @@ class _Slots:
 
     def __call__(self, places: range) -> _Part:
         slots = [self._loader.slot_of(self._start, place) for place in places]
-        examples = [self._loader.example(slot, self._skips) for slot in slots]
+        examples: Examples = [self._loader.example(slot, self._skips) for slot in slots]
         return _Part(examples, self._loader.extra(slots))
 
 
@@ -277,7 +277,7 @@ class _Once:
 
 
 class _Chunks:
-    """Parts of `size` consecutive places, as random access for Grain."""
+    """Parts of `size` consecutive places; the random access that Grain wants of a source."""
 
     def __init__(self, part: Callable[[range], _Part], size: int, length: int):
         self._part, self._size, self._length = part, size, length
@@ -285,8 +285,8 @@ class _Chunks:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, chunk: int) -> _Part:
-        return self._part(range(chunk * self._size, (chunk + 1) * self._size))
+    def __getitem__(self, index: int) -> _Part:
+        return self._part(range(index * self._size, (index + 1) * self._size))
 
 
 def _cores() -> int:

@@ -158,7 +158,7 @@ def _add_block(
             continue
         y, x = int(top * (grid - height + 1)), int(start * (grid - width + 1))
         block = mask[y : y + height, x : x + width]
-        new = height * width - np.count_nonzero(block)
+        new = height * width - int(np.count_nonzero(block))
         if 0 < new <= left:
             block[:] = True
             return new

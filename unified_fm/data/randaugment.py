@@ -135,4 +135,4 @@ def _sign(rng: np.random.Generator) -> int:
 
 def _warp(image: np.ndarray, matrix) -> np.ndarray:
     size = (image.shape[1], image.shape[0])
-    return cv2.warpAffine(image, np.float32(matrix), size, borderValue=_GREY)
+    return cv2.warpAffine(image, np.asarray(matrix, np.float32), size, borderValue=_GREY)

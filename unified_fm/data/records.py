@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 _MAGIC = b"UFMR1\n"
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32")
@@ -86,7 +86,7 @@ def write_shards(
     stem = pathlib.Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     temporary: list[pathlib.Path] = []
-    writer = None
+    writer: Any = None
     try:
         for index, example in enumerate(examples):
             if index % per_shard == 0:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 _THREADS = 32  # shards opened at once to count their records: on a network the wait is the cost
 _OPEN = 4096  # readers kept at most, or a quarter of the limit of open files
@@ -80,7 +80,9 @@ class Readers:
     """The readers of a process, those used last kept open; safe to call from many threads."""
 
     def __init__(self):
-        self._open: collections.OrderedDict[Shard, _Reader] = collections.OrderedDict()
+        self._open: collections.OrderedDict[Shard, array_record_module.ArrayRecordReader] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
 
     def read(self, shard: Shard, position: int) -> bytes:
@@ -122,7 +124,6 @@ class Readers:
                 self._open.popitem(last=False)
 
 
-_Reader = array_record_module.ArrayRecordReader
 READERS = Readers()  # one for all sources: the limit of open files is the process's
 
 
@@ -136,7 +137,7 @@ def _count(paths: Sequence[str]) -> list[Shard | UnreadableShard]:
     return shards
 
 
-def _described(path: str, reader: _Reader) -> Shard:
+def _described(path: str, reader: array_record_module.ArrayRecordReader) -> Shard:
     about = os.stat(path)
     return Shard(path, reader.num_records(), about.st_size, about.st_mtime_ns)
 

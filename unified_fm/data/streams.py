@@ -90,8 +90,7 @@ class Streams:
         """
         if not configs:
             raise ValueError("no stream is configured; at least one is needed")
-        if isinstance(tokenizer, str):
-            tokenizer = tokenizers.load(tokenizer)
+        tokenizer = _opened(tokenizer)
         self._seed = seed
         self.loaders = {
             name: Loader(
@@ -230,8 +229,7 @@ def spec(
     Raises:
         ValueError, TypeError: as `Streams`, but for what concerns the data.
     """
-    if isinstance(tokenizer, str):
-        tokenizer = tokenizers.load(tokenizer)
+    tokenizer = _opened(tokenizer)
     return {
         name: Batching(name, config, tokenizer=tokenizer).spec() for name, config in configs.items()
     }
@@ -256,8 +254,6 @@ def batches(
         config: as `stream` makes it; `augment` becomes "none" where the pipeline has it.
         limit: records to use, from the first on.
     """
-    if isinstance(tokenizer, str):
-        tokenizer = tokenizers.load(tokenizer)
     config = dict(config)
     if "augment" in base.options_of(base.load(config["pipeline"])):
         config["augment"] = "none"
@@ -267,9 +263,13 @@ def batches(
         seed=seed,
         process_index=process_index,
         process_count=process_count,
-        tokenizer=tokenizer,
+        tokenizer=_opened(tokenizer),
     )
     return _told(loader, limit)
+
+
+def _opened(tokenizer: Tokenizer | str | None) -> Tokenizer | None:
+    return tokenizers.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
 
 
 def _told(loader: Loader, limit: int | None) -> Iterator[Batch]:

@@ -70,8 +70,9 @@ class Tokenizer:
         inner.add_special_tokens(list(names.values()))
         inner.encode_special_tokens = True
         self._inner = inner
-        self.vocab_size = 1 + max(inner.get_vocab(with_added_tokens=True).values())
-        ids = {role: inner.token_to_id(name) for role, name in names.items()}
+        vocabulary = inner.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocabulary.values())
+        ids = {role: vocabulary[name] for role, name in names.items()}
         self.pad_id, self.unk_id, self.mask_id = ids["pad"], ids["unk"], ids["mask"]
         self.cls_id, self.sep_id = ids["cls"], ids["sep"]
         self.is_special = np.zeros(self.vocab_size, bool)
@@ -149,8 +150,8 @@ class Tokenizer:
         return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def token(self, token_id: int) -> str:
-        """The piece with this id, as the vocabulary spells it ("##ing", "Ġthe")."""
-        return self._inner.id_to_token(int(token_id))
+        """The piece with this id, as the vocabulary spells it ("##ing", "Ġthe"); "" if unused."""
+        return self._inner.id_to_token(int(token_id)) or ""
 
     def token_id(self, token: str) -> int | None:
         """The id of a piece of the vocabulary; None if there is no such piece."""

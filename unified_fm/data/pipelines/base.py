@@ -6,7 +6,7 @@ import math
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from unified_fm.data.skips import Skip
 from unified_fm.data.specs import ArraySpec
 from unified_fm.data.tokenizer import Tokenizer
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # {name: array, or a NumPy number}
 _LEAST_OF_A_PAIR = 6  # RoBERTa's cls and three seps, and a word of each text
 
 
@@ -84,13 +84,14 @@ class Pipeline(Protocol):
         Raises:
             ValueError: the examples have different arrays.
         """
-        names = examples[0].keys()
-        for example in examples:
+        present = [example for example in examples if example is not None]
+        names = present[0].keys()
+        for example in present:
             if example.keys() != names:
                 raise ValueError(
                     f"the examples have different arrays: {sorted(names)} and {sorted(example)}"
                 )
-        return {name: np.stack([example[name] for example in examples]) for name in names}
+        return {name: np.stack([example[name] for example in present]) for name in names}
 
 
 def load(name: str) -> type[Pipeline]:
@@ -113,14 +114,14 @@ def checked(plugin: Any) -> type[Pipeline]:
         TypeError: it is no dataclass, or lacks a part of the contract.
     """
     what = f"{plugin.__module__}.{plugin.__qualname__}"
-    if not dataclasses.is_dataclass(plugin):
-        raise TypeError(f"{what} is no dataclass: the fields of a pipeline are its options")
-    contracts.check(plugin, Pipeline, what)
-    return plugin
+    if dataclasses.is_dataclass(plugin):
+        contracts.check(plugin, Pipeline, what)
+        return cast(type[Pipeline], plugin)
+    raise TypeError(f"{what} is no dataclass: the fields of a pipeline are its options")
 
 
-def options_of(plugin: type[Pipeline]) -> dict[str, dataclasses.Field]:
-    """The options of a pipeline by name."""
+def options_of(plugin: Any) -> dict[str, dataclasses.Field[Any]]:
+    """The options of a pipeline, a dataclass, by name."""
     return {field.name: field for field in dataclasses.fields(plugin) if field.init}
 
 
@@ -145,16 +146,20 @@ def make(
         TypeError: an unknown option, with the nearest one.
         ValueError: a tokenizer is needed and there is none, or a wrong value.
     """
-    known = options_of(plugin)
-    for key in options:
+    known, given = options_of(plugin), dict(options)
+    for key in given:
         if key not in known or key == "tokenizer":
             possible = plugins.possible(key, {*known, *others} - {"tokenizer"})
             raise TypeError(f"{what} takes no option {key!r}; {possible}")
-    if "tokenizer" not in known:
-        return plugin(**options)
-    if tokenizer is None and known["tokenizer"].default is dataclasses.MISSING:
+    if "tokenizer" in known:
+        given["tokenizer"] = tokenizer
+    if tokenizer is None and "tokenizer" in known and _required(known["tokenizer"]):
         raise ValueError(f"{what} needs a tokenizer ({plugin.__module__}); none given")
-    return plugin(**options, tokenizer=tokenizer)
+    return plugin(**given)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -311,7 +316,7 @@ class ImageOptions(Pipeline):
 
     def image_arrays(
         self, example: dict[str, Any], rng: np.random.Generator, texts: list[str] | None = None
-    ) -> dict[str, np.ndarray]:
+    ) -> Arrays:
         """`image u8[size size 3]` and `patch_mask bool[N]` of one example.
 
         Raises:
@@ -320,9 +325,8 @@ class ImageOptions(Pipeline):
         picture = self.open_picture(example)
         box = (0, 0, picture.height, picture.width)
         if self.augment != "none" and tuple(self.crop_scale) != (1, 1):
-            box = images.random_crop_box(
-                picture.height, picture.width, rng, scale=tuple(self.crop_scale)
-            )
+            low, high = self.crop_scale
+            box = images.random_crop_box(picture.height, picture.width, rng, scale=(low, high))
         image = self.cut(picture, box)
         if self.draw_flip(rng, texts or []):
             image = images.flip(image)
@@ -338,7 +342,7 @@ class ImageOptions(Pipeline):
             raise Skip("no image")
         return images.Picture(example["image"], max_pixels=self.max_pixels)
 
-    def patch_arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def patch_arrays(self, rng: np.random.Generator) -> Arrays:
         """`patch_mask bool[N]`, or nothing if no patch is hidden."""
         if not self.num_masked:
             return {}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm.data import masking
-from unified_fm.data.pipelines.base import ImageOptions, PairOptions, label
+from unified_fm.data.pipelines.base import Arrays, ImageOptions, PairOptions, label
 from unified_fm.data.tokenizer import Tokenizer
 
 
@@ -33,7 +33,7 @@ class Pipeline(ImageOptions, PairOptions):
         if self.inputs == "text" and self.tokenizer is None:
             raise ValueError('inputs="text" needs a tokenizer; none was given')
 
-    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable input or label."""
         target = {"label": label(example)}
         if self.inputs == "image":

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm.data import masking
-from unified_fm.data.pipelines.base import ImageOptions, label
+from unified_fm.data.pipelines.base import Arrays, ImageOptions, label
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Pipeline(ImageOptions):
         super().__post_init__()
         masking.check_choice("labels", self.labels, ("none", "class"))
 
-    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable image or label."""
         labels = {"label": label(example)} if self.labels == "class" else {}
         return self.image_arrays(example, rng) | labels

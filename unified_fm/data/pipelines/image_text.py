@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data.pipelines.base import ImageOptions, TextOptions, example_id
+from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions, example_id
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Pipeline(ImageOptions, TextOptions):
         ImageOptions.__post_init__(self)
         TextOptions.__post_init__(self)
 
-    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable image or caption."""
         text = self.pick_text(example.get("text"), rng)
         arrays = self.image_arrays(example, rng, [text])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data.pipelines.base import PairOptions
+from unified_fm.data.pipelines.base import Arrays, PairOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,6 @@ class Pipeline(PairOptions):
     max_masked: int = 20
     clean: str = "none"
 
-    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable text."""
         return self.texts_of(example, rng)

@@ -81,12 +81,12 @@ def _drawing(rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]
     image[:] = rng.integers(190, 256, 3)
     regions, first = [], 0
     for k in range(rng.integers(1, 4)):
-        shape, colour = rng.integers(len(_SHAPES)), rng.choice(list(_COLOURS))
+        shape, colour = int(rng.integers(len(_SHAPES))), rng.choice(list(_COLOURS))
         side = int(rng.integers(14, 25))
         y, x = int(rng.integers(_HEIGHT - side)), int(rng.integers(_WIDTH - side))
         image[y : y + side, x : x + side][_stencil(shape, side)] = _COLOURS[colour]
         regions.append({"box": [x, y, side, side], "text": f"{colour} {_SHAPES[shape]}"})
-        first = int(shape) if k == 0 else first
+        first = shape if k == 0 else first
     return image, regions, first
 
 

@@ -15,6 +15,7 @@ but one that is called `id`: that is the record's number.
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,9 @@ class Source(base.Source):
         if not match:
             raise ValueError(f"tfds:{argument} is not tfds:NAME/CONFIG:SPLIT or ...:SPLIT:FOLDER")
         builder = _builder(match["name"], match["folder"])
-        features = dict(builder.info.features)
+        features: Mapping[str, Any] = dict(builder.info.features)
         self._names = _find_features(features)
-        label = features.get(self._names.get("label"))
-        self.class_names = _class_names(label)
+        self.class_names = _class_names(features.get(self._names.get("label", "")))
         self._objects = _class_names(features["objects"]["label"]) if _boxed(features) else []
         decoders = {
             name: tfds.decode.SkipDecoding()
@@ -100,7 +100,7 @@ class Source(base.Source):
         return regions
 
 
-def _builder(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
+def _builder(name: str, folder: str | None) -> Any:
     if os.path.exists(os.path.join(name, "dataset_info.json")):
         return tfds.builder_from_directory(name)
     try:
@@ -109,7 +109,7 @@ def _builder(name: str, folder: str | None) -> tfds.core.DatasetBuilder:
         raise ValueError(f"tfds:{name}: no such dataset in TFDS, and no such folder") from error
 
 
-def _find_features(features) -> dict[str, str]:
+def _find_features(features: Mapping[str, Any]) -> dict[str, str]:
     """Our key -> the dataset's key."""
     found = {}
     pictures = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
@@ -129,7 +129,7 @@ def _class_names(feature: Any) -> list[str]:
     return list(feature.names or ()) if isinstance(feature, tfds.features.ClassLabel) else []
 
 
-def _boxed(features) -> bool:
+def _boxed(features: Mapping[str, Any]) -> bool:
     objects = features.get("objects")
     if "image" not in features or not isinstance(objects, tfds.features.Sequence):
         return False
