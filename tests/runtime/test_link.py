@@ -1,3 +1,4 @@
+import functools
 import signal
 import threading
 import time
@@ -13,12 +14,18 @@ class _Run:
     """Links of `count` processes; `ended` is {index: exit code} of those that were ended."""
 
     def __init__(self, count, **options):
-        self.ended, self.links = {}, {}
+        self.ended, self.links, self.shown, self.told = {}, {}, {}, {}
         self._changed = threading.Condition()
         for index, wires in meet(count).items():
             place = Place("127.0.0.1", 1, index, count)
-            end = lambda code, index=index: self._end(index, code)  # noqa: E731
-            self.links[index] = Link(place, wires, end=end, **options)
+            self.links[index] = Link(
+                place,
+                wires,
+                end=functools.partial(self._end, index),
+                show=functools.partial(self.shown.setdefault, index),
+                on_stop=functools.partial(self.told.setdefault, index),
+                **options,
+            )
 
     def _end(self, index, code):
         with self._changed:
@@ -57,6 +64,7 @@ class _Run:
 @pytest.fixture
 def start(caplog, monkeypatch):
     monkeypatch.setattr("unified_fm.runtime.link._BEAT", 0.05)
+    monkeypatch.setattr("unified_fm.runtime.link._OWN_END", 0.3)
     caplog.set_level("INFO", logger="unified_fm")
     runs = []
 
@@ -75,15 +83,11 @@ def start(caplog, monkeypatch):
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_C4_who_vanishes_is_named_and_the_others_end(start, caplog, victim):
     run = start(3)
-    released = []
-    for index, link in run.links.items():
+    for link in run.links.values():
         link.at_step(7)
-        link.before_end(lambda index=index: released.append(index))
     _until(lambda: run.links[0]._steps.get(1) == 7 and run.links[1]._steps.get(0) == 7)
     run.vanish(victim)
-    others = {0, 1, 2} - {victim}
-    run.wait(dict.fromkeys(others, 1))
-    assert set(released) == others
+    run.wait(dict.fromkeys({0, 1, 2} - {victim}, 1))
     assert (
         f"worker {victim}, which was at step 7, is gone: its connection was closed" in caplog.text
     )
@@ -114,6 +118,15 @@ def test_C4_an_error_of_one_worker_is_told_to_the_others(start, caplog, victim):
     run.links[victim].fail("ValueError: no such file")
     run.wait(dict.fromkeys({0, 1, 2} - {victim}, 1))
     assert f"worker {victim} has ended with an error: ValueError: no such file" in caplog.text
+
+
+def test_C4_an_error_of_all_workers_is_left_to_each(start, caplog):
+    run = start(3)
+    for link in run.links.values():
+        link.fail("NotFinite: step 7 was not applied")
+    time.sleep(0.6)
+    assert run.ended == {}
+    assert "has ended with an error" not in caplog.text
 
 
 def test_C1_what_each_has_found_is_compared(start):
@@ -147,6 +160,7 @@ def test_C3_all_stop_after_the_same_step(start, asker):
     assert len(set(stopped.values())) == 1, stopped
     assert stopped[0][0] >= 20
     assert stopped[0][1] == signal.SIGINT
+    assert run.told == dict.fromkeys(range(3), signal.SIGINT)
     assert run.ended == {}
 
 
@@ -169,18 +183,15 @@ def test_C3_before_the_first_step_all_leave_at_once(start, caplog):
     assert "is gone" not in caplog.text
 
 
-def test_D11_stacks_and_steps_of_every_process(start, caplog, capfd):
+def test_D11_stacks_and_steps_of_every_process(start):
     run = start(2)
     for index, link in run.links.items():
         link.at_step(index + 4)
     _until(lambda: run.links[0]._steps == {0: 4, 1: 5})
-    run.links[1].stalled("no step for 900 s")
+    run.links[1].stalled("no progress for 15 minutes")
     run.wait({0: 1, 1: 1})
-    for index in range(2):
-        assert (
-            "worker 1: no step for 900 s (worker 0 at step 4, worker 1 at step 5); the stacks of "
-            f"worker {index}:" in caplog.text
-        )
+    why = "worker 1: no progress for 15 minutes (worker 0 at step 4, worker 1 at step 5); "
+    assert run.shown == {i: f"{why}this is worker {i}" for i in range(2)}
 
 
 def _until(condition):

@@ -9,25 +9,26 @@ leaves words in a queue, which is safe in a signal handler too.
 """
 
 import contextlib
-import faulthandler
 import logging
 import os
 import queue
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unified_fm.runtime import stacks
 from unified_fm.runtime.processes import Place, alike
 from unified_fm.runtime.wire import Broken, Wire
 
 _BEAT = 1.0  # seconds between two signs of life
 _SILENCE = 60.0  # seconds without one: the host is gone or frozen, though the connection stands
 _LEAVE = 5.0  # seconds for the last words
+# After another's error: it is mostly everybody's, and then each says it and ends by itself.
+_OWN_END = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,8 @@ class Link:
         wires: Mapping[int, Wire],
         *,
         end: Callable[[int], Any] = os._exit,
+        show: Callable[[str], Any] = stacks.show,
+        on_stop: Callable[[int], Any] = lambda signum: None,
         silence: float = _SILENCE,
     ):
         """Starts listening.
@@ -52,16 +55,19 @@ class Link:
             place: of this process.
             wires: of the roll call.
             end: ends the process with a code, from any thread, whatever its main thread does.
+            show: writes the stacks of all threads below a line.
+            on_stop: called with the signal, in another thread, when any process was asked to stop.
             silence: seconds after which a process that says nothing is lost.
         """
         self.place = place
         self._wires = dict(wires)
         self._end = end
+        self._show = show
+        self._on_stop = on_stop
         self._silence = silence
         self._heard = dict.fromkeys(wires, time.monotonic())
         self._steps: dict[int, int] = {}
         self._left: set[int] = set()  # those that ended well
-        self._before_end: list[Callable[[], Any]] = []
         self._changed = threading.Condition()
         # Written by the thread, read by the main thread, under `_changed`.
         self._values: dict[str, list[Any]] = {}
@@ -119,10 +125,6 @@ class Link:
             reached = self._stop_at is not None and self._calls >= self._stop_at
             return self._signum if reached else None
 
-    def before_end(self, action: Callable[[], Any]) -> None:
-        """Has `action` done when the process ends because another is lost."""
-        self._before_end.append(action)
-
     def fail(self, why: str) -> None:
         """Tells the others that this process ends with an error; they end too."""
         self._say({"failed": why})
@@ -137,7 +139,7 @@ class Link:
         """Has every process write the stacks of its threads and its step, then end with 1."""
         self._say({"stalled": why})
 
-    def settle(self, seconds: float = 3.0) -> None:
+    def settle(self, seconds: float = 2 * _OWN_END) -> None:
         """Gives the news that another process is lost time to arrive, and to end this one."""
         time.sleep(seconds)
 
@@ -219,6 +221,7 @@ class Link:
                 self._to_all(message, here=False)
             self._left.add(index)
         elif "failed" in message:
+            self._left.add(index)
             lost = {"lost": index, "failed": message["failed"]}
             self._to_all(lost, here=index != 0, but=index)
         elif "stalled" in message:
@@ -246,11 +249,13 @@ class Link:
             self._steps[0] = message["beat"]
         elif "bye" in message:
             self._left.add(0)
+        elif "failed" in message:
+            self._left.add(message["lost"])
+            threading.Timer(_OWN_END, self._lose, [message]).start()
         elif "lost" in message:
             self._lose(message)
         elif "stalled" in message:
-            _log.error("%s; the stacks of worker %d:", message["stalled"], self.place.index)
-            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+            self._show(f"{message['stalled']}; this is worker {self.place.index}")
             self._leave_at_once(1)
         elif "given" in message:
             with self._changed:
@@ -262,6 +267,7 @@ class Link:
                 count = self._calls
             name = signal.Signals(message["stopping"]).name
             _log.info("%s on worker %d: all stop after the same step", name, message["by"])
+            self._on_stop(message["stopping"])
             self._say({"count": count})
         elif "stop_at" in message:
             with self._changed:
@@ -274,6 +280,8 @@ class Link:
                 self._leave_at_once(128 + self._signum)
 
     def _lose(self, message):
+        if self._closing.is_set():
+            return
         index = message["lost"]
         if index == self.place.index:  # the hub has not heard of this one, which lives
             what = f"worker {index} (this one) was given up: {message.get('why')}"
@@ -292,10 +300,6 @@ class Link:
 
     def _leave_at_once(self, code):
         self._closing.set()
-        for action in self._before_end:
-            with contextlib.suppress(Exception):  # whatever it is, the process has to end
-                action()
-        sys.stderr.flush()
         for wire in self._wires.values():
             wire.close()
         self._end(code)
