@@ -47,7 +47,7 @@ class Link:
         end: Callable[[int], Any] = os._exit,
         show: Callable[[str], Any] = stacks.show,
         on_stop: Callable[[int], Any] = lambda signum: None,
-        silence: float = _SILENCE,
+        silence: float | None = None,
     ):
         """Starts listening.
 
@@ -58,13 +58,14 @@ class Link:
             show: writes the stacks of all threads below a line.
             on_stop: called with the signal, in another thread, when any process was asked to stop.
             silence: seconds after which a process that says nothing is lost.
+            silence: seconds after which a process that says nothing is lost; by default a minute.
         """
         self.place = place
         self._wires = dict(wires)
         self._end = end
         self._show = show
         self._on_stop = on_stop
-        self._silence = silence
+        self._silence = _SILENCE if silence is None else silence
         self._heard = dict.fromkeys(wires, time.monotonic())
         self._steps: dict[int, int] = {}
         self._left: set[int] = set()  # those that ended well
