@@ -65,6 +65,7 @@ class _Run:
 def start(caplog, monkeypatch):
     monkeypatch.setattr("unified_fm.runtime.link._BEAT", 0.05)
     monkeypatch.setattr("unified_fm.runtime.link._OWN_END", 0.3)
+    monkeypatch.setattr("unified_fm.runtime.link._LEAVE", 1.0)
     caplog.set_level("INFO", logger="unified_fm")
     runs = []
 
@@ -122,9 +123,8 @@ def test_C4_an_error_of_one_worker_is_told_to_the_others(start, caplog, victim):
 
 def test_C4_an_error_of_all_workers_is_left_to_each(start, caplog):
     run = start(3)
-    for link in run.links.values():
-        link.fail("NotFinite: step 7 was not applied")
-    time.sleep(0.6)
+    run.all("fail", "NotFinite: step 7 was not applied")
+    time.sleep(0.6)  # longer than each has to end by itself
     assert run.ended == {}
     assert "has ended with an error" not in caplog.text
 

@@ -191,8 +191,9 @@ class Interruption:
         for each other at the end; not where one failed and the others may not come.
         """
         if self.link is not None:
-            self.link.leave()
-            if code not in (0, self.exit_code):
+            together = code in (0, self.exit_code)
+            self.link.leave(wait=0.0 if together else _STACKS)
+            if not together:
                 _exit(code)
         elif self.signum is not None or code == 1:
             _exit(code)

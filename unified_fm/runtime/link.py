@@ -57,7 +57,6 @@ class Link:
             end: ends the process with a code, from any thread, whatever its main thread does.
             show: writes the stacks of all threads below a line.
             on_stop: called with the signal, in another thread, when any process was asked to stop.
-            silence: seconds after which a process that says nothing is lost.
             silence: seconds after which a process that says nothing is lost; by default a minute.
         """
         self.place = place
@@ -129,12 +128,17 @@ class Link:
     def fail(self, why: str) -> None:
         """Tells the others that this process ends with an error; they end too."""
         self._say({"failed": why})
-        self._close()
+        self._close(wait=2 * _OWN_END)
 
-    def leave(self) -> None:
-        """Says good-bye: from here on nobody is missed."""
+    def leave(self, *, wait: float = 0.0) -> None:
+        """Says good-bye: from here on nobody is missed.
+
+        Args:
+            wait: seconds for which process 0 waits until the others have left too. It keeps the
+                service of JAX, without which they would be aborted; needed where JAX does not wait.
+        """
         self._say({"bye": True})
-        self._close()
+        self._close(wait=wait)
 
     def stalled(self, why: str) -> None:
         """Has every process write the stacks of its threads and its step, then end with 1."""
@@ -194,6 +198,7 @@ class Link:
             messages = wire.receive()
         except Broken as error:
             self._selector.unregister(wire)
+            wire.close()
             if index not in self._left:
                 self._as_hub_or_here(index, str(error))
             return
@@ -252,7 +257,9 @@ class Link:
             self._left.add(0)
         elif "failed" in message:
             self._left.add(message["lost"])
-            threading.Timer(_OWN_END, self._lose, [message]).start()
+            later = threading.Timer(_OWN_END, self._lose, [message])
+            later.daemon = True
+            later.start()
         elif "lost" in message:
             self._lose(message)
         elif "stalled" in message:
@@ -301,9 +308,24 @@ class Link:
 
     def _leave_at_once(self, code):
         self._closing.set()
+        self._wait_for_others(_LEAVE)
         for wire in self._wires.values():
             wire.close()
         self._end(code)
+
+    def _wait_for_others(self, seconds):
+        """Process 0 goes last, see `leave`."""
+        end = time.monotonic() + seconds
+        waiting = self.place.index == 0 and [w for w in self._wires.values() if w.fileno() >= 0]
+        with selectors.DefaultSelector() as selector:
+            for wire in waiting or ():
+                selector.register(wire, selectors.EVENT_READ)
+            while selector.get_map() and time.monotonic() < end:
+                for key, _ in selector.select(0.1):
+                    try:
+                        key.fileobj.receive()
+                    except Broken:
+                        selector.unregister(key.fileobj)
 
     def _to(self, index, message):
         with contextlib.suppress(Broken):  # noticed when it is read from
@@ -319,8 +341,9 @@ class Link:
     def _all(self):
         return range(self.place.count)
 
-    def _close(self):
+    def _close(self, wait=0.0):
         self._thread.join(_LEAVE)
         self._closing.set()
+        self._wait_for_others(wait)
         for wire in self._wires.values():
             wire.close()
