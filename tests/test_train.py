@@ -360,7 +360,7 @@ def test_two_real_processes_train_like_one(run, tmp_path):
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    assert "start this on all N workers" in errors[1]
+    assert "start this on all 2 workers" in errors[1]
     one = _lines(run("one", steps=4))
     two = _lines(tmp_path / "two")
     for got, want in zip(two, one, strict=True):

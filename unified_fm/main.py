@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 import jax
 from absl import flags
 from etils import epath
+from jax._src import clusters
 
 from unified_fm import plugins
 from unified_fm.config import file as config_file
 from unified_fm.config import overrides, settings
-from unified_fm.runtime import errors, surroundings, workdir
+from unified_fm.runtime import errors, link, processes, roll_call, surroundings, workdir
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
 
@@ -56,10 +58,9 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
             _prepare_data(config)
             _cache_compilations()
-            _join_other_processes(options)
-            stop.processes = jax.process_count()
+            stop.link = _join_other_processes(options, config, stop)
         return _run(options, config, stop)
-    except Refused as refusal:
+    except (Refused, processes.Refused) as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
         return 2
     except Interrupted:
@@ -67,9 +68,13 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
         return stop.exit_code
     except (workdir.Locked, workdir.LockLost, surroundings.Unusable) as error:
         _log.error("%s", error)  # nothing is written into the workdir of another
+        stop.tell(error)
         return 1
     except Exception as error:
+        if stop.link is not None and isinstance(error, jax.errors.JaxRuntimeError):
+            stop.link.settle()  # mostly it is the loss of another process, which ends this one
         _tell(error, folder)
+        stop.tell(error)
         return 1
 
 
@@ -182,41 +187,45 @@ def _cache_compilations() -> None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _join_other_processes(options: flags.FlagValues) -> None:
-    """Connects the processes of a pod or cluster, if there is more than one."""
-    named = {}
+def _join_other_processes(
+    options: flags.FlagValues, config: Mapping[str, Any], stop: Interruption
+) -> link.Link | None:
+    """Finds the processes of a pod or cluster and compares them, if there is more than one.
+
+    Raises:
+        processes.Refused: one is missing or differs.
+    """
+    place = _place(options)
+    if place is None or place.count == 1:
+        return None
+    _log.info("waiting for the other processes (start this on all %d workers)", place.count)
+    wires = roll_call.hold(place, processes.facts(config), timeout=options.start_timeout)
+    others = link.Link(place, wires, end=stop.end, show=stop.show_stacks, on_stop=stop.stopping)
+    on_term = signal.getsignal(signal.SIGTERM)
+    jax.distributed.initialize(
+        place.address, place.count, place.index, initialization_timeout=options.start_timeout
+    )
+    signal.signal(signal.SIGTERM, on_term)  # JAX took it; here the link tells the others
+    return others
+
+
+def _place(options: flags.FlagValues) -> processes.Place | None:
+    """Which process this is, by the flags or by what JAX finds in the environment."""
     if options.coordinator or options.process:
-        index, _, count = (options.process or "").partition("/")
-        if not options.coordinator or not (index.isdigit() and count.isdigit()):
-            raise ValueError("--coordinator=HOST:PORT and --process=I/N go together")
-        named = {
-            "coordinator_address": options.coordinator,
-            "process_id": int(index),
-            "num_processes": int(count),
-        }
-    wanted = options.distributed
-    if wanted is None:
-        wanted = bool(named) or _in_cluster()
-    if not wanted:
-        return
-    _log.info("waiting for the other processes (start this on all N workers)")
-    try:
-        jax.distributed.initialize(initialization_timeout=options.start_timeout, **named)
-    except Exception as error:
-        raise RuntimeError(
-            f"the processes did not find each other within {options.start_timeout} s: {error}\n"
-            "Start this same command on all N workers at the same time; --start_timeout=SECONDS "
-            "waits longer, --nodistributed runs this one alone"
-        ) from error
-
-
-def _in_cluster() -> bool:
-    """Whether the environment names other processes: a TPU pod, SLURM, MPI, or JAX's variables."""
-    environment = os.environ
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    counts = (environment.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    several = len(hosts) > 1 or any(n.isdigit() and int(n) > 1 for n in counts)
-    return several or bool(environment.get("JAX_COORDINATOR_ADDRESS"))
+        return processes.place(options.coordinator, options.process)
+    if not (processes.in_cluster() if options.distributed is None else options.distributed):
+        return None
+    # JAX has no public name for this, which `jax.distributed.initialize` does first of all.
+    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+        os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, options.start_timeout
+    )
+    if None in found[:3]:
+        raise ValueError(
+            f"the environment does not say which process this is (found coordinator, number of "
+            f"processes, index: {found[:3]}); give --coordinator=HOST:PORT and --process=I/N, or "
+            f"--nodistributed to run this one alone"
+        )
+    return processes.placed(found[0], index=found[2], count=found[1])
 
 
 def _run(options: flags.FlagValues, config: Mapping[str, Any], stop: Interruption) -> int:

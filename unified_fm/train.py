@@ -16,11 +16,13 @@ from etils import epath
 from unified_fm import assembly, ending, sharding, step
 from unified_fm.checkpoint import start as initialisation
 from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.data import identity
 from unified_fm.evaluation import Evaluation
 from unified_fm.optim import schedules
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
+from unified_fm.runtime.processes import modules_of
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
 from unified_fm.teachers import transform as teachers
@@ -122,6 +124,7 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
     tokenizer = assembly.tokenizer(config)
     streams = assembly.streams(config, tokenizer)
     position = streams.state()
+    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(config))
     dog.progress("waiting for the first batch")
     first = next(streams)
     sharding.check_divisible(mesh, first, config["accumulate"])
@@ -136,6 +139,7 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
     target = assembly.state_target(config, mesh, shapes, tx)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
     checkpoints = _checkpoints(config, workdir)
+    stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": checkpoints.latest()})
     state, saved = _first_state(
         config, checkpoints, target, dog, program, tx, shardings, teacher_params, batches
     )

@@ -1,5 +1,6 @@
 """bbox: L1 and GIoU of boxes."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +24,42 @@ from unified_fm.objectives.bbox import Objective, corners, giou
 def test_giou_of_boxes(a, b, iou, value):
     found = jit(giou)(jnp.array(a, jnp.float32), jnp.array(b, jnp.float32))
     np.testing.assert_allclose(found, [iou, value], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]),  # one point twice
+        ([0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.7, 0.7]),  # two points
+        ([0.2, 0.5, 0.4, 0.5], [0.6, 0.5, 0.8, 0.5]),  # two lines in a row
+        ([0.5, 0.5, 0.5 + 1e-7, 0.5 + 1e-7], [0.5, 0.5, 0.5, 0.5]),
+        ([0, 0, 1e-20, 1e-20], [0, 0, 1e-20, 1e-20]),  # the square of the area underflows
+        ([0, 0, 1e-20, 1], [0, 0, 1e-10, 1e-10]),
+        ([0.2, 0.2, 0.2, 0.2], [0.1, 0.1, 0.3, 0.3]),  # a point in a box
+    ],
+)
+def test_A9_boxes_without_area_have_a_finite_gradient(a, b):
+    a, b = jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
+    for order in ((a, b), (b, a)):
+        gradients = jit(jax.grad(lambda a, b: giou(a, b)[1], argnums=(0, 1)))(*order)
+        assert np.isfinite(gradients).all()
+
+
+def test_A9_the_loss_of_boxes_without_area_has_a_finite_gradient():
+    """The box head may say so: a sigmoid far below zero is 0 in float32."""
+
+    class Points(stubs.Net):
+        def box_head(self, x):
+            return jnp.array([1.0, 1, 0, 0]) * super().box_head(x)
+
+    def loss(text):
+        batch = stubs.make_batch() | {"box": jnp.tile(jnp.array([0.5, 0.5, 0, 0]), (4, 1))}
+        views = stubs.make_views().replace(text=text)
+        return Objective(stop_text_gradient=False)(Points(), views, batch).loss
+
+    value, gradient = stubs.gradient(loss, stubs.make_views().text)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    assert gradient.any()  # the distance still teaches
 
 
 def test_corners_are_not_clipped():

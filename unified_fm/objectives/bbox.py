@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
 
+_NOTHING = 1e-12  # an area, as a share of the image
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
@@ -75,15 +77,24 @@ def corners(box):
 def giou(a, b):
     """(IoU, generalised IoU) f[...] of boxes (x1, y1, x2, y2) f[... 4].
 
-    GIoU = I/U - (hull - U)/hull (Rezatofighi et al. 2019).
+    GIoU = I/U - (hull - U)/hull (Rezatofighi et al. 2019). A quotient by an area below 1e-12 of the
+    image, a millionth of its side squared, is 0 and has no gradient.
     """
     intersection = _area(jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:]))
     union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - intersection
     hull = _area(jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:]))
-    # Two points have no area; their intersection is 0 as well.
-    tiny = jnp.finfo(jnp.float32).tiny
-    iou = intersection / jnp.maximum(union, tiny)
-    return iou, iou - (hull - union) / jnp.maximum(hull, tiny)
+    iou = _share(intersection, union)
+    return iou, iou - _share(hull - union, hull)
+
+
+def _share(part, whole):
+    """part / whole, and 0 where the whole is nothing, as it is for two points or two lines.
+
+    Its derivative divides by the square of the whole, which underflows long before the whole does:
+    both values and the divisor are replaced, or NaN would come back through the branch not taken.
+    """
+    something = whole > _NOTHING
+    return jnp.where(something, part, 0.0) / jnp.where(something, whole, 1.0)
 
 
 def _area(low, high):

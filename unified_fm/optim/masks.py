@@ -25,7 +25,8 @@ class State(NamedTuple):
     """The state of IGM; trees have the parameters' structure, `MaskedNode` where nothing is masked.
 
     Attributes:
-        count: updates made.
+        count: updates made, and at least the step of the last refresh: a loop also counts the
+            steps that it refused, and the warm-up ends when the first mask is chosen.
         mask: 1 where an entry belongs to the owner, 0 where to the other group.
         score: what the next choice ranks the entries by; the lowest are given away first. Empty
             for random scores, which are drawn when needed.
@@ -124,7 +125,12 @@ class Refresh:
             out_shardings=jax.tree.map(_placement, old),
         )
         new = choose(
-            old, released, scope=self.scope, nested=self.nested, clear_score=self.clear_score
+            old,
+            released,
+            np.int32(step),
+            scope=self.scope,
+            nested=self.nested,
+            clear_score=self.clear_score,
         )
         opt_state = _map_states(lambda _: new, opt_state)
         return _reset_moments(opt_state, old.mask, new.mask) if self.reset_moments else opt_state
@@ -154,7 +160,13 @@ def find(opt_state: Tree) -> State:
 
 
 def _choose(
-    state: State, released: jax.Array, *, scope: str, nested: bool, clear_score: bool
+    state: State,
+    released: jax.Array,
+    step: jax.Array,
+    *,
+    scope: str,
+    nested: bool,
+    clear_score: bool,
 ) -> State:
     masks, structure = jax.tree.flatten(state.mask)
     scores = jax.tree.leaves(state.score)
@@ -172,6 +184,7 @@ def _choose(
         new = [next_mask(*leaf) for leaf in zip(kept, scores, released, strict=True)]
     churn = [jnp.sum(a != b, dtype=jnp.float32) for a, b in zip(masks, new, strict=True)]
     return state._replace(
+        count=jnp.maximum(state.count, step),
         mask=jax.tree.unflatten(structure, new),
         score=jax.tree.map(jnp.zeros_like, state.score) if clear_score else state.score,
         churn=jnp.stack(churn),

@@ -39,7 +39,7 @@ def measure(
     members = Groups(names=tuple(grads), shared=shared, merge="telemetry", least=1)
     trees = members.ordered(grads)
     found, index = members.blocks(trees[0], scope)
-    grams = members.gram(trees, scope)  # f[N K K]
+    grams = members.gram(trees, scope).dots  # f[N K K]; ratios need no unit
     norms = jnp.sqrt(jnp.diagonal(grams, axis1=1, axis2=2))  # f[N K]
 
     result = {}

@@ -17,14 +17,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-
-import jax
-from jax.experimental import multihost_utils
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from unified_fm.runtime import stacks
+from unified_fm.runtime.link import Link
 
 _PATIENCE = 2.0  # seconds in which the main thread may leave a start-up by itself
+_STACKS = 30.0  # seconds for process 0 to have all write their stacks
 _RESERVE = 0.9  # of the grace: the process is gone before the scheduler kills it
 _log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Interruption:
     """Listens to SIGTERM and SIGINT while it is entered.
 
     Attributes:
-        signum: the signal that came, or None.
+        signum: the signal that came, or None. With several processes, the one for which all of them
+            stop now; it is set in all at the same place, `requested`.
         grace_s: seconds from the signal to the end of the process.
-        processes: of the run; set by who joins them. Only a process that is alone leaves a phase by
-            itself: the others would wait for it.
+        link: to the other processes of the run, or None; set by who joins them.
         rescue: saves what is not saved yet, and returns whether all is safe; None where there is
             nothing to save. It is called in another thread while the main thread is stuck in a
             phase that changes no state.
@@ -56,10 +56,11 @@ class Interruption:
     def __init__(self, grace_s: float = 30.0) -> None:
         self.signum: int | None = None
         self.grace_s = grace_s
-        self.processes = 1
+        self.link: Link | None = None
         self.rescue: Callable[[], bool] | None = None
         self.last_words: list[Callable[[], None]] = []
         self.folder: str | None = None
+        self._came: int | None = None  # the first signal, here or in another process
         self._heard = 0  # signals, counted in the thread
         self._handled = 0  # signals, counted in the main thread
         self._can_raise = False
@@ -75,8 +76,6 @@ class Interruption:
         for end in self._ends:
             end.setblocking(False)
         self._before_fd = signal.set_wakeup_fd(self._ends[1].fileno(), warn_on_full_buffer=False)
-        # With several processes JAX takes SIGTERM over when they join, so that all stop at the
-        # same step; until then it is ours.
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._before[signum] = signal.signal(signum, self._handle)
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -99,11 +98,32 @@ class Interruption:
         """The exit code of the process: 128 + signal, or 0."""
         return 0 if self.signum is None else 128 + self.signum
 
+    @property
+    def processes(self) -> int:
+        """Of the run. Only one that is alone leaves a phase by itself: others would wait for it."""
+        return 1 if self.link is None else self.link.place.count
+
     def requested(self, step: int) -> bool:
         """Whether to stop after `step`; the same answer on all processes."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.signum = self.signum or signal.SIGTERM
+        if self.link is not None:
+            self.link.at_step(step)
+            self.signum = self.link.stops()
         return self.signum is not None
+
+    def agree(self, name: str, facts: Callable[[], Mapping[str, Any]]) -> None:
+        """Has all processes compare what they found; see `Link.agree`. One alone asks for nothing.
+
+        Raises:
+            Refused: a process differs.
+        """
+        if self.link is not None:
+            self.link.agree(name, facts())
+
+    def stopping(self, signum: int) -> None:
+        """Takes note, in another thread, that another process was asked to stop."""
+        self._came = self._came or signum
+        with contextlib.suppress(OSError):
+            self._ends[1].send(b"\0")
 
     @contextlib.contextmanager
     def leavable(self) -> Iterator[None]:
@@ -167,11 +187,30 @@ class Interruption:
         """Ends the process from the main thread.
 
         After a signal or an error, and if the process is alone, it waits for no other thread: one
-        that is stuck in a read would keep it for ever.
+        that is stuck in a read would keep it for ever. With several processes, JAX has them wait
+        for each other at the end; not where one failed and the others may not come.
         """
-        if self.processes == 1 and (self.signum is not None or code == 1):
+        if self.link is not None:
+            together = code in (0, self.exit_code)
+            self.link.leave(wait=0.0 if together else _STACKS)
+            if not together:
+                _exit(code)
+        elif self.signum is not None or code == 1:
             _exit(code)
         sys.exit(code)
+
+    def tell(self, error: Exception) -> None:
+        """Tells the other processes that this one ends with an error."""
+        if self.link is not None:
+            self.link.fail(f"{type(error).__name__}: {error}")
+
+    def stalled(self, why: str) -> None:
+        """Ends the run, from another thread, because it does not go on: all say where they are."""
+        if self.link is not None:
+            self.link.stalled(why)
+            time.sleep(_STACKS)  # it has all processes write their stacks, and ends this one
+        self.show_stacks(why)
+        self.abandon(1)
 
     def show_stacks(self, why: str) -> None:
         """Writes the stacks of all threads to the log and to `stacks.txt`."""
@@ -190,7 +229,7 @@ class Interruption:
         self._handled += 1
         if self._handled > 1:
             _again(signum)
-        self.signum = self.signum or signum
+        self._note(signum)
         if self._can_raise:
             self._can_raise = False
             raise Interrupted
@@ -210,11 +249,19 @@ class Interruption:
                 self._heard += 1
                 if self._heard > 1:
                     _again(signum)
-                self.signum = self.signum or signum
+                self._note(signum)
                 name = signal.Signals(signum).name
                 _say(f"\n{name}: saving, then exiting (again: at once)")
+            if deadline is None and self._came is not None:
                 deadline = time.monotonic() + _RESERVE * self.grace_s
                 threading.Thread(target=self._help, name="rescue", daemon=True).start()
+
+    def _note(self, signum):
+        self._came = self._came or signum
+        if self.link is None:
+            self.signum = self.signum or signum
+        else:
+            self.link.want_stop(signum)
 
     def _received(self):
         with contextlib.suppress(BlockingIOError):
@@ -237,10 +284,10 @@ class Interruption:
             self.end(128 + self.signum if self.rescue() else 1)
 
     def _too_late(self):
-        name = signal.Signals(self.signum).name
+        name = signal.Signals(self._came).name
         self.show_stacks(f"{name}: the run did not end within the grace of {self.grace_s:.0f} s")
         _log.error("ended without a further save; --grace_s=SECONDS waits longer")
-        self.end(128 + self.signum)
+        self.end(128 + self._came)
 
     def _speak(self):
         for words in self.last_words:

@@ -78,5 +78,4 @@ class Watchdog:
             if self._held or time.monotonic() - self._since < self._seconds:
                 continue
             minutes = self._seconds / 60
-            self._stop.show_stacks(f"no progress for {minutes:g} minutes while {self._doing}")
-            self._stop.abandon(1)
+            self._stop.stalled(f"no progress for {minutes:g} minutes while {self._doing}")

@@ -18,6 +18,7 @@ OPTIONS = {
     "igm": {"owner": "text", "t0": 1, "t1": 4, "dt": 1},
 }
 MERGES = sorted(name for name in plugins.choices("optim.merge") if name != "sum")
+OF_DOT_PRODUCTS = ("pcgrad", "gradvac", "mgda", "cagrad", "imtl_g", "nash", "aligned")
 LOSSES = examples.losses_of([2.0, 3.0])
 
 
@@ -85,6 +86,19 @@ def test_a_group_without_a_gradient_takes_no_part(name):
     np.testing.assert_allclose(merged, text / np.linalg.norm(text) * length, rtol=1e-5)
 
 
+@pytest.mark.parametrize("exponent", [-83, 80])  # gradients near 1e-25 and 1e24
+@pytest.mark.parametrize("name", OF_DOT_PRODUCTS)
+def test_A9_the_length_of_all_gradients_does_not_matter(name, exponent):
+    """Their squares are 0 or infinite in float32."""
+    rows = examples.gradients(2, cosine=-0.4)
+    scale = 2.0**exponent
+    expected, _ = examples.run(default(name), rows)
+    found, _ = examples.run(default(name), rows * scale)
+    scale = 1.0 if name == "nash" else scale  # its result has a length of its own
+    np.testing.assert_allclose(found / scale, expected, rtol=1e-5, atol=1e-6)
+    assert np.linalg.norm(expected) > 0.1
+
+
 @pytest.mark.parametrize("name", MERGES)
 def test_other_groups_in_the_gradients_are_refused_with_both_sides(name):
     merge = default(name)
@@ -143,9 +157,19 @@ def test_dot_products_per_block(scope, bounds):
     groups = Groups(names=("image", "text"), shared=examples.RULE, merge="test")
     rows = examples.gradients(2)
     grams = groups.gram(groups.ordered(examples.grads_of(rows)), scope)
-    found = sorted(float(gram[0, 1]) for gram in grams)
+    found = sorted(float(dots[0, 1] * unit**2) for dots, unit in zip(*grams, strict=True))
     expected = sorted(np.vdot(rows[0, a:b], rows[1, a:b]) for a, b in itertools.pairwise(bounds))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_A9_gradients_near_1e_25_have_dot_products():
+    groups = Groups(names=("image", "text"), shared=examples.RULE, merge="test")
+    rows = examples.gradients(2)
+    plain, tiny = (
+        groups.gram(groups.ordered(examples.grads_of(x))) for x in (rows, rows * 2.0**-83)
+    )
+    np.testing.assert_array_equal(plain.dots, tiny.dots)  # not a digit changes
+    np.testing.assert_array_equal(plain.unit * 2.0**-83, tiny.unit)
 
 
 def test_names_of_blocks():

@@ -45,6 +45,24 @@ def test_counts_are_exact_and_masks_nested_along_the_ramp():
     assert released == [0, 165, 289, 377, 437, 473, 492, 499, 500]
 
 
+def test_A9_refused_steps_do_not_prolong_the_warm_up():
+    """The loop counts steps 1 and 2, whose update it threw away; the first mask comes before 3."""
+    merge = merge_of(t0=3, t1=5, dt=1)
+    params = {"kernel": jnp.ones((4, 4))}
+    grads = {"image": {"kernel": jnp.full((4, 4), 2.0)}, "text": {"kernel": jnp.full((4, 4), 3.0)}}
+    update = jax.jit(merge.update)
+    state = merge.init(params)
+    for step in range(6):
+        state = merge.refresh(state, step)
+        merged, new = update(grads, state)
+        if step not in (1, 2):
+            state = new
+        values = set(np.unique(merged["kernel"]).tolist())
+        # Each entry follows one group as soon as there is a mask, and the sum before.
+        assert values == ({5.0} if step < 3 else {3.0} if step == 3 else {2.0, 3.0}), step
+        assert int(state.count) == (1 if step < 3 else step + 1)
+
+
 def test_ties_go_in_index_order():
     mask = masks.next_mask(jnp.ones((2, 3), jnp.uint8), jnp.zeros((2, 3)), 4)
     np.testing.assert_array_equal(mask, [[0, 0, 0], [0, 1, 1]])

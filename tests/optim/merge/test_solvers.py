@@ -126,6 +126,32 @@ def test_aligned_makes_all_singular_values_the_smallest(count):
         np.testing.assert_allclose(found, values[-1] * root.sum(0) @ g, atol=3e-3)
 
 
+@counts
+def test_A9_aligned_of_gradients_of_very_different_length(count):
+    """At a ratio of about 1,000 the short one was taken for a missing one: a jump by 17 times."""
+    ratios = 10.0 ** np.arange(0, 8.5, 0.5)
+    gradients = []
+    for seed, ratio in enumerate(ratios):
+        g = examples.gradients(count, seed=seed, cosine=0.6)[:, : examples.SHARED]
+        lengths = np.geomspace(1, 1 / ratio, count)
+        gradients.append(lengths[:, None] * g / np.linalg.norm(g, axis=1, keepdims=True))
+    found = solved(aligned.weights, gradients)
+    for ratio, g, merged in zip(ratios, gradients, found, strict=True):
+        left, values, right = np.linalg.svd(g, full_matrices=False)
+        expected = (values[-1] * left @ right).sum(0)
+        error = np.linalg.norm(merged - expected) / np.linalg.norm(expected)
+        assert error < 1e-4, ratio
+
+
+def test_A9_aligned_counts_directions_whatever_the_lengths_are():
+    """Two parallel gradients and a third of another direction, a hundred times shorter."""
+    a, b = examples.gradients(2, cosine=0.3)[:, : examples.SHARED]
+    [found] = solved(aligned.weights, [np.stack([a, 0.5 * a, 0.01 * b])])
+    left, values, right = np.linalg.svd(np.stack([a, 0.5 * a, 0.01 * b]), full_matrices=False)
+    expected = (values[1] * left[:, :2] @ right[:2]).sum(0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("module", [mgda, cagrad, imtl_g, nash, aligned])
 @pytest.mark.parametrize("count", [2, 3])
 def test_equal_gradients(module, count):

@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm.optim import jacobi
 from unified_fm.optim.merge.base import Groups, divide, weighted
 
 
 def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
     """Weights `sqrt(lambda_min) G^(-1/2) 1` (Senushkin et al., CVPR 2023), equal preferences.
 
-    Two groups use the closed form of the 2 x 2 root, more an eigendecomposition. Directions whose
-    eigenvalue is zero to rounding are left out, as published: parallel gradients are then summed,
-    and a group without a gradient takes no part.
+    Two groups use the closed form of the 2 x 2 root, more an eigendecomposition. Directions that
+    the gradients do not span, to rounding, are left out, as published: parallel gradients are then
+    summed, and a group without a gradient takes no part. What counts as rounding is judged on the
+    cosines, so a short gradient is not taken for a missing one.
 
     Args:
         groups: names of the gradient groups, two or more.
@@ -24,7 +26,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        return weights(gram[0])[None], state
+        return weights(gram.dots[0])[None], state
 
     return weighted(members, weigh)
 
@@ -35,28 +37,51 @@ def weights(gram: jax.Array) -> jax.Array:
 
 
 def _of_two(gram: jax.Array) -> jax.Array:
-    """f32[2]; with s = sqrt(det) and t = sqrt(trace + 2 s), G^(-1/2) = adj(G + s) / (s t)."""
-    a, b, c = gram[0, 0], gram[1, 1], gram[0, 1]
-    trace, det = a + b, jnp.maximum(a * b - c * c, 0.0)
-    largest = (trace + jnp.sqrt((a - b) ** 2 + 4 * c * c)) / 2
-    s = jnp.sqrt(det)
-    t = jnp.sqrt(trace + 2 * s)
+    """f32[2]; with s = sqrt(det) and t = sqrt(trace + 2 s), G^(-1/2) = adj(G + s) / (s t).
+
+    In lengths x, y and the angle's cosine c and sine: of det = (x y sine)^2 no digit is lost
+    however different the lengths are.
+    """
+    x, y, c = *_lengths(gram), _cosines(gram)[0, 1]
+    sine = jnp.sqrt(jnp.maximum(1 - c * c, 0.0))
+    trace = x * x + y * y
+    largest = (trace + jnp.sqrt((x * x - y * y) ** 2 + (2 * x * y * c) ** 2)) / 2
+    t = jnp.sqrt(trace + 2 * x * y * sine)
     # sqrt(lambda_min) / s is 1 / sqrt(lambda_max): nothing small is divided by.
-    full = divide(jnp.stack([b + s - c, a + s - c]), t * jnp.sqrt(largest))
+    each = jnp.stack([y * (y + x * (sine - c)), x * (x + y * (sine - c))])
+    full = divide(each, t * jnp.sqrt(largest))
     # One direction only: (G / lambda_max) projects on it.
-    single = divide(jnp.stack([a + c, b + c]), largest)
-    return jnp.where(det <= 2 * _tolerance(gram) * largest**2, single, full)
+    single = divide(jnp.stack([x * (x + y * c), y * (y + x * c)]), largest)
+    one = (1 - jnp.abs(c) <= 4 * _tolerance(gram)) | (x == 0) | (y == 0)
+    return jnp.where(one, single, full)
 
 
 def _of_many(gram: jax.Array) -> jax.Array:
-    """f32[K]."""
-    values, vectors = jnp.linalg.eigh(gram)
+    """f32[K]. How many directions there are is read off the cosines, which have no lengths."""
+    lengths, cosines = _lengths(gram), _cosines(gram)
+    values, vectors = jnp.linalg.eigh(cosines)
     used = values > _tolerance(gram) * values[-1]
-    smallest = jnp.min(jnp.where(used, values, values[-1]))
-    scale = jnp.where(used, jnp.sqrt(divide(smallest, jnp.where(used, values, 1.0))), 0.0)
-    return vectors @ (scale * vectors.sum(0))
+    root = jnp.where(used, jnp.sqrt(jnp.maximum(values, 0.0)), 0.0)[:, None] * vectors.T
+    # root' root = cosines, so the columns of root * lengths have the dot products of the gradients.
+    singular, right = jacobi.columns(root * lengths)
+    rank = used.sum() - (lengths == 0).sum()
+    used = (singular > singular[:, None]).sum(axis=1) < rank
+    smallest = jnp.min(jnp.where(used, singular, jnp.inf))
+    scale = jnp.where(used, divide(smallest, singular), 0.0)
+    return right @ (scale * right.sum(0))
+
+
+def _lengths(gram: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.diag(gram))
+
+
+def _cosines(gram: jax.Array) -> jax.Array:
+    """Cosines f32[K K] between the gradients; one that is missing is orthogonal to all others."""
+    inverse = divide(1.0, _lengths(gram))
+    cosines = jnp.clip(gram * jnp.outer(inverse, inverse), -1.0, 1.0)
+    return jnp.where(jnp.eye(len(gram), dtype=bool), 1.0, cosines)
 
 
 def _tolerance(gram: jax.Array) -> jax.Array:
-    """Below this share of the largest, an eigenvalue is rounding."""
+    """Below this share of the largest, an eigenvalue of the cosines is rounding."""
     return len(gram) * jnp.finfo(gram.dtype).eps

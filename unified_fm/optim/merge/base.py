@@ -11,7 +11,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,24 @@ Tree = Any
 SCOPES = ("model", "layer", "tensor")
 LAYER = r"((?:.*?/)?layer_\d+)/.*"  # the part in brackets names the block
 
+_EXPONENTS = 126  # of two, whose inverse float32 has as well
 _SHOWN = 5  # paths listed in an error
+
+
+class Gram(NamedTuple):
+    """Dot products of the groups' gradients, each block in a unit of its own.
+
+    The squares of gradients near 1e-25 vanish in float32 and those near 1e25 overflow, so the
+    gradients of a block are first divided by a power of two near their largest entry, which changes
+    no digit. Weights that do not depend on the gradients' common length need the unit no further.
+
+    Attributes:
+        dots: of the divided gradients, f32[N K K]; 0 where a group has no gradient.
+        unit: what they were divided by, f32[N]; plain dot products are `dots * unit**2`.
+    """
+
+    dots: jax.Array
+    unit: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,20 +147,21 @@ class Groups:
         index = [found.index(k) if used else -1 for k, used in zip(keys, shared, strict=True)]
         return found, jax.tree.unflatten(jax.tree.structure(tree), index)
 
-    def gram(self, trees: Sequence[Tree], scope: str = "model") -> jax.Array:
-        """Dot products of the groups' gradients over each shared block, f32[N K K]."""
+    def gram(self, trees: Sequence[Tree], scope: str = "model") -> Gram:
+        """Dot products of the groups' gradients over each shared block."""
         found, index = self.blocks(trees[0], scope)
         leaves = zip(jax.tree.leaves(index), *map(jax.tree.leaves, trees), strict=True)
-        parts: list[list[jax.Array]] = [[] for _ in found]
+        parts: list[list[list[jax.Array]]] = [[] for _ in found]
         for block, *gradients in leaves:
             if block >= 0:
-                parts[block].append(_dots([g.astype(jnp.float32) for g in gradients]))
-        return jnp.stack([total(part) for part in parts])
+                parts[block].append([g.astype(jnp.float32) for g in gradients])
+        dots, units = zip(*map(_scaled_dots, parts), strict=True)
+        return Gram(jnp.stack(dots), jnp.stack(units))
 
 
 def weighted(
     groups: Groups,
-    weigh: Callable[[jax.Array, Any, jax.Array | None], tuple[jax.Array, Any]],
+    weigh: Callable[[Gram, Any, jax.Array | None], tuple[jax.Array, Any]],
     *,
     start: Callable[[int], Any] = lambda blocks: optax.EmptyState(),
     scope: str = "model",
@@ -153,8 +171,8 @@ def weighted(
 
     Args:
         groups: the groups and what they share.
-        weigh: `(gram f32[N K K], state, losses f32[K] or None) -> (weights f32[N K], state)`, where
-            N is the number of blocks.
+        weigh: `(gram, state, losses f32[K] or None) -> (weights f32[N K], state)`, where N is the
+            number of blocks and `gram` has their dot products.
         start: number of blocks -> first state.
         scope: "model", "layer" or "tensor": one set of weights for each.
         uses_losses: whether the update needs `losses={group: scalar}`.
@@ -233,6 +251,16 @@ def _dots(gradients: Sequence[jax.Array]) -> jax.Array:
     count = range(len(gradients))
     pairs = {(i, j): jnp.sum(gradients[i] * gradients[j]) for i in count for j in count if i <= j}
     return jnp.stack([jnp.stack([pairs[min(i, j), max(i, j)] for j in count]) for i in count])
+
+
+def _scaled_dots(leaves: Sequence[Sequence[jax.Array]]) -> tuple[jax.Array, jax.Array]:
+    """(dot products f32[K K], unit f32[]) of one block, given as leaves of K gradients each."""
+    largest = jnp.stack([jnp.max(jnp.abs(g)) for gradients in leaves for g in gradients]).max()
+    # frexp of a number that is not finite says nothing; the dot products then say it.
+    exponent = jnp.clip(jnp.frexp(largest)[1], -_EXPONENTS, _EXPONENTS)
+    inverse = jnp.ldexp(jnp.float32(1), -exponent)
+    dots = total(_dots([g * inverse for g in gradients]) for gradients in leaves)
+    return dots, jnp.ldexp(jnp.float32(1), exponent)
 
 
 def _some(paths: Sequence[str]) -> str:

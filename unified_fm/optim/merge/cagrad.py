@@ -46,7 +46,7 @@ def merge(
 
     def weigh(gram, state, losses):
         del losses
-        return scale * weights(gram[0], conflict)[None], state
+        return scale * weights(gram.dots[0], conflict)[None], state
 
     return weighted(members, weigh)
 

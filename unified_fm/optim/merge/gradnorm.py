@@ -49,7 +49,7 @@ def merge(
         return State(logits, jnp.ones(count), jnp.zeros([], jnp.int32), adam.init(logits))
 
     def weigh(gram, state, losses):
-        norms = jnp.sqrt(jnp.diag(gram[0]))
+        norms = jnp.sqrt(jnp.diag(gram.dots[0])) * gram.unit[0]
         first = jnp.where(state.count == 0, losses, state.first)
         weights = count * jax.nn.softmax(state.logits)
         gradient = slope(weights, norms, divide(losses, first), alpha)

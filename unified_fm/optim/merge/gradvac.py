@@ -51,8 +51,8 @@ def merge(
     def weigh(gram, state, losses):
         del losses
         following, now = next_key(state.key)
-        orders = random_orders(now, len(gram), count)
-        weights, target = jax.vmap(lambda *x: _weights(*x, rate))(gram, orders, state.target)
+        orders = random_orders(now, len(gram.dots), count)
+        weights, target = jax.vmap(lambda *x: _weights(*x, rate))(gram.dots, orders, state.target)
         return weights, State(target, following)
 
     return weighted(members, weigh, start=start, scope=scope)

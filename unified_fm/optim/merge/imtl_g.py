@@ -26,7 +26,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        return weights(gram[0])[None], state
+        return weights(gram.dots[0])[None], state
 
     return weighted(members, weigh)
 

@@ -39,7 +39,7 @@ def merge(
     uses_losses = normalise in ("loss", "loss+")
 
     def weigh(gram, state, losses):
-        gram = gram[0]
+        gram = gram.dots[0]  # the weights do not depend on the unit
         size = jnp.ones(len(gram))
         if normalise in ("l2", "loss+"):
             size = jnp.sqrt(jnp.diag(gram))

@@ -29,7 +29,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
 
     def weigh(gram, state, losses):
         del losses
-        return weights(gram[0])[None], state
+        return weights(gram.dots[0])[None] / gram.unit[0], state
 
     return weighted(members, weigh)
 

@@ -42,8 +42,8 @@ def merge(
     def weigh(gram, state, losses):
         del losses
         following, now = next_key(state.key)
-        orders = random_orders(now, len(gram), count)
-        return scale * jax.vmap(_weights)(gram, orders), State(following)
+        orders = random_orders(now, len(gram.dots), count)
+        return scale * jax.vmap(_weights)(gram.dots, orders), State(following)
 
     return weighted(members, weigh, start=lambda blocks: State(new_key(seed)), scope=scope)
 
