@@ -11,9 +11,10 @@ from unified_fm import sharding, train
 from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import settings
-from unified_fm.convert import families, hf_folder, resize, xfm
-from unified_fm.convert.safetensors_file import write_safetensors
+from unified_fm.convert import families, hf_folder, resize
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params
+from unified_fm.convert.tables import xfm
 from unified_fm.data.streams import stream
 from unified_fm.models import bert, vit
 from unified_fm.runtime.interruption import Interruption

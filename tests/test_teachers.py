@@ -12,7 +12,7 @@ from tests.convert import test_parity as parity
 from tests.models import tiny_ufm as tiny
 from unified_fm import sharding, step
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.convert.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.objectives import distill
 from unified_fm.teachers import transform as teachers
 

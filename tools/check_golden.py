@@ -21,7 +21,7 @@ import numpy as np
 
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
-from unified_fm.convert.xfm import TABLE
+from unified_fm.convert.tables.xfm import TABLE
 from unified_fm.models.xfm import Model
 from unified_fm.plugins import build
 

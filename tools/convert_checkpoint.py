@@ -22,21 +22,13 @@ import numpy as np
 
 from unified_fm import plugins
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.convert import (
-    augreg,
-    config_values,
-    families,
-    hf_folder,
-    hf_models,
-    matching,
-    source,
-    xfm,
-)
+from unified_fm.convert import config_values, families, hf_folder, hf_models, matching, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
+from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.weights import parse_object, read_config
 from unified_fm.convert.rows import Report
-from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, import_params
-from unified_fm.convert.weights import parse_object, read_config
+from unified_fm.convert.tables import augreg, xfm
 from unified_fm.models import bert, clip, vit
 from unified_fm.models import xfm as xfm_model
 from unified_fm.models.config import EncoderConfig

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.ufm_ablation import sizes
 from unified_fm import rules
-from unified_fm.convert import safetensors_file
+from unified_fm.convert.readers import safetensors_file
 from unified_fm.convert.table import unflatten
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.convert import test_families
 from tests.convert.test_parity import import_golden, read
-from unified_fm.convert.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 
 MODELS = ("bert_small", "roberta_small", "vit_small", "beit_shared", "clip_small")
 _VALUES = [None, True, False, -1, 0, 1, 2, 3, 7, 10**9, 2**31, 10**30, 0.5, 1e308, float("inf")]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.weights import open_weights
+from unified_fm.convert.readers.weights import open_weights
 
 FILES = pathlib.Path(__file__).parent / "files"
 ARRAYS = {

@@ -10,8 +10,8 @@ from tests.convert.test_parity import read
 from unified_fm.convert import families
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.hf_models import model_options
-from unified_fm.convert.safetensors_file import write_safetensors
-from unified_fm.convert.weights import read_config
+from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.weights import read_config
 
 BERT = {"model_type": "bert", **TEXT, **SIZES}
 CLIP = {

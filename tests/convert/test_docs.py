@@ -13,7 +13,7 @@ from tests.convert.test_convert_checkpoint import folder
 from tests.convert.test_parity import import_golden, read
 from tools.convert_checkpoint import main
 from unified_fm.convert import families
-from unified_fm.convert.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
 START = "    tools/env.sh python tools/convert_checkpoint.py "

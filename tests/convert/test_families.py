@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.convert.test_parity import import_golden, read
-from unified_fm.convert import augreg, beit, bert, clip, families, vit
+from unified_fm.convert import families
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.rows import Report
-from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params
+from unified_fm.convert.tables import augreg, beit, bert, clip, vit
 
 
 def same(left, right):

@@ -16,9 +16,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import hostile
 
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.npz_file import open_npz
-from unified_fm.convert.safetensors_file import open_safetensors
-from unified_fm.convert.weights import open_weights
+from unified_fm.convert.readers.npz_file import open_npz
+from unified_fm.convert.readers.safetensors_file import open_safetensors
+from unified_fm.convert.readers.weights import open_weights
 
 MIB = 2**20
 

@@ -11,8 +11,8 @@ from tests.convert.test_parity import import_golden
 from unified_fm.convert import families, initialise, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.hf_models import model_options
+from unified_fm.convert.readers.weights import read_config
 from unified_fm.convert.table import flatten
-from unified_fm.convert.weights import read_config
 
 MIB = 2**20
 

@@ -5,10 +5,11 @@ import pytest
 
 from tests.convert.test_parity import read
 from tests.convert.test_xfm import GOLDEN
-from unified_fm.convert import initialise, xfm
+from unified_fm.convert import initialise
 from unified_fm.convert.errors import ConversionError
-from unified_fm.convert.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params, unflatten
+from unified_fm.convert.tables import xfm
 
 
 @pytest.fixture(scope="module")

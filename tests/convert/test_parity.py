@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tools import convert_checkpoint
-from unified_fm.convert import families, weights
+from unified_fm.convert import families
+from unified_fm.convert.readers import weights
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, flatten, import_params
 

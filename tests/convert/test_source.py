@@ -12,8 +12,8 @@ from tests.convert.test_parity import NAMES, read
 from tools import convert_checkpoint
 from unified_fm.checkpoint import store
 from unified_fm.convert import families
-from unified_fm.convert.safetensors_file import write_safetensors
-from unified_fm.convert.weights import open_weights, read_config
+from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.weights import open_weights, read_config
 from unified_fm.teachers import transform
 
 TEXT = {"bos_token_id": 7, "eos_token_id": 9}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.npz_file import open_npz
-from unified_fm.convert.torch_file import open_torch
-from unified_fm.convert.torch_pickle import interpret
+from unified_fm.convert.readers.npz_file import open_npz
+from unified_fm.convert.readers.torch_file import open_torch
+from unified_fm.convert.readers.torch_pickle import interpret
 
 FILES = pathlib.Path(__file__).parent / "files"
 

@@ -5,11 +5,12 @@ import pathlib
 import numpy as np
 import pytest
 
-from unified_fm.convert import families, xfm
+from unified_fm.convert import families
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.rows import Report
-from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params
+from unified_fm.convert.tables import xfm
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "xfm_tiny.npz"
 

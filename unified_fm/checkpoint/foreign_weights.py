@@ -17,8 +17,9 @@ import jax.tree_util as jtu
 import numpy as np
 
 from unified_fm import plugins, rules
-from unified_fm.convert import families, hf_models, initialise, weights
+from unified_fm.convert import families, hf_models, initialise
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers import weights
 
 _OURS = ("path", "step", "rename", "allow")
 _FOREIGN = (*initialise.PARTS, "heads", "allow")

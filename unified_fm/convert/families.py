@@ -9,22 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from unified_fm.convert import (
-    augreg,
-    beit,
-    bert,
-    clip,
-    config_values,
-    matching,
-    roberta,
-    vit,
-    x2vlm,
-    xfm,
-)
+from unified_fm.convert import config_values, matching
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers.weights import open_weights, read_config
 from unified_fm.convert.rows import Report, Table
 from unified_fm.convert.table import import_params
-from unified_fm.convert.weights import open_weights, read_config
+from unified_fm.convert.tables import augreg, beit, bert, clip, roberta, vit, x2vlm, xfm
 
 _log = logging.getLogger(__name__)
 

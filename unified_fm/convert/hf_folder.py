@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.convert import beit, bert, clip, hf_models, matching, roberta, vit
+from unified_fm.convert import hf_models, matching
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.rows import Report, Row, Table
-from unified_fm.convert.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, unflatten
+from unified_fm.convert.tables import beit, bert, clip, roberta, vit
 
 KINDS: dict[str, Table] = {
     "hf-bert": bert.TABLE,

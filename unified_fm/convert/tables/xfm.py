@@ -9,8 +9,8 @@ exporting, so that the published code loads the file strictly.
 
 import numpy as np
 
-from unified_fm.convert import beit, bert, roberta
 from unified_fm.convert.rows import Row, Table, Tied, Unused
+from unified_fm.convert.tables import beit, bert, roberta
 from unified_fm.convert.transforms import SAME
 
 _TEXT, _FUSION = "text_encoder.[roberta.]", "fusion_encoder.roberta."

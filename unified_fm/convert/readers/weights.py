@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.npz_file import open_npz
-from unified_fm.convert.safetensors_file import open_safetensors
-from unified_fm.convert.torch_file import open_torch
+from unified_fm.convert.readers.npz_file import open_npz
+from unified_fm.convert.readers.safetensors_file import open_safetensors
+from unified_fm.convert.readers.torch_file import open_torch
 
 # In a folder the first of these that exists is read.
 _NAMES = ("model.safetensors", "pytorch_model.bin")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from unified_fm.convert.errors import ConversionError
-from unified_fm.convert.lazy import Derived
+from unified_fm.convert.readers.lazy import Derived
 from unified_fm.convert.rows import Row, Table
 from unified_fm.convert.transforms import SAME
 

@@ -8,9 +8,9 @@ are paths out of the archive. Nothing is unpacked to disk.
 import re
 import struct
 
-from unified_fm.convert import lazy
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.lazy import Block
+from unified_fm.convert.readers import lazy
+from unified_fm.convert.readers.lazy import Block
 
 _END, _END64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"

@@ -8,10 +8,10 @@ import os
 import re
 import zlib
 
-from unified_fm.convert import lazy, torch_pickle
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.lazy import LazyArrays
-from unified_fm.convert.zip_entries import stored_entries
+from unified_fm.convert.readers import lazy, torch_pickle
+from unified_fm.convert.readers.lazy import LazyArrays
+from unified_fm.convert.readers.zip_entries import stored_entries
 
 # Where training code puts the weights in the dict that it saves, in the order looked for.
 _PLACES = ("model", "module", "state_dict", "model_state_dict")

@@ -5,8 +5,8 @@ of ours that only CLIP has: `vision/pre_norm` (the norm before the first layer) 
 (the logarithm of 1 / temperature).
 """
 
-from unified_fm.convert import bert
 from unified_fm.convert.rows import Row, Table, Unused
+from unified_fm.convert.tables import bert
 from unified_fm.convert.transforms import CONV, LINEAR, MERGE, SAME, SPLIT, SPLIT_BIAS, add_axes
 
 

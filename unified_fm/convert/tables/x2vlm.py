@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unified_fm.convert import beit, bert, xfm
-from unified_fm.convert.lazy import Derived
+from unified_fm.convert.readers.lazy import Derived
 from unified_fm.convert.rows import Row, Table, Tied, Unused
+from unified_fm.convert.tables import beit, bert, xfm
 from unified_fm.convert.transforms import SAME
 
 _TEXT, _VISION, _HEAD = "text_encoder.[bert.]", "vision_encoder.", "text_encoder.cls.predictions"

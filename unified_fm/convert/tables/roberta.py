@@ -3,8 +3,8 @@
 With and without the prefix `roberta.`; the decoder is tied to the word embedding.
 """
 
-from unified_fm.convert import bert
 from unified_fm.convert.rows import Row, Table, Tied, Unused
+from unified_fm.convert.tables import bert
 from unified_fm.convert.transforms import SAME
 
 

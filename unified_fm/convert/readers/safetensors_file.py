@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unified_fm.convert import lazy
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.lazy import Block, LazyArrays
+from unified_fm.convert.readers import lazy
+from unified_fm.convert.readers.lazy import Block, LazyArrays
 
 _DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},

@@ -3,8 +3,8 @@
 Our `pre_logits` is Hugging Face's `pooler`: a dense layer and a tanh on the class token.
 """
 
-from unified_fm.convert import bert
 from unified_fm.convert.rows import Row, Table
+from unified_fm.convert.tables import bert
 from unified_fm.convert.transforms import (
     CONV,
     FUSED,

@@ -6,8 +6,8 @@ whether the relative-position table is one per layer or one for all (then copied
 
 import numpy as np
 
-from unified_fm.convert import bert
 from unified_fm.convert.rows import Row, Table, Unused
+from unified_fm.convert.tables import bert
 from unified_fm.convert.transforms import CONV, FUSED, LINEAR, MERGE, SAME, SPLIT, SPLIT_BIAS
 
 _LAYER = "vision/layer_{i}"

@@ -10,10 +10,10 @@ import re
 import struct
 import zlib
 
-from unified_fm.convert import lazy
 from unified_fm.convert.errors import CheckpointFormatError
-from unified_fm.convert.lazy import Block, LazyArrays
-from unified_fm.convert.zip_entries import stored_entries
+from unified_fm.convert.readers import lazy
+from unified_fm.convert.readers.lazy import Block, LazyArrays
+from unified_fm.convert.readers.zip_entries import stored_entries
 
 _DTYPES = {code: name for name, code in lazy.DTYPES.items() if name not in ("bfloat16", "bool")}
 _DTYPES |= {"|b1": "bool", "|V2": "bfloat16", "<V2": "bfloat16"}

@@ -1,0 +1,41 @@
+"""Names that somebody may get wrong: what was possible, and what may have been meant."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def check(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuses a value that is none of the choices.
+
+    Args:
+        name: of the option, for the message.
+        value: what was found.
+        choices: what is possible.
+
+    Raises:
+        ValueError: with the value, the choices and the nearest of them.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; {possible(str(value), choices)}")
+
+
+def possible(name: str, known: Iterable[str]) -> str:
+    """Says what could have been meant: "did you mean 'x'? Possible: a, b, x."."""
+    known = sorted(known)
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}? " if near else ""
+    return f"{hint}Possible: {', '.join(known) or 'none'}."
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The most similar of the names, if one is similar at all.
+
+    Args:
+        name: what was found.
+        known: what there is; of very many names only the first 2,000 are looked at.
+        cutoff: from 0, where any name will do, to 1, where only the same does.
+    """
+    found = difflib.get_close_matches(name, list(known)[:2000], n=1, cutoff=cutoff)
+    return found[0] if found else None
