@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm import files, plugins
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.convert import config_values, families, hf_folder, hf_models, matching, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
@@ -83,9 +83,7 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     checkpoint.save_params(options.to, params)
     if told:
         path = workdir.absolute(options.to) / BESIDE
-        temporary = path.with_name(f"{BESIDE}.tmp")
-        temporary.write_text(json.dumps(told, indent=1))
-        temporary.replace(path)
+        files.write_whole(path, json.dumps(told, indent=1))
     print(f"wrote {options.to}")
     return status
 
@@ -297,9 +295,8 @@ def _file(out: str, name: str) -> str:
 
 
 def _write_npz(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    with open(f"{path}.partial", "wb") as file:
+    with files.whole(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-    os.replace(f"{path}.partial", path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unified_fm import files
 from unified_fm.convert import hf_models, matching
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.readers.safetensors_file import write_safetensors
@@ -89,7 +90,7 @@ def write_hf_folder(
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_safetensors(out / "model.safetensors", arrays, {"format": "pt"})
-    _write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
+    files.write_whole(out / "config.json", json.dumps(config, indent=2) + "\n")
     for name in _TOKENIZER:
         if tokenizer is not None and (pathlib.Path(tokenizer) / name).is_file():
             shutil.copyfile(pathlib.Path(tokenizer) / name, out / name)
@@ -228,9 +229,3 @@ def _vision_config(kind: str, flat: Mapping, told: Mapping) -> dict:
             "use_mean_pooling": told.get("use_mean_pooling", True),
         }
     return config
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -1,10 +1,10 @@
 """Which name belongs to which row: the strict half of a conversion, without reading an array."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from unified_fm import choices
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.patterns import compile_foreign, compile_ours, write_ours
 from unified_fm.convert.rows import Report, Row, Table, Tied, Unused
@@ -191,5 +191,5 @@ def allowed(allow: Sequence[str], *names: str) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest of `names`, if one is close."""
-    found = difflib.get_close_matches(name, list(names)[:2000], n=1, cutoff=0.6)
-    return f"; nearest: {found[0]}" if found else ""
+    near = choices.nearest(name, names, 0.6)
+    return f"; nearest: {near}" if near else ""

@@ -73,27 +73,14 @@ def _geometric(terms: int, reach: int) -> np.ndarray:
 def spline_weights(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Matrix f64[m n] from values at `known` f64[n] to a cubic spline's values at `wanted` f64[m].
 
-    The spline is the usual not-a-knot one: its third derivative is continuous at the second and the
-    second-last point. Outside the known range the value at its end is taken.
+    Outside the known range the value at its end is taken; of fewer than four points it is the
+    polynomial through them.
     """
-    n, wanted = len(known), np.clip(wanted, known[0], known[-1])
-    if n < 4:  # too few points for a spline: the polynomial through them
-        return np.linalg.solve(np.vander(known).T, np.vander(wanted, n).T).T
-    h = np.diff(known)
-    left, right = np.zeros((n, n)), np.zeros((n, n))
-    for i in range(1, n - 1):
-        left[i, i - 1 : i + 2] = h[i - 1] / 6, (h[i - 1] + h[i]) / 3, h[i] / 6
-        right[i, i - 1 : i + 2] = 1 / h[i - 1], -1 / h[i - 1] - 1 / h[i], 1 / h[i]
-    left[0, :3] = h[1], -h[0] - h[1], h[0]
-    left[-1, -3:] = h[-1], -h[-2] - h[-1], h[-2]
-    curvature = np.linalg.solve(left, right)  # second derivatives from values
+    import scipy.interpolate  # only where it is asked for: the import takes half a second
 
-    at = np.clip(np.searchsorted(known, wanted, side="right") - 1, 0, n - 2)
-    b = (wanted - known[at]) / h[at]
-    a, eye = 1 - b, np.eye(n)
-    weights = a[:, None] * eye[at] + b[:, None] * eye[at + 1]
-    bend = (a**3 - a)[:, None] * curvature[at] + (b**3 - b)[:, None] * curvature[at + 1]
-    return weights + bend * (h[at] ** 2 / 6)[:, None]
+    degree = min(3, len(known) - 1)
+    spline = scipy.interpolate.make_interp_spline(known, np.eye(len(known)), degree)
+    return spline(np.clip(wanted, known[0], known[-1]))
 
 
 def _bicubic(old: int, new: int) -> np.ndarray:

@@ -8,7 +8,8 @@ import dataclasses
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,8 @@ DTYPES = {
     "uint64": "<u8",
     "bool": "|u1",
 }
-_RESULTS = {"bfloat16": "<f4", "bool": "bool"}  # what comes back in another type
 _MAX_DIMENSIONS = 16
 _MAX_NAME = 1024
-_PIECE = 2**15
 
 
 def itemsize(dtype: str) -> int:
@@ -124,19 +123,14 @@ def _short(name: str) -> str:
     return repr(name if len(name) <= 120 else name[:117] + "...")
 
 
-class LazyArrays(Mapping):
-    """Name -> array, read from the file at each access; bfloat16 comes as float32.
+class Derived(Mapping):
+    """Names -> functions that make the array when it is asked for."""
 
-    The axes of an array may lie in memory in another order, as they lie in the file.
-    """
-
-    def __init__(self, path: str | os.PathLike, entries: dict[str, Entry]):
-        self.path = os.fspath(path)
+    def __init__(self, entries: Mapping[str, Any]):
         self.entries = entries
-        self._verified: set[int] = set()  # starts of the blocks whose checksum was right
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._read(name, self.entries[name])
+        return self.entries[name]()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -144,107 +138,55 @@ class LazyArrays(Mapping):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def _read(self, name: str, entry: Entry) -> np.ndarray:
-        with open(self.path, "rb") as file:
-            reader = _Pieces(file, entry.block, entry.dtype, name)
-            result = _filled(reader, entry)
-            if entry.block.start not in self._verified:
-                reader.check()
-                self._verified.add(entry.block.start)
-        return result
 
+class LazyArrays(Derived):
+    """Name -> array, read from the file at each access; bfloat16 comes as float32.
 
-def _filled(reader: "_Pieces", entry: Entry) -> np.ndarray:
-    dtype = np.dtype(_RESULTS.get(entry.dtype, DTYPES[entry.dtype]))
-    if not math.prod(entry.shape):
-        return np.zeros(entry.shape, dtype)
-    # Axes in the order in which they lie in the file, so that it is read from front to back.
-    order = sorted(range(len(entry.shape)), key=lambda axis: -entry.strides[axis])
-    shape = tuple(entry.shape[axis] for axis in order)
-    strides = tuple(entry.strides[axis] for axis in order)
-    if strides == c_strides(shape):
-        shape, strides = (math.prod(shape),), (1,)
-    result = np.empty(shape, dtype)
-    reader.fill(result, entry.offset, strides)
-    result = result.reshape([entry.shape[axis] for axis in order])
-    return result.transpose(np.argsort(order))
+    The axes of an array may lie in memory in another order, as they lie in the file.
+    """
 
+    def __init__(self, path: str | os.PathLike, entries: Mapping[str, Entry]):
+        super().__init__(entries)
+        self.path = os.fspath(path)
+        self._verified: set[int] = set()  # starts of the blocks whose checksum was right
 
-class _Pieces:
-    """Reads a block in pieces of at most `_PIECE` bytes, so that reading needs the result alone."""
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self.entries[name]
+        raw = self._block(name, entry.block)
+        whole = raw[: len(raw) // itemsize(entry.dtype) * itemsize(entry.dtype)]
+        numbers = whole.view(DTYPES[entry.dtype])[entry.offset :]
+        strides = [stride * numbers.itemsize for stride in entry.strides]
+        found = np.lib.stride_tricks.as_strided(numbers, entry.shape, strides, writeable=False)
+        if entry.dtype == "bool":
+            return np.not_equal(found, 0)
+        if entry.dtype == "bfloat16":
+            wide = found.astype(np.uint32)
+            wide <<= 16
+            return wide.view(np.float32)
+        return found.copy("K")
 
-    def __init__(self, file, block: Block, dtype: str, name: str):
-        self.file, self.block, self.dtype, self.name = file, block, dtype, name
-        self.crc, self.read = block.before, 0  # of the bytes so far, as long as there was no gap
-
-    def fill(self, out: np.ndarray, offset: int, strides: tuple[int, ...]) -> None:
-        """Fills `out` with the elements at `offset` and `strides`, the largest stride first."""
-        size = itemsize(self.dtype)
-        if _span(out.shape[1:], strides[1:]) * size > _PIECE:
-            for index in range(len(out)):
-                self.fill(out[index], offset + index * strides[0], strides[1:])
-            return
-        rows = max(1, _PIECE // size // max(1, strides[0]))
-        for start in range(0, len(out), rows):
-            piece = out[start : start + rows]
-            first, count = offset + start * strides[0], _span(piece.shape, strides) + 1
-            raw = self._bytes(first * size, count * size)
-            self._convert(raw, piece, tuple(s * size for s in strides))
-
-    def check(self) -> None:
-        """Compares the checksum, if the file has one, after reading what was not read in order."""
-        if self.block.crc is None:
-            return
-        while self.read < self.block.size:
-            self._bytes(self.read, min(_PIECE, self.block.size - self.read))
-        if self.crc != self.block.crc:
-            raise CheckpointFormatError(
-                f"{_short(self.name)}: its bytes do not match the checksum in the file (damaged, "
-                "or written with checksums switched off: save it again)"
-            )
-
-    def _bytes(self, start: int, length: int) -> np.ndarray:
-        raw = np.empty(length, np.uint8)
-        self.file.seek(self.block.start + start)
-        got = self.file.readinto(raw)
-        if got != length:
-            raise CheckpointFormatError(
-                f"{_short(self.name)}: the file ends after {got} of {length} bytes"
-            )
-        if self.block.crc is not None and start == self.read:
-            self.crc, self.read = zlib.crc32(raw, self.crc), self.read + length
+    def _block(self, name: str, block: Block) -> np.ndarray:
+        """The bytes of a block, mapped from the file and not in memory; verified the first time."""
+        raw = np.zeros(0, np.uint8)
+        if block.size:
+            try:
+                mapped = np.memmap(self.path, np.uint8, "r", block.start, (block.size,))
+            except ValueError as error:
+                raise CheckpointFormatError(f"{_short(name)}: the file became shorter") from error
+            raw = np.asarray(mapped)
+        if block.crc is not None and block.start not in self._verified:
+            if zlib.crc32(raw, block.before) != block.crc:
+                raise CheckpointFormatError(
+                    f"{_short(name)}: its bytes do not match the checksum in the file (damaged, "
+                    "or written with checksums switched off: save it again)"
+                )
+            self._verified.add(block.start)
         return raw
-
-    def _convert(self, raw: np.ndarray, piece: np.ndarray, strides: tuple[int, ...]) -> None:
-        flat = raw.view(DTYPES[self.dtype])
-        found = np.lib.stride_tricks.as_strided(flat, piece.shape, strides, writeable=False)
-        if self.dtype == "bfloat16":
-            np.left_shift(found, 16, out=piece.view(np.uint32), dtype=np.uint32)
-        elif self.dtype == "bool":
-            np.not_equal(found, 0, out=piece)
-        else:
-            piece[...] = found
 
 
 def memory_limit(size: int) -> int:
     """Bytes that reading a file of `size` bytes may take: a tenth more, and of at least 1 MiB."""
     return max(size, 2**20) * 11 // 10
-
-
-class Derived(Mapping):
-    """Names -> functions that make the array when it is asked for."""
-
-    def __init__(self, makers: dict[str, Callable[[], np.ndarray]]):
-        self.makers = makers
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.makers)
-
-    def __len__(self) -> int:
-        return len(self.makers)
 
 
 def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:

@@ -29,10 +29,10 @@ def open_npz(path: str | os.PathLike) -> LazyArrays:
     Raises:
         CheckpointFormatError: damaged, compressed, or not plain numbers.
     """
-    size = os.path.getsize(path)
     arrays = {}
+    entries = stored_entries(path)
     with open(path, "rb") as file:
-        for name, block in stored_entries(file, size).items():
+        for name, block in entries.items():
             if not name.endswith(".npy"):
                 raise CheckpointFormatError(f"{name!r} in an .npz file is no array")
             arrays[name.removesuffix(".npy")] = _entry(file, name, block)

@@ -11,7 +11,9 @@ import struct
 from collections.abc import Mapping
 
 import numpy as np
+import safetensors.numpy
 
+from unified_fm import files
 from unified_fm.convert.errors import CheckpointFormatError
 from unified_fm.convert.readers import lazy
 from unified_fm.convert.readers.lazy import Block, LazyArrays
@@ -21,7 +23,6 @@ _DTYPES = {
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool"},
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
 }
-_CODES = {name: code for code, name in _DTYPES.items()}
 _EXPANSION = 12  # bytes of memory for a byte of the header, at most; 7 is usual
 
 
@@ -105,28 +106,7 @@ def _entry(name: str, fields, base: int, size: int) -> tuple[lazy.Entry, int, in
 def write_safetensors(
     path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] = ()
 ) -> None:
-    """Writes arrays in the order of their names, whole or not at all (`os.replace`)."""
-    header, at, names = {}, 0, sorted(arrays)
-    if metadata:
-        header["__metadata__"] = dict(metadata)
-    for name in names:
-        array = arrays[name]
-        header[name] = {
-            "dtype": _CODES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [at, at + array.nbytes],
-        }
-        at += array.nbytes
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    partial = f"{os.fspath(path)}.partial"
-    try:
-        with open(partial, "wb") as file:
-            file.write(struct.pack("<Q", len(raw)) + raw)
-            for name in names:
-                little = arrays[name].dtype.newbyteorder("<")
-                np.asarray(arrays[name], dtype=little, order="C").tofile(file)
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    """Writes arrays, whole or not at all; the same arrays give the same bytes."""
+    contiguous = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
+    with files.whole(path) as temporary:
+        safetensors.numpy.save_file(contiguous, temporary, dict(metadata) or None)

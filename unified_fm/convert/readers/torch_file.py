@@ -4,6 +4,7 @@ The archive holds one pickle (`data.pkl`) and one stored entry per storage (`dat
 read by our own code (`zip_entries.py`, `torch_pickle.py`); nothing of the file is run.
 """
 
+import math
 import os
 import re
 import zlib
@@ -40,7 +41,7 @@ def open_torch(path: str | os.PathLike) -> LazyArrays:
         if magic != b"PK\x03\x04":
             legacy = magic[:1] == b"\x80" or not magic.strip(b"\0 ")
             raise CheckpointFormatError(_LEGACY if legacy else f"no zip file, it begins {magic!r}")
-        entries = stored_entries(file, size)
+        entries = stored_entries(path)
         root = _root(entries)
         _check_byte_order(file, entries, root)
         program = _checked_read(file, entries[f"{root}/data.pkl"], "data.pkl")
@@ -51,7 +52,7 @@ def open_torch(path: str | os.PathLike) -> LazyArrays:
     views, total = {}, 0
     for name, tensor in tensors.items():
         views[name] = _entry(name, tensor, entries, root)
-        total += _bytes(views[name])
+        total += lazy.itemsize(tensor.storage.dtype) * math.prod(tensor.shape)
     if total > 4 * size:
         raise CheckpointFormatError(f"tensors of {total} bytes in a file of {size}: refused")
     return LazyArrays(path, views)
@@ -113,10 +114,3 @@ def _entry(name: str, tensor: torch_pickle.Tensor, entries, root: str) -> lazy.E
     return lazy.checked_entry(
         name, block, storage.dtype, tensor.shape, tensor.strides, tensor.offset
     )
-
-
-def _bytes(entry: lazy.Entry) -> int:
-    count = lazy.itemsize(entry.dtype)
-    for size in entry.shape:
-        count *= size
-    return count

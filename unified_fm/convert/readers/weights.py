@@ -1,14 +1,16 @@
 """Opens whatever holds weights: one file of any kind, or a Hugging Face folder."""
 
+import functools
 import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from unified_fm.convert.errors import CheckpointFormatError
+from unified_fm.convert.readers.lazy import Derived
 from unified_fm.convert.readers.npz_file import open_npz
 from unified_fm.convert.readers.safetensors_file import open_safetensors
 from unified_fm.convert.readers.torch_file import open_torch
@@ -22,22 +24,6 @@ _READERS = {
 }
 _MAX_JSON = 2**24
 _FILE_NAME = re.compile(r"[A-Za-z0-9_@+=,() -][A-Za-z0-9_.@+=,() -]{0,199}")
-
-
-class Shards(Mapping):
-    """Several files of one checkpoint as one mapping."""
-
-    def __init__(self, files: Mapping[str, Mapping[str, np.ndarray]]):
-        self.files = files  # array name -> the mapping that holds it
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.files[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        return len(self.files)
 
 
 def open_weights(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
@@ -87,7 +73,7 @@ def _open_folder(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
     )
 
 
-def _open_shards(folder: pathlib.Path, index: str) -> Shards:
+def _open_shards(folder: pathlib.Path, index: str) -> Mapping[str, np.ndarray]:
     names = _read_json(folder / index).get("weight_map")
     if type(names) is not dict or not all(type(file) is str for file in names.values()):
         raise CheckpointFormatError(f"{index} has no `weight_map` of names to files")
@@ -95,7 +81,7 @@ def _open_shards(folder: pathlib.Path, index: str) -> Shards:
     for name, file in names.items():
         if name not in files[file]:
             raise CheckpointFormatError(f"{index} promises {name[:80]!r} in {file}: not there")
-    return Shards({name: files[file] for name, file in names.items()})
+    return Derived({n: functools.partial(files[f].__getitem__, n) for n, f in names.items()})
 
 
 def _open_shard(folder: pathlib.Path, index: str, file: str) -> Mapping[str, np.ndarray]:

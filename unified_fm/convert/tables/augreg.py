@@ -21,16 +21,13 @@ _NEW_POSITION = "pos_embedding"
 _STACKED = re.compile(r"Transformer/encoderblock/(.+)")
 
 
-def _pair(ours: str, foreign: str, part: str = "") -> list[Row]:
-    """A dense or attention projection: the arrays are laid out as ours."""
-    return [
-        Row(f"{ours}/kernel", f"{foreign}/kernel", SAME, part),
-        Row(f"{ours}/bias", f"{foreign}/bias", SAME, part),
-    ]
+def _pair(ours: str, foreign: str, part: str = "", first: str = "kernel") -> list[Row]:
+    """A projection, or a norm with `first` "scale": the arrays are laid out as ours."""
+    return [Row(f"{ours}/{n}", f"{foreign}/{n}", SAME, part) for n in (first, "bias")]
 
 
 def _norm(ours: str, foreign: str) -> list[Row]:
-    return [Row(f"{ours}/scale", f"{foreign}/scale"), Row(f"{ours}/bias", f"{foreign}/bias")]
+    return _pair(ours, foreign, first="scale")
 
 
 _LAYER, _BLOCK = "vision/layer_{i}", "Transformer/encoderblock_{i}"

@@ -5,40 +5,53 @@ Layout: https://huggingface.co/google-bert/bert-base-uncased, with and without t
 The decoder is tied to the word embedding; safetensors files leave the copy out.
 """
 
+from collections.abc import Callable
+
 from unified_fm.convert.rows import Row, Table, Tied, Unused
-from unified_fm.convert.transforms import LINEAR, MERGE, SAME, SPLIT, SPLIT_BIAS
-
-_SCALE, _BIAS = "{weight|gamma}", "{bias|beta}"
+from unified_fm.convert.transforms import LINEAR, MERGE, SAME, SPLIT, SPLIT_BIAS, Transform
 
 
-def norm_rows(ours: str, foreign: str, part: str = "") -> list[Row]:
-    """Scale and bias of one layer norm."""
+def norm_rows(ours: str, foreign: str | tuple[str, ...], part: str = "") -> list[Row]:
+    """Scale and bias of one layer norm; `foreign` may be a tuple of spellings."""
+    return _pair(
+        ours, foreign, part, ("scale", "{weight|gamma}", SAME), ("bias", "{bias|beta}", SAME)
+    )
+
+
+def linear_rows(
+    ours: str,
+    foreign: str | tuple[str, ...],
+    part: str = "",
+    kernel: Transform = LINEAR,
+    bias: Transform = SAME,
+) -> list[Row]:
+    """Kernel and bias of one dense layer; `foreign` may be a tuple of spellings."""
+    return _pair(ours, foreign, part, ("kernel", "weight", kernel), ("bias", "bias", bias))
+
+
+def _pair(ours: str, foreign: str | tuple[str, ...], part: str, *leaves) -> list[Row]:
+    spellings = (foreign,) if isinstance(foreign, str) else foreign
     return [
-        Row(f"{ours}/scale", f"{foreign}.{_SCALE}", SAME, part),
-        Row(f"{ours}/bias", f"{foreign}.{_BIAS}", SAME, part),
+        Row(f"{ours}/{own}", tuple(f"{name}.{theirs}" for name in spellings), transform, part)
+        for own, theirs, transform in leaves
     ]
 
 
-def linear_rows(ours: str, foreign: str, part: str = "") -> list[Row]:
-    """Kernel and bias of one dense layer."""
-    return [
-        Row(f"{ours}/kernel", f"{foreign}.weight", LINEAR, part),
-        Row(f"{ours}/bias", f"{foreign}.bias", SAME, part),
-    ]
+def attention_rows(
+    ours: str, foreign: Callable[[str], str | tuple[str, ...]], part: str = ""
+) -> list[Row]:
+    """Query, key, value and output of one attention; `foreign` gives the name of each."""
+    names = ("query", "key", "value", "out")
+    kinds = {name: (MERGE, SAME) if name == "out" else (SPLIT, SPLIT_BIAS) for name in names}
+    return [row for n in names for row in linear_rows(f"{ours}/{n}", foreign(n), part, *kinds[n])]
 
 
-def attention_rows(ours: str, foreign: str, norm: str) -> list[Row]:
-    """One attention block: query, key, value, output and the norm after the residual."""
-    rows = []
-    for name in ("query", "key", "value"):
-        rows += [
-            Row(f"{ours}/{name}/kernel", f"{foreign}.self.{name}.weight", SPLIT),
-            Row(f"{ours}/{name}/bias", f"{foreign}.self.{name}.bias", SPLIT_BIAS),
-        ]
+def _attention(ours: str, foreign: str, norm: str) -> list[Row]:
+    """One attention block with the norm after the residual."""
     return [
-        *rows,
-        Row(f"{ours}/out/kernel", f"{foreign}.output.dense.weight", MERGE),
-        Row(f"{ours}/out/bias", f"{foreign}.output.dense.bias"),
+        *attention_rows(
+            ours, lambda n: f"{foreign}.output.dense" if n == "out" else f"{foreign}.self.{n}"
+        ),
         *norm_rows(norm, f"{foreign}.output.LayerNorm"),
     ]
 
@@ -46,11 +59,9 @@ def attention_rows(ours: str, foreign: str, norm: str) -> list[Row]:
 def layer_rows(ours: str, foreign: str, *, cross: bool = False) -> list[Row]:
     """All layers of one stack; `ours` is `text`, `foreign` the prefix before `encoder.layer`."""
     ours, foreign = ours + "/layer_{i}", foreign + "encoder.layer.{i}"
-    rows = attention_rows(f"{ours}/self_attn", f"{foreign}.attention", f"{ours}/self_norm")
+    rows = _attention(f"{ours}/self_attn", f"{foreign}.attention", f"{ours}/self_norm")
     if cross:
-        rows += attention_rows(
-            f"{ours}/cross_attn", f"{foreign}.crossattention", f"{ours}/cross_norm"
-        )
+        rows += _attention(f"{ours}/cross_attn", f"{foreign}.crossattention", f"{ours}/cross_norm")
     return [
         *rows,
         *linear_rows(f"{ours}/mlp_in", f"{foreign}.intermediate.dense"),
@@ -63,12 +74,8 @@ def embedding_rows(foreign: str) -> list[Row | Unused]:
     """Word, position and token-type tables and their norm; `foreign` is the prefix before them."""
     return [
         *(
-            Row(f"text_embed/{ours}/embedding", f"{foreign}embeddings.{theirs}_embeddings.weight")
-            for ours, theirs in (
-                ("word", "word"),
-                ("position", "position"),
-                ("token_type", "token_type"),
-            )
+            Row(f"text_embed/{name}/embedding", f"{foreign}embeddings.{name}_embeddings.weight")
+            for name in ("word", "position", "token_type")
         ),
         *norm_rows("text_embed/norm", f"{foreign}embeddings.LayerNorm"),
     ]

@@ -7,23 +7,18 @@ of ours that only CLIP has: `vision/pre_norm` (the norm before the first layer) 
 
 from unified_fm.convert.rows import Row, Table, Unused
 from unified_fm.convert.tables import bert
-from unified_fm.convert.transforms import CONV, LINEAR, MERGE, SAME, SPLIT, SPLIT_BIAS, add_axes
+from unified_fm.convert.transforms import CONV, LINEAR, SAME, add_axes
 
 
 def _tower(ours: str, foreign: str) -> list[Row]:
     part, ours, foreign = ours, ours + "/layer_{i}", foreign + "encoder.layers.{i}"
-    rows = []
-    for name in ("query", "key", "value"):
-        theirs = f"{foreign}.self_attn.{name[0]}_proj"
-        rows += [
-            Row(f"{ours}/self_attn/{name}/kernel", f"{theirs}.weight", SPLIT, part),
-            Row(f"{ours}/self_attn/{name}/bias", f"{theirs}.bias", SPLIT_BIAS, part),
-        ]
     return [
         *bert.norm_rows(f"{ours}/self_norm", f"{foreign}.layer_norm1", part),
-        *rows,
-        Row(f"{ours}/self_attn/out/kernel", f"{foreign}.self_attn.out_proj.weight", MERGE, part),
-        Row(f"{ours}/self_attn/out/bias", f"{foreign}.self_attn.out_proj.bias", SAME, part),
+        *bert.attention_rows(
+            f"{ours}/self_attn",
+            lambda n: f"{foreign}.self_attn.{'out' if n == 'out' else n[0]}_proj",
+            part,
+        ),
         *bert.norm_rows(f"{ours}/mlp_norm", f"{foreign}.layer_norm2", part),
         *bert.linear_rows(f"{ours}/mlp_in", f"{foreign}.mlp.fc1", part),
         *bert.linear_rows(f"{ours}/mlp_out", f"{foreign}.mlp.fc2", part),
@@ -33,12 +28,9 @@ def _tower(ours: str, foreign: str) -> list[Row]:
 _TEXT, _VISION = "text_model.", "vision_model."
 
 TABLE: Table = [
-    Row("text_embed/word/embedding", f"{_TEXT}embeddings.token_embedding.weight", SAME, "text"),
+    Row("text_embed/word/embedding", f"{_TEXT}embeddings.token_embedding.weight", part="text"),
     Row(
-        "text_embed/position/embedding",
-        f"{_TEXT}embeddings.position_embedding.weight",
-        SAME,
-        "text",
+        "text_embed/position/embedding", f"{_TEXT}embeddings.position_embedding.weight", part="text"
     ),
     *_tower("text", _TEXT),
     *bert.norm_rows("text/norm", f"{_TEXT}final_layer_norm", "text"),
