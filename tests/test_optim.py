@@ -66,7 +66,7 @@ def test_schedules_in_closed_form(settings, expected):
 
 
 def test_schedules_refuse_nonsense():
-    with pytest.raises(ValueError, match="possible: constant, cosine, linear"):
+    with pytest.raises(ValueError, match="Possible: constant, cosine, linear"):
         schedules.build(name="linaer", total_steps=10)
     with pytest.raises(ValueError, match="given twice"):
         schedules.build(name="linear", total_steps=10, warmup_steps=1, warmup_fraction=0.1)
@@ -187,5 +187,5 @@ def test_named_rate_rules():
     ]:
         assert rules.match(path, build.named_rules("lr_scale", "correct")) == correct
         assert rules.match(path, build.named_rules("lr_scale", "official")) == official
-    with pytest.raises(ValueError, match="possible: correct, official, plain"):
+    with pytest.raises(ValueError, match="Possible: correct, official, plain"):
         build.named_rules("lr_scale", "offical")

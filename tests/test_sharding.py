@@ -69,7 +69,7 @@ def test_what_cannot_be_split_is_said():
         sharding._spec(_Mesh(), "a/b", (5, 4), "tensor:2")
     with pytest.raises(ValueError, match="possible: 'replicate'"):
         sharding._spec(_Mesh(), "a/b", (5, 4), "fdsp")
-    with pytest.raises(ValueError, match="possible: fsdp, replicate, tensor"):
+    with pytest.raises(ValueError, match="Possible: fsdp, replicate, tensor"):
         sharding.named_rules("fdsp")
     assert sharding._spec(_Mesh(), "a/b", (5, 3), "fsdp") == P(None, None)  # whole, by design
 

@@ -19,7 +19,7 @@ import jax
 import tqdm
 from etils import epath
 
-from unified_fm import assembly, main, plugins, sharding, train
+from unified_fm import assembly, choices, main, sharding, train
 from unified_fm.config import saved
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
@@ -72,7 +72,7 @@ def write(config: Mapping[str, Any], name: str, to: Any, *, epochs: int, top: in
 def _of_one(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The config with this teacher only, and no cache of it."""
     if name not in config["teachers"]:
-        raise ValueError(f"no teacher {name!r}; {plugins.possible(name, config['teachers'])}")
+        raise ValueError(f"no teacher {name!r}; {choices.possible(name, config['teachers'])}")
     return {**config, "teachers": {name: {**config["teachers"][name], "cache": None}}}
 
 

@@ -8,12 +8,12 @@ A run is a folder with metrics.jsonl or such a file.
 """
 
 import argparse
-import difflib
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
 
+from unified_fm import choices
 from unified_fm.report import charts
 
 
@@ -80,8 +80,8 @@ def _heat(runs, prefix, parser):
 
 def _nothing(runs, asked, parser):
     names = sorted({name for series in runs.values() for name in series})
-    near = difflib.get_close_matches(asked, names, n=1, cutoff=0)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = choices.nearest(asked, names, 0)
+    hint = f"; did you mean {near!r}?" if near else ""
     parser.error(f"no measurement matches {asked!r}{hint} There are: {', '.join(names) or 'none'}")
 
 

@@ -1,12 +1,12 @@
 """Names that somebody may get wrong: what was possible, and what may have been meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def check(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Refuses a value that is none of the choices.
+def check(name: str, value: Any, choices: Iterable[str]) -> Any:
+    """Returns the value, unless it is none of the choices.
 
     Args:
         name: of the option, for the message.
@@ -17,13 +17,17 @@ def check(name: str, value: Any, choices: Iterable[str]) -> None:
         ValueError: with the value, the choices and the nearest of them.
     """
     choices = tuple(choices)
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; {possible(str(value), choices)}")
+    if value in choices:
+        return value
+    raise ValueError(f"{name} is {value!r}; {_said(str(value), choices)}")
 
 
 def possible(name: str, known: Iterable[str]) -> str:
     """Says what could have been meant: "did you mean 'x'? Possible: a, b, x."."""
-    known = sorted(known)
+    return _said(name, sorted(known))
+
+
+def _said(name: str, known: Sequence[str]) -> str:
     near = nearest(name, known)
     hint = f"did you mean {near!r}? " if near else ""
     return f"{hint}Possible: {', '.join(known) or 'none'}."

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from unified_fm import choices
 from unified_fm import rules as path_rules
 
 AXES = ("data", "fsdp", "tensor")
@@ -103,9 +104,7 @@ def named_rules(rules: Any) -> path_rules.Rules:
     rules = "replicate" if rules is None else rules
     if not isinstance(rules, str):
         return rules
-    if rules not in NAMED_RULES:
-        known = ", ".join(sorted(NAMED_RULES))
-        raise ValueError(f"sharding: no rule list is named {rules!r}; possible: {known}")
+    choices.check("the name of the rule list sharding", rules, sorted(NAMED_RULES))
     return NAMED_RULES[rules]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.ufm_ablation import arms, conclusions, plot, store, table
 from experiments.ufm_ablation.statistics import Interval, interval
+from unified_fm import files
 
 HERE = Path(__file__).parent
 FILES = ("results.json", "table.md", "conclusions.md", "plot.png")
@@ -54,7 +55,7 @@ def write(workdir: Path, results: Mapping[str, Mapping[str, Any]], experiment: A
     }
     store.write_json(workdir / "results.json", found)
     for name, text in texts(found).items():
-        store.write_text(workdir / name, text)
+        files.write_whole(workdir / name, text)
     plot.draw(workdir / "plot.png", scores)
     logging.info("wrote %s in %s", ", ".join(FILES), workdir)
     return True
@@ -103,7 +104,7 @@ def rewrite(to: Path = HERE) -> None:
     """
     found = json.loads((to / "results" / "results.json").read_text(encoding="utf-8"))
     for name, text in texts(found).items():
-        store.write_text(to / "results" / name, text)
+        files.write_whole(to / "results" / name, text)
     _into_readme(to, None)
 
 
@@ -121,7 +122,7 @@ def _into_readme(to: Path, facts: str | None) -> None:
         "What it says is in [results/conclusions.md](results/conclusions.md), all numbers in "
         "[results/results.json](results/results.json).",
     ]
-    store.write_text(to / "README.md", head + "\n\n".join([_BEGIN, *body, _END]) + tail)
+    files.write_whole(to / "README.md", head + "\n\n".join([_BEGIN, *body, _END]) + tail)
 
 
 def _about() -> dict[str, str]:

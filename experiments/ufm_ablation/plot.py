@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.ufm_ablation.conclusions import METRICS, Metric, Scores
 from experiments.ufm_ablation.statistics import interval
+from unified_fm import files
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _BLACK, _BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = (
@@ -48,9 +49,7 @@ def draw(file: Path, scores: Scores) -> None:
     figure.legend([handles[x] for x in labels], labels, loc="outside lower center", ncols=4)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(file)
+    files.write_whole(file, buffer.getvalue())
 
 
 _LINE = "mean of separate training"

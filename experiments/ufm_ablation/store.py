@@ -5,7 +5,6 @@ WORKDIR/NAME/result.json          measurements and settings; written last
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments.ufm_ablation import sizes
-from unified_fm import rules
+from unified_fm import files, rules
 from unified_fm.convert.readers import safetensors_file
 from unified_fm.convert.table import unflatten
 
@@ -54,11 +53,4 @@ def params(folder: Path) -> Any:
 
 def write_json(file: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    write_text(file, json.dumps(value, indent=1) + "\n")
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a text, whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    files.write_whole(file, json.dumps(value, indent=1) + "\n")

@@ -1,10 +1,9 @@
 """A readable difference between the arrays a file holds and the arrays that are wanted."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unified_fm import rules
+from unified_fm import choices, rules
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -24,8 +23,8 @@ def shape_differences(found: Shapes, wanted: Shapes) -> list[str]:
     extra = sorted(set(found) - set(wanted))
     lines = {}
     for name in sorted(set(wanted) - set(found)):
-        near = difflib.get_close_matches(name, extra, n=1, cutoff=0.6)
-        hint = f"; the nearest in the file is {near[0]}" if near else ""
+        near = choices.nearest(name, extra, 0.6)
+        hint = f"; the nearest in the file is {near}" if near else ""
         lines[name] = f"{name} {tuple(wanted[name])}: missing in the file{hint}"
     for name in extra:
         lines[name] = f"{name} {tuple(found[name])}: in the file, not in the model"

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from unified_fm import files
+
 _log = logging.getLogger(__name__)
 _FILE = "metrics.json"
 _ARRAYS = "_METADATA"  # in the folder of every item that holds arrays
@@ -79,10 +81,9 @@ class Kept:
         if jax.process_index():
             return
         path = self._directory / _FILE
-        temporary = path.with_name(f"{_FILE}.tmp")
+        found = {str(s): m for s, m in sorted(self.metrics.items())}
         try:
-            temporary.write_text(json.dumps({str(s): m for s, m in sorted(self.metrics.items())}))
-            temporary.replace(path)
+            files.write_whole(path, json.dumps(found), durable=True)
         except OSError as error:
             _log.warning("%s could not be written (%s); the run goes on", path, error)
 

@@ -10,7 +10,6 @@ this recipe, of other packages, or with another `--without` is made again.
 
 import contextlib
 import dataclasses
-import difflib
 import fcntl
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import tqdm
 
+from unified_fm import choices
 from unified_fm.demo import packages, recipes
 from unified_fm.demo.making import Making
 
@@ -229,7 +229,7 @@ def _alone(root) -> Iterator[None]:
 
 def _check(name, known, what):
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        nearest = choices.nearest(name, known, 0.0)
         raise ValueError(
             f"no {what} {name!r}; did you mean {nearest!r}? There are: {', '.join(known)}"
         )

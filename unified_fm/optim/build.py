@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm import rules as path_rules
 from unified_fm.optim import schedules
 
@@ -137,9 +138,7 @@ def named_rules(kind: str, value: Any) -> Rules:
         value = _DEFAULT_RULES[kind]
     if not isinstance(value, str):
         return value
-    if value not in NAMED_RULES[kind]:
-        known = ", ".join(sorted(NAMED_RULES[kind]))
-        raise ValueError(f"{kind}: no rule list is named {value!r}; possible: {known}")
+    choices.check(f"the name of the rule list {kind}", value, sorted(NAMED_RULES[kind]))
     return NAMED_RULES[kind][value]
 
 

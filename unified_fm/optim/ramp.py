@@ -8,7 +8,7 @@ import dataclasses
 import math
 import numbers
 
-from unified_fm.optim.merge.base import one_of
+from unified_fm import choices
 
 SCHEDULES = ("cubic", "linear", "one_shot", "geometric")
 
@@ -34,7 +34,7 @@ class Ramp:
     dt: int
 
     def __post_init__(self):
-        one_of(self.schedule, SCHEDULES, "schedule")
+        choices.check("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.final_ratio <= 1:
             raise ValueError(f"final_ratio must be in [0, 1], found {self.final_ratio!r}")
         if not 0 <= self.t0 <= self.t1 or self.dt < 1:

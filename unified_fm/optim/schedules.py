@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
+
 
 def build(
     *,
@@ -30,8 +32,7 @@ def build(
         ValueError: an unknown name, or a warm-up that is given twice or is longer than the run.
     """
     decays: dict[str, Callable] = {"linear": _linear, "cosine": _cosine, "constant": _constant}
-    if name not in decays:
-        raise ValueError(f"unknown schedule {name!r}; possible: {', '.join(sorted(decays))}")
+    choices.check("the schedule", name, sorted(decays))
     if warmup_steps and warmup_fraction:
         raise ValueError(
             f"the warm-up is given twice: warmup_steps={warmup_steps} and "

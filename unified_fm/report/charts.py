@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unified_fm import files
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -181,10 +183,8 @@ def save(figure: "Figure", path: str | os.PathLike, *, background: str = "white"
     import matplotlib
 
     path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with matplotlib.rc_context(_STYLE):
+    with files.whole(path) as temporary, matplotlib.rc_context(_STYLE):
         figure.savefig(temporary, format=path.suffix[1:], dpi=150, facecolor=background)
-    os.replace(temporary, path)
 
 
 def _panel(axis: Any, title: str, lines: Mapping[str, Series], first: int) -> None:

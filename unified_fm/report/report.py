@@ -16,6 +16,7 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
+from unified_fm import files
 from unified_fm.evaluators import base
 from unified_fm.report import charts
 from unified_fm.report.page import PAGE
@@ -65,10 +66,8 @@ def write_report(
     )
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # Names and captions may hold half characters, which no UTF-8 can carry: they become "?".
-    temporary.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(temporary, path)
+    files.write_whole(path, page.encode("utf-8", errors="replace"))
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,8 @@ import time
 import traceback
 from typing import Any
 
+from unified_fm import files
+
 _PACKAGES = ("unified_fm", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -28,13 +30,7 @@ def write(folder: Any, error: BaseException, *, process: int = 0) -> Any:
     name = f"error-{process}.txt" if process else "error.txt"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    temporary = path.with_name(f"{name}.tmp")
-    try:
-        temporary.write_text(text(error))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.write_whole(path, text(error))
     return path
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from unified_fm import files
 from unified_fm.runtime import board
 
 _MOST_WAITING = 10_000  # lines, of about a kilobyte
@@ -188,9 +189,7 @@ class Log:
                 _log.warning("%s could not be written (%s); the run goes on", what, error)
 
     def _store(self, lines):
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        temporary.write_text("".join(line + "\n" for line in lines))
-        temporary.replace(self.path)
+        files.write_whole(self.path, "".join(line + "\n" for line in lines))
 
 
 def progress_line(step: int, total: int, values: Mapping[str, float], left: float) -> str:

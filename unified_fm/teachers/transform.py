@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from unified_fm import plugins, rules, sharding
+from unified_fm import choices, plugins, rules, sharding
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint import store as checkpoint
@@ -88,7 +88,7 @@ def build(config: Mapping[str, Any], modules: Sequence[str] = ()) -> dict[str, T
         for key in entry:
             if key not in KEYS:
                 raise ValueError(
-                    f"teachers.{name} has no key {key!r}; {plugins.possible(key, KEYS)}"
+                    f"teachers.{name} has no key {key!r}; {choices.possible(key, KEYS)}"
                 )
         given = [key for key in entry if entry[key] is not None]
         if not {"path", "init", "cache"} & set(given):

@@ -208,10 +208,10 @@ def test_random_scores_are_a_control_with_the_same_counts():
     [
         ({"owner": "pairs"}, r"owner='pairs' is none of the groups \['image', 'text'\]"),
         ({"total_steps": 7}, r"ends at step 8, after the run: total_steps=7"),
-        ({"score": "abs_txt"}, r"unknown 'abs_txt'; did you mean 'abs_text'"),
-        ({"combine": "product"}, r"Possible: exclusive, image_plus_masked_text"),
-        ({"accumulate": "mean"}, r"Possible: ema, last_step, window_sum"),
-        ({"scope": "layer"}, r"Possible: global, per_tensor"),
+        ({"score": "abs_txt"}, r"score is .abs_txt.; did you mean 'abs_text'"),
+        ({"combine": "product"}, r"Possible: exclusive, other_plus_masked_owner"),
+        ({"accumulate": "mean"}, r"Possible: window_sum, ema, last_step"),
+        ({"scope": "layer"}, r"Possible: per_tensor, global"),
         ({"ema_decay": 1.0}, r"found 1.0"),
     ],
 )

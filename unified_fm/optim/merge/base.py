@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm import rules
-from unified_fm.plugins import possible
+from unified_fm import choices, rules
 
 Tree = Any
 SCOPES = ("model", "layer", "tensor")
@@ -177,7 +176,7 @@ def weighted(
         scope: "model", "layer" or "tensor": one set of weights for each.
         uses_losses: whether the update needs `losses={group: scalar}`.
     """
-    one_of(scope, SCOPES, f"{groups.merge}: scope")
+    choices.check(f"{groups.merge}: scope", scope, SCOPES)
 
     def init(params):
         groups.check(params)
@@ -233,17 +232,6 @@ def block_name(path: str, scope: str = "layer") -> str:
         return path
     layer = re.fullmatch(LAYER, path)
     return layer.group(1) if layer else path.split("/")[0]
-
-
-def one_of(value: str, choices: Sequence[str], what: str) -> str:
-    """Returns `value` if it is one of `choices`.
-
-    Raises:
-        ValueError: it is not; the message lists them and names the nearest.
-    """
-    if value not in choices:
-        raise ValueError(f"{what}: unknown {value!r}; {possible(value, choices)}")
-    return value
 
 
 def _dots(gradients: Sequence[jax.Array]) -> jax.Array:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm.optim import simplex
-from unified_fm.optim.merge.base import Groups, divide, one_of, weighted
+from unified_fm.optim.merge.base import Groups, divide, weighted
 
 _RESCALE = ("quadratic", "linear", "none")
 
@@ -40,8 +41,10 @@ def merge(
     members = Groups(names=groups, shared=shared, merge="cagrad", most=simplex.MOST)
     if not 0 <= conflict < 1:
         raise ValueError(f"cagrad: conflict must be in [0, 1), found {conflict!r}")
-    one_of(rescale, _RESCALE, "cagrad: rescale")
-    scale = len(members.names) if one_of(reduction, ("mean", "sum"), "reduction") == "sum" else 1
+    choices.check("cagrad: rescale", rescale, _RESCALE)
+    scale = (
+        len(members.names) if choices.check("reduction", reduction, ("mean", "sum")) == "sum" else 1
+    )
     scale /= {"quadratic": 1 + conflict**2, "linear": 1 + conflict, "none": 1}[rescale]
 
     def weigh(gram, state, losses):

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm import rules
+from unified_fm import choices, rules
 from unified_fm.optim import masks
-from unified_fm.optim.merge.base import Groups, divide, one_of
+from unified_fm.optim.merge.base import Groups, divide
 from unified_fm.optim.ramp import Ramp, make_ramp
 
 COMBINE = ("exclusive", "other_plus_masked_owner", "owner_plus_masked_other", "sum")
@@ -148,14 +148,15 @@ class Options:
         if self.owner not in names:
             raise ValueError(f"igm: owner={self.owner!r} is none of the groups {list(names)}")
         other = next(name for name in names if name != self.owner)
-        for field, choices in (("combine", COMBINE), ("score", tuple(SCORE))):
-            own_words = [c.replace("owner", self.owner).replace("other", other) for c in choices]
-            found = one_of(getattr(self, field), dict.fromkeys([*choices, *own_words]), field)
-            role = choices[own_words.index(found)] if found in own_words else found
+        for field, roles in (("combine", COMBINE), ("score", tuple(SCORE))):
+            own_words = [c.replace("owner", self.owner).replace("other", other) for c in roles]
+            known = dict.fromkeys([*roles, *own_words])
+            found = choices.check(field, getattr(self, field), known)
+            role = roles[own_words.index(found)] if found in own_words else found
             object.__setattr__(self, field, role)
-        one_of(self.accumulate, ACCUMULATE, "accumulate")
-        one_of(self.scope, SCOPES, "scope")
-        one_of(self.score_dtype, ("float32", "bfloat16"), "score_dtype")
+        choices.check("accumulate", self.accumulate, ACCUMULATE)
+        choices.check("scope", self.scope, SCOPES)
+        choices.check("score_dtype", self.score_dtype, ("float32", "bfloat16"))
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"igm: ema_decay must be in [0, 1), found {self.ema_decay!r}")
         _ = self.ramp  # refuses an impossible one now

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm.optim import simplex
-from unified_fm.optim.merge.base import Groups, divide, one_of, weighted
+from unified_fm.optim.merge.base import Groups, divide, weighted
 
 _NORMALISE = ("none", "l2", "loss", "loss+")
 
@@ -34,8 +35,10 @@ def merge(
         reduction: "mean" (weights sum to 1) or "sum" (to the number of groups, the scale of a sum).
     """
     members = Groups(names=groups, shared=shared, merge="mgda", most=simplex.MOST)
-    one_of(normalise, _NORMALISE, "mgda: normalise")
-    scale = len(members.names) if one_of(reduction, ("mean", "sum"), "reduction") == "sum" else 1
+    choices.check("mgda: normalise", normalise, _NORMALISE)
+    scale = (
+        len(members.names) if choices.check("reduction", reduction, ("mean", "sum")) == "sum" else 1
+    )
     uses_losses = normalise in ("loss", "loss+")
 
     def weigh(gram, state, losses):

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, divide, new_key, next_key, one_of, weighted
+from unified_fm import choices
+from unified_fm.optim.merge.base import Groups, divide, new_key, next_key, weighted
 
 
 class State(NamedTuple):
@@ -37,7 +38,7 @@ def merge(
     """
     members = Groups(names=groups, shared=shared, merge="pcgrad")
     count = len(members.names)
-    scale = 1 / count if one_of(reduction, ("sum", "mean"), "reduction") == "mean" else 1.0
+    scale = 1 / count if choices.check("reduction", reduction, ("sum", "mean")) == "mean" else 1.0
 
     def weigh(gram, state, losses):
         del losses
