@@ -90,7 +90,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
     )
     c.evaluate.evaluators = dict(
         digits=dict(
-            name="accuracy",
+            name="classify",
             source="demo:mnist/test",
             train_source="demo:mnist/train",
             num_examples=1000,

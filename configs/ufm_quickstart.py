@@ -54,7 +54,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c.telemetry = dict(every=50)
     digits = dict(source="demo:mnist/test", train_source="demo:mnist/train", options=pixels)
     c.evaluate.evaluators = dict(
-        digits=dict(name="accuracy", num_examples=1000, **digits),
+        digits=dict(name="classify", num_examples=1000, **digits),
         mlm=dict(source="demo:text/val", train_source="demo:text/train", options=words),
     )
     c.optimizer = dict(

@@ -102,8 +102,8 @@ def test_E_new_entries():
         "evaluate.evaluators.ranks.source=demo:scenes/val",
         "evaluate.evaluators.ranks.candidates=50",
         "evaluate.evaluators.ranks.options.max_len=9",
-        "evaluate.evaluators.accuracy.source=a:b",  # is named like its plugin
-        "evaluate.evaluators.accuracy.train_source=a:c",
+        "evaluate.evaluators.classify.source=a:b",  # is named like its plugin
+        "evaluate.evaluators.classify.train_source=a:c",
         "evaluate.evaluators.held.name=losses",
         "evaluate.evaluators.held.streams={'x': {'pipeline': 'text', 'source': 'a:b', "
         "'batch_size': 4, 'objectives': {'mlm': 1.0}}}",
@@ -126,7 +126,7 @@ def test_E_new_entries():
     options = {"max_len": 9}
     ranks = {"name": "retrieval", "source": "demo:scenes/val", "candidates": 50}
     assert evaluators["ranks"] == ranks | {"options": options}
-    assert evaluators["accuracy"] == {"source": "a:b", "train_source": "a:c"}
+    assert evaluators["classify"] == {"source": "a:b", "train_source": "a:c"}
     assert evaluators["held"]["streams"]["x"]["max_len"] == 9
     more = {"pipeline": "text", "source": "jsonl:a", "batch_size": 4, "max_len": 9}
     assert streams["more"] == more | {"objectives": {"mlm": 0.5, "second": {"name": "mlm"}}}
@@ -183,7 +183,7 @@ def test_E_none_takes_an_entry_or_an_option_out():
         ("evaluate.evaluators.retrieval.rernk=1", "'rernk'; did you mean 'rerank'?"),
         ("evaluate.evaluators.itm.options.max_ln=1", "'max_ln'; did you mean 'max_len'?"),
         ("evaluate.evaluators.x.name=retrievl", "unknown name 'retrievl' in evaluators; did you"),
-        ("evaluate.evaluators.accuracy.batch_size=2", "accuracy lacks source, train_source"),
+        ("evaluate.evaluators.classify.batch_size=2", "classify lacks source, train_source"),
         ("merge.final_ratio=0.5", "config.merge has no option 'final_ratio'"),  # of igm only
         ("merge.groups=['a']", "config.merge has no option 'groups'"),
         ("merge.name=None", "config.merge.name must be str, so 'None' cannot be set"),

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.evaluators import base, classify
+from unified_fm.evaluators import base, knn
 from unified_fm.evaluators.base import Metric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator(classify.Labelled):
+class Evaluator(knn.Labelled):
     """Accuracy of the probe on `source`, trained on `train_source`.
 
     Attributes:

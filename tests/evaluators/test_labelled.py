@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from tests.evaluators import worlds
-from unified_fm.evaluators import classify, linear_probe
+from unified_fm.evaluators import knn, linear_probe
 
 
 def test_votes_are_weighted_by_similarity():
@@ -13,9 +13,9 @@ def test_votes_are_weighted_by_similarity():
     labels = np.array([0, 1, 1])
     asked = np.array([[2.0, 0.0], [0.5, 0.5]])  # lengths do not matter
     # First: cosines 1, .6, .6. At temperature 1 two votes of e^.6 beat e^1; at .1 they do not.
-    assert classify.vote(known, labels, asked, 3, 1.0).tolist() == [1, 1]
-    assert classify.vote(known, labels, asked, 3, 0.1).tolist() == [0, 1]
-    assert classify.vote(known, labels, asked, 1, 1.0).tolist() == [0, 1]
+    assert knn.vote(known, labels, asked, 3, 1.0).tolist() == [1, 1]
+    assert knn.vote(known, labels, asked, 3, 0.1).tolist() == [0, 1]
+    assert knn.vote(known, labels, asked, 1, 1.0).tolist() == [0, 1]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_probe_stands_where_the_gradient_is_zero(blobs):
     assert max(float(jnp.abs(g).max()) for g in gradients) < 1e-4
 
 
-@pytest.mark.parametrize("module", [classify, linear_probe])
+@pytest.mark.parametrize("module", [knn, linear_probe])
 def test_accuracy_stands_beside_the_majority_class(module):
     tokenizer = worlds.make_tokenizer()
     evaluator = module.Evaluator(
