@@ -16,7 +16,7 @@ def test_the_nearest_name_and_all_that_there_are():
 def test_a_choice_is_checked():
     choices.check("pool", "mean", ("mean", "class"))
     with pytest.raises(
-        ValueError, match=r"pool is 'men'; did you mean 'mean'[?] Possible: class, m"
+        ValueError, match=r"pool is 'men'; did you mean 'mean'[?] Possible: mean, c"
     ):
         choices.check("pool", "men", ("mean", "class"))
     with pytest.raises(ValueError, match="pool is None; Possible"):

@@ -126,8 +126,8 @@ def test_D7_the_ends_of_the_ranges():
         (["optimizer.schedule.warmup_steps=7"], "a warm-up of 7 updates does not fit into 6"),
         (["init.path=runs/none"], "config.init.path: there is no file or folder runs/none"),
         (["init=bert:none"], "config.init: there is no file or folder none"),
-        (["init={'text': 'bert:none'}"], "config.init: there is no file or folder none"),
-        (["init=runs/x"], "expected FAMILY:PATH, found 'runs/x'"),
+        (["init={'text': 'bert:none'}"], "config.init.text: there is no file or folder none"),
+        (["init=runs/x"], "config.init: there is no file or folder runs/x"),
     ],
 )
 def test_D7_numbers_that_do_not_fit_each_other(flags, message):

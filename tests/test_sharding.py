@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests import tiny_config
 from unified_fm import assembly, main, sharding, step
-from unified_fm.checkpoint import start as initialisation
+from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
 from unified_fm.config import settings
@@ -145,7 +145,7 @@ def _train(config, mesh, steps=2):
     tx, _ = assembly.optimizer(config, shapes)
     target = assembly.state_target(config, mesh, shapes, tx)
     where = jax.tree.map(lambda leaf: leaf.sharding, target)
-    state = initialisation.fresh_state(config, program, tx, where, {}, batches[0])
+    state = states.fresh_state(config, program, tx, where, {}, batches[0])
     train_step = step.make_train_step(program, tx, ema_decay=config["ema"], state_shardings=where)
     logs = []
     for batch in batches:

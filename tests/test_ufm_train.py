@@ -1,5 +1,6 @@
 """UFM through the loop: gradient masking on one and eight devices, its resume, its telemetry."""
 
+import functools
 import json
 
 import jax
@@ -9,8 +10,11 @@ import pytest
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
+from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.checkpoint import start
 from unified_fm.config import file as config_file
 from unified_fm.config import settings
+from unified_fm.convert.table import flatten
 from unified_fm.data import tokenizer as tokenizers
 
 IGM = {"name": "igm", "shared": "encoder/.*", "t0": 1, "t1": 5, "dt": 2}
@@ -131,20 +135,19 @@ def test_A2_teachers_stand_beside_the_labels_at_temperature_1(name):
 
 def test_a_student_starts_from_its_image_teacher():
     """`init.rename`: layers of a ViT become the shared encoder; the text side stays fresh."""
-    from unified_fm.checkpoint import start as initialisation
-
     both, teacher = tiny.batches(), tiny.image_teacher()
     found = tiny.params(teacher, tiny.targets, both["image"], seed=1)
-    found = initialisation.renamed(found, [("vision/(layer_.*|norm/.*)", r"encoder/\1")])
+    rename = [("vision/(layer_.*|norm/.*)", r"encoder/\1")]
     fresh = jax.tree.map(jnp.asarray, tiny.params(tiny.student(), tiny.everything, both))
     allow = ("text_embed/.*", "mlm_head/.*")
-    tree = initialisation.merge(fresh, found, allow=allow)
+    arrays, wanted = flatten(found), tree_diff.shapes(fresh)
+    fitted = functools.partial(start.fitted, arrays, wanted, rename=rename)
+    tree = start.placed(fresh, fitted(allow=allow).arrays)
     ours = tiny.apply(tiny.targets, tiny.student(), tree, both["image"])
-    theirs = found | {"vision": found["vision"] | found["encoder"]}
-    expected = tiny.apply(tiny.targets, teacher, theirs, both["image"])
+    expected = tiny.apply(tiny.targets, teacher, found, both["image"])
     np.testing.assert_array_equal(ours["image"], expected["image"])
     np.testing.assert_array_equal(
         tree["text_embed"]["word"]["embedding"], fresh["text_embed"]["word"]["embedding"]
     )
     with pytest.raises(ValueError, match=r"mlm_head/bias .*missing in the file"):
-        initialisation.merge(fresh, found, allow=("text_embed/.*",))
+        fitted(allow=("text_embed/.*",))

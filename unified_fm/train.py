@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from unified_fm import assembly, ending, sharding, step
-from unified_fm.checkpoint import start as initialisation
+from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.data import identity
 from unified_fm.evaluation import Evaluation
@@ -181,9 +181,9 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
 def _first_state(config, checkpoints, target, dog, *fresh) -> tuple[step.TrainState, Any]:
     """The state to go on from, and the position of the streams; None for that if it is fresh."""
     if checkpoints.latest() is not None:
-        return initialisation.restored_state(config, checkpoints, target)
+        return states.restored_state(config, checkpoints, target)
     with dog.held():
-        return initialisation.fresh_state(config, *fresh), None
+        return states.fresh_state(config, *fresh), None
 
 
 def _open_log(config, workdir, at) -> Log:

@@ -10,23 +10,24 @@ Shapes = Mapping[str, Sequence[int]]
 _SHOWN = 10
 
 
-def shape_differences(found: Shapes, wanted: Shapes) -> list[str]:
+def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
     """Lists, one line each, the arrays that are missing, unexpected or of another shape.
 
     Args:
         found: {path: shape} of the file.
         wanted: {path: shape} of the model.
+        extra: whether it is a difference that the file has more.
 
     Returns:
         The lines, sorted by path. A missing array comes with the nearest unexpected name.
     """
-    extra = sorted(set(found) - set(wanted))
+    surplus = sorted(set(found) - set(wanted))
     lines = {}
     for name in sorted(set(wanted) - set(found)):
-        near = choices.nearest(name, extra, 0.6)
+        near = choices.nearest(name, surplus, 0.6)
         hint = f"; the nearest in the file is {near}" if near else ""
         lines[name] = f"{name} {tuple(wanted[name])}: missing in the file{hint}"
-    for name in extra:
+    for name in surplus if extra else ():
         lines[name] = f"{name} {tuple(found[name])}: in the file, not in the model"
     for name in set(wanted) & set(found):
         if tuple(wanted[name]) != tuple(found[name]):

@@ -1,61 +1,176 @@
-"""The state a run starts with: fresh, from the parameters of a file, or from its own checkpoint."""
+"""One way in: the parameters that a run, or a teacher, starts with.
 
-import json
+    c.init = "runs/base"                        a run, or a checkpoint of ours
+    c.init = "xfm:xfm.th"                       weights of another library, FAMILY:PATH
+    c.init = dict(text="roberta:PATH", vision="runs/vision")                    each part its own
+    c.init = dict(path="runs/base", fresh=["nlvr2_head/.*"], copy=[("decoder/(.*)", r"fusion/\\1")])
+
+Whatever the source, its parameters get this model's names (`rename`, `copy`), position embeddings
+and relative-position tables are resized to its grid, and what is new here or left over there is one
+list, which is logged and, where nothing allows it, refused.
+
+    path: a run, a checkpoint, or FAMILY:PATH (`convert.families`); "all" is the same.
+    text, vision: the same for the parts of a model that `PARTS` lists.
+    step: of a run; by default the latest.
+    heads: of foreign weights without a `config.json` that tells how many.
+    rename: [(regex of a whole path there, its name here)]; the first pair that fits counts.
+    copy: [(regex of a whole path there, after renaming, a further name for it here)]; what the
+        source has under that name itself stays.
+    fresh: regexes of paths here that are initialised anew, even if the source has them.
+    allow: regexes of paths that may be absent there, of another shape there (both stay fresh), or
+        there alone (left out); of foreign weights also of names in the file.
+"""
+
+import dataclasses
 import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.tree_util as jtu
 import numpy as np
 
-from unified_fm import rules, step
+from unified_fm import choices, rules
 from unified_fm.checkpoint import diff as tree_diff
-from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint.store import load_params
-from unified_fm.config import settings
-from unified_fm.convert.table import unflatten
-from unified_fm.spikes import Spikes
+from unified_fm.convert import families, hf_models, resize, source
+from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers import weights
+from unified_fm.runtime import workdir
 
 _log = logging.getLogger(__name__)
 
+# What a source may fill, by the first component of a path; "all" is everything.
+PARTS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "text": ("text_embed", "text", "mlm_head"),
+    "vision": ("patch_embed", "vision"),
+}
+KEYS = ("path", *PARTS, "step", "heads", "rename", "copy", "fresh", "allow")
+_FAMILY = re.compile(r"[\w.-]+:(?!//)")  # what begins FAMILY:PATH, but not a bucket
 
-def merge(fresh: Any, found: Any, *, allow: Sequence[str] = (), source: Any = "the file") -> Any:
-    """Replaces freshly initialised parameters by those found in a file.
+_MISFIT = "does not fit this model (init.allow lists paths that may differ):"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Found:
+    """What a start found, by paths of this model.
+
+    Attributes:
+        arrays: to start from, in this model's shapes.
+        new: paths that the sources do not fill.
+        left: paths, as the sources' names have become, that this model has no place for.
+        resized: {path: shape in the source}.
+    """
+
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    new: list[str] = dataclasses.field(default_factory=list)
+    left: list[str] = dataclasses.field(default_factory=list)
+    resized: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        resized = [
+            f"{name} {shape} -> {self.arrays[name].shape}" for name, shape in self.resized.items()
+        ]
+        lists = {"resized": resized, "new, initialised here": self.new, "left over": self.left}
+        lines = [f"{len(self.arrays)} parameters start from it"]
+        lines += [
+            tree_diff.message(f"{len(names)} {what}:", names)
+            for what, names in lists.items()
+            if names
+        ]
+        return "\n".join(lines)
+
+
+def check(init: Any, where: str) -> None:
+    """Refuses a setting `init` that cannot work; looks at names and files, opens nothing.
+
+    Args:
+        init: the setting; None is "fresh".
+        where: its name, for messages.
+
+    Raises:
+        ValueError, TypeError: what was wrong, what is possible.
+    """
+    if not init:
+        return
+    if not isinstance(init, str | Mapping):
+        raise TypeError(f"config.{where} is a run, 'FAMILY:PATH' or a dict, found {init!r}")
+    for key in init if isinstance(init, Mapping) else ():
+        if key not in KEYS:
+            raise ValueError(f"config.{where} has no key {key!r}; {choices.possible(key, KEYS)}")
+    _check_patterns(init if isinstance(init, Mapping) else {}, where)
+    sources = _sources(init)
+    if not sources:
+        raise ValueError(
+            f"config.{where} names no source; {choices.possible('', ('path', *PARTS))}"
+        )
+    for part, text in sources.items():
+        key = "path" if part == "all" and "path" in init else part
+        _check_source(text, f"{where}.{key}" if isinstance(init, Mapping) else where)
+
+
+def _check_patterns(init: Mapping[str, Any], where: str) -> None:
+    for key in ("rename", "copy", "fresh", "allow"):
+        for entry in init.get(key) or ():
+            try:
+                pattern = entry
+                if key in ("rename", "copy"):
+                    pattern, _ = entry
+                re.compile(pattern)
+            except (TypeError, ValueError, re.error) as error:
+                raise ValueError(f"config.{where}.{key}: {entry!r} is no rule: {error}") from error
+
+
+def _check_source(text: str, where: str) -> None:
+    try:
+        path = families.parse(text)[1] if is_foreign(text) else text
+        path = path if path.startswith("hf:") else families.fetch(path)
+    except ConversionError as error:
+        raise ValueError(f"config.{where}: {error}") from error
+    looked_for_later = path.startswith("hf:") or "://" in path
+    if not looked_for_later and not os.path.exists(path):
+        hint = (
+            ""
+            if is_foreign(text)
+            else f" (of other libraries: FAMILY:PATH, {', '.join(families.FAMILIES)})"
+        )
+        raise ValueError(f"config.{where}: there is no file or folder {path}{hint}")
+
+
+def is_foreign(text: str) -> bool:
+    """Whether a source is FAMILY:PATH, and not a run or a checkpoint of ours."""
+    return bool(_FAMILY.match(text)) and not os.path.exists(text)
+
+
+def start(fresh: Any, init: Any) -> Any:
+    """Replaces freshly initialised parameters by those of the sources.
 
     Args:
         fresh: the parameters of this run, on their devices.
-        found: nested dict of NumPy arrays.
-        allow: regexes of whole paths. A parameter that matches may be missing in the file or have
-            another shape there (the fresh one is kept), and may be in the file alone (left out).
-        source: the name of the file, for the message.
+        init: the setting, not empty.
 
     Returns:
         The tree of `fresh`, sharded as `fresh` is.
 
     Raises:
-        ValueError: other arrays or shapes than wanted that `allow` does not name.
+        ValueError: as `read`.
     """
-    wanted, saved = tree_diff.shapes(fresh), tree_diff.shapes(found)
-    usable = {name for name in wanted if wanted[name] == saved.get(name)}
-    allowed = {
-        name
-        for name in (set(wanted) | set(saved)) - usable
-        if any(re.fullmatch(pattern, name) for pattern in allow)
-    }
-    lines = tree_diff.shape_differences(
-        {name: shape for name, shape in saved.items() if name not in allowed},
-        {name: shape for name, shape in wanted.items() if name not in allowed},
-    )
-    if lines:
-        title = f"{source} does not fit this model (init.allow lists paths that may differ):"
-        raise ValueError(tree_diff.message(title, lines))
-    arrays = dict(rules.named_leaves(found))
+    found = read(init, tree_diff.shapes(fresh))
+    _log.info("init %s: %s", init, found)
+    return placed(fresh, found.arrays)
+
+
+def placed(fresh: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The tree of `fresh` with these arrays in it, of its types and sharded as it is."""
 
     def leaf(path, param):
         name = rules.path_name(path)
-        if name not in usable:
+        if name not in arrays:
             return param
         array = np.asarray(arrays[name], param.dtype)
         return jax.make_array_from_callback(param.shape, param.sharding, lambda i: array[i])
@@ -63,60 +178,179 @@ def merge(fresh: Any, found: Any, *, allow: Sequence[str] = (), source: Any = "t
     return jtu.tree_map_with_path(leaf, fresh)
 
 
-def renamed(found: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Renames parameters by the first pair (regex of the whole path, replacement) that fits each.
+def read(init: Any, shapes: Shapes, *, title: str | None = None, partial: bool = False) -> Found:
+    """Reads what the sources have for a model.
 
-    So a UFM starts from its image teacher: `("vision/(layer_.*|norm/.*)", r"encoder/\1")`.
+    Args:
+        init: the setting; see the module.
+        shapes: {path: shape} of the model's parameters.
+        title: begins the message about what does not fit; by default names the source.
+        partial: what is in the source alone is no fault: only a part of it is wanted.
+
+    Raises:
+        ValueError: no checkpoint, a damaged or hostile file, an unknown family; or other arrays or
+            shapes than wanted that nothing allows, with the first ten of them.
     """
-    leaves = {}
-    for name, leaf in rules.named_leaves(found):
+    options = init if isinstance(init, Mapping) else {}
+    total = Found()
+    for part, text in _sources(init).items():
+        own = _part(shapes, part)
+        arrays, may = _loaded(text, options, own)
+        found = fitted(
+            arrays,
+            own,
+            rename=options.get("rename") or (),
+            copy=options.get("copy") or (),
+            fresh=options.get("fresh") or (),
+            allow=(*(options.get("allow") or ()), *may),
+            title=title or f"{text} {_MISFIT}",
+            # Other libraries' files have heads that we have not; a part leaves the others out.
+            partial=partial or part != "all" or is_foreign(text),
+        )
+        total.arrays |= found.arrays
+        total.resized |= found.resized
+        total.left += found.left
+    total.new = sorted(set(shapes) - set(total.arrays))
+    return total
+
+
+def fitted(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Shapes,
+    *,
+    rename: Sequence[tuple[str, str]] = (),
+    copy: Sequence[tuple[str, str]] = (),
+    fresh: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    title: str = "the file does not fit this model:",
+    partial: bool = False,
+) -> Found:
+    """Names and resizes the arrays of one source; arguments as in the module and `read`.
+
+    Raises:
+        ValueError: what does not fit, or a pair of `copy` or a regex of `fresh` that fits nothing.
+    """
+    arrays = _copied(_renamed(arrays, rename), copy)
+    unfit = [regex for regex in fresh if not any(re.fullmatch(regex, name) for name in shapes)]
+    if unfit:
+        raise ValueError(f"init.fresh: no parameter of the model matches {unfit[0]!r}")
+    wanted = {name: shape for name, shape in shapes.items() if not _fits(fresh, name)}
+    there = {name: leaf for name, leaf in arrays.items() if not _fits(fresh, name)}
+    found = Found(left=sorted(set(there) - set(wanted)))
+    sized = {n: resize.fit(n, leaf, wanted[n]) for n, leaf in there.items() if n in wanted}
+    found.arrays = {name: leaf for name, leaf in sized.items() if leaf.shape == wanted[name]}
+    found.resized = {
+        name: there[name].shape
+        for name, leaf in found.arrays.items()
+        if leaf.shape != there[name].shape
+    }
+    found.new = sorted(set(shapes) - set(found.arrays))
+    lines = tree_diff.shape_differences(
+        {n: x.shape for n, x in there.items() if n not in found.arrays and not _fits(allow, n)},
+        {n: s for n, s in wanted.items() if n not in found.arrays and not _fits(allow, n)},
+        extra=not partial,
+    )
+    if lines:
+        raise ValueError(tree_diff.message(title, lines))
+    return found
+
+
+def warn_of_other_numbers(init: Any, towers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warns where a model computes otherwise than the one that its foreign weights were trained in.
+
+    Args:
+        init: the setting.
+        towers: {"text" or "vision": {"eps", "gelu"}} of the model.
+    """
+    for part, text in _sources(init).items() if init else ():
+        if not is_foreign(text):
+            continue
+        family, path = families.parse(text)
+        told = source.of_hf(family, weights.read_config(families.fetch(path)))
+        for name, numbers in told.items():
+            if name not in towers or part not in ("all", name):
+                continue
+            theirs = {
+                "eps": numbers.get("layer_norm_eps"),
+                "gelu": hf_models.GELU.get(numbers.get("hidden_act", "")),
+            }
+            for key, value in theirs.items():
+                if value is not None and towers[name][key] != value:
+                    _log.warning(
+                        "init: %s was trained with %s=%r; model.%s.%s is %r, so it gives other "
+                        "outputs than there",
+                        text,
+                        key,
+                        value,
+                        name,
+                        key,
+                        towers[name][key],
+                    )
+
+
+def model_of(init: Any) -> dict[str, Any] | None:
+    """The name and options of the model that runs foreign weights, if their folder tells them."""
+    if not isinstance(init, str) or not is_foreign(init):
+        return None
+    config = weights.read_config(families.fetch(families.parse(init)[1]))
+    return hf_models.model_options(config) if config else None
+
+
+def _sources(init: str | Mapping[str, Any]) -> dict[str, str]:
+    """{part: run, checkpoint or FAMILY:PATH}."""
+    if isinstance(init, str):
+        return {"all": init}
+    found = {part: str(init[part]) for part in PARTS if init.get(part)}
+    return {"all": str(init["path"]), **found} if init.get("path") else found
+
+
+def _part(shapes: Shapes, part: str) -> Shapes:
+    tops = PARTS[part]
+    return {name: s for name, s in shapes.items() if not tops or name.split("/")[0] in tops}
+
+
+def _loaded(
+    text: str, options: Mapping[str, Any], shapes: Shapes
+) -> tuple[dict[str, np.ndarray], Sequence[str]]:
+    """The arrays of one source by its names in our tree, and what such a source need not have."""
+    if not is_foreign(text):
+        folder, step = workdir.absolute(text), options.get("step")
+        if folder.name.isdigit():  # RUN/checkpoints/8000
+            folder, step = folder.parent, int(folder.name)
+        return dict(rules.named_leaves(load_params(folder, step))), ()
+    family, path = families.parse(text)
+    query = "/layer_00/self_attn/query/kernel"
+    own = {n.split("/")[0]: shape[1] for n, shape in shapes.items() if n.endswith(query)}
+    tree = families.load(
+        family,
+        path,
+        heads=options.get("heads"),
+        fallback_heads=own,
+        allow=options.get("allow") or (),
+    )
+    return dict(rules.named_leaves(tree)), families.FAMILIES[family].fresh
+
+
+def _renamed(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """So a UFM starts from its image teacher: `("vision/(layer_.*|norm/.*)", r"encoder/\\1")`."""
+
+    def name_here(name):
         fitting = (pair for pair in pairs if re.fullmatch(pair[0], name))
         pattern, replacement = next(fitting, (None, None))
-        leaves[re.sub(pattern, replacement, name) if pattern else name] = leaf
-    return unflatten(leaves)
+        return re.sub(pattern, replacement, name) if pattern else name
+
+    return {name_here(name): leaf for name, leaf in arrays.items()}
 
 
-def fresh_state(config, program, tx, shardings, teacher_params, batches) -> step.TrainState:
-    """The state of step 0, from the seed or from another run's parameters."""
-    init = jax.jit(lambda t, b: step.init_params(program, t, b), out_shardings=shardings.params)
-    params = init(teacher_params, batches)
-    if foreign_weights.is_foreign(config["init"]):
-        params = foreign_weights.start(params, config["init"])
-    elif config["init"]:
-        source = dict(config["init"])
-        found = load_params(source["path"], source.get("step"))
-        found = renamed(found, source.get("rename") or ())
-        params = merge(params, found, allow=source.get("allow", ()), source=source["path"])
-    seen = Spikes(**config["spikes"])
-    make = jax.jit(
-        lambda params: step.init_state(params, tx, ema=config["ema"] is not None, spikes=seen),
-        out_shardings=shardings,
-    )
-    return make(params)
+def _copied(arrays: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    copies = {}
+    for pattern, replacement in pairs:
+        names = [name for name in arrays if re.fullmatch(pattern, name)]
+        if not names:
+            raise ValueError(f"init.copy: no parameter of the source matches {pattern!r}")
+        copies |= {re.sub(pattern, replacement, name): arrays[name] for name in names}
+    return copies | arrays
 
 
-def restored_state(config, checkpoints, target) -> tuple[step.TrainState, Any]:
-    """The state and the streams' position of the latest checkpoint that can be read."""
-    steps = checkpoints.steps()[::-1]
-    for number, at in enumerate(steps):
-        try:
-            changes = settings.data_changes(checkpoints.saved_config(at), _as_json(config))
-            if changes and not config["checkpoint"]["allow_changes"]:
-                shown = "\n  ".join(changes)
-                raise ValueError(
-                    f"checkpoint {checkpoints.directory / str(at)} was saved with other settings:\n"
-                    f"  {shown}\nTo go on nevertheless: --config.checkpoint.allow_changes=True"
-                )
-            state, position = checkpoints.restore(target, at)
-        except ValueError as error:
-            if not config["checkpoint"]["allow_fallback"] or number + 1 == len(steps):
-                raise
-            _log.error("%s\nGoing back to step %d", error, steps[number + 1])
-            continue
-        _log.info("resumed from step %d", at)
-        return state, position
-    raise ValueError(f"no checkpoint in {checkpoints.directory}")
-
-
-def _as_json(config: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(config))
+def _fits(patterns: Iterable[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)

@@ -6,10 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
-
 from unified_fm import plugins
-from unified_fm.checkpoint import foreign_weights
 from unified_fm.data import batching
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
@@ -101,7 +98,6 @@ def check(config: Mapping[str, Any]) -> None:
             "config.evaluate.params is 'ema', so config.ema must be a decay like 0.999"
         )
     _check_projection(config["optimizer"]["project"] or ())
-    _check_init(config["init"])
 
 
 def best(config: Mapping[str, Any], evaluators: Mapping[str, Any]) -> None:
@@ -218,12 +214,3 @@ def _check_projection(rules: Any) -> None:
             raise ValueError(f"{place}, found {rule!r}: {error}") from error
         if not right:
             raise ValueError(f"{place}, found {rule!r}: {low!r} is above {high!r}")
-
-
-def _check_init(init: Any) -> None:
-    """A checkpoint of ours must be there; one in a bucket is looked for when it is read."""
-    if not init or foreign_weights.is_foreign(init):
-        return
-    path = str(init["path"])
-    if "://" not in path and not epath.Path(path).exists():
-        raise ValueError(f"config.init.path: there is no file or folder {path}")

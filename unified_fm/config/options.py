@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unified_fm import plugins
+from unified_fm.checkpoint import start
 from unified_fm.config import values
-from unified_fm.convert import initialise
 from unified_fm.data import batching
 
 _RULES = str | Sequence[Any] | None
@@ -285,8 +285,10 @@ def _init() -> Option:
         "path": Option(kind=str, removable=True),
         "step": Option(kind=int | None),
         "rename": Option(kind=Sequence[Any] | None),
+        "copy": Option(kind=Sequence[Any] | None),
+        "fresh": Option(kind=Sequence[str] | None),
         "allow": Option(kind=Sequence[str] | None),
         "heads": Option(kind=int | Mapping | None),
-        **{part: Option(kind=str, removable=True) for part in initialise.PARTS},
+        **{part: Option(kind=str, removable=True) for part in start.PARTS},
     }
     return Option(kind=str | Mapping | None, keys=lambda value: Keys(known))

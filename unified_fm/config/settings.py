@@ -21,9 +21,8 @@ Keys:
     mesh: sizes of the axes; -1 is the rest.
     accumulate: micro-batches per step.
     ema: decay of the moving average of the parameters.
-    init: {"path": checkpoint, "step": None, "rename": [(path regex there, name here)], "allow":
-        [path regexes that may be missing there or superfluous]}; or weights of other libraries,
-        "FAMILY:PATH" or {"text": ..., "vision": ...}, see `foreign_weights`.
+    init: a run or checkpoint, or weights of another library as "FAMILY:PATH"; or {"path": such, or
+        "text": ... and "vision": ..., and how the names fit}; see `checkpoint.start`.
     checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
         `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
         an older step if the latest is damaged.
@@ -48,7 +47,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unified_fm import plugins, sharding
-from unified_fm.checkpoint import foreign_weights
+from unified_fm.checkpoint import start
 from unified_fm.config import limits, options
 from unified_fm.evaluators.base import HeldOut
 from unified_fm.optim import build, schedules
@@ -138,9 +137,9 @@ def check(config: Mapping[str, Any]) -> None:
     _check_model(config["model"])
     Spikes(**config["spikes"])
     watchdog.check(config["watchdog"]["minutes"])
-    foreign_weights.check(config["init"], "init")
+    start.check(config["init"], "init")
     for name, teacher in config["teachers"].items():
-        foreign_weights.check(teacher.get("init"), f"teachers.{name}.init")
+        start.check(teacher.get("init"), f"teachers.{name}.init")
         if teacher.get("model"):
             _check_model(teacher["model"], f"teachers.{name}.model")
         for stream in teacher.get("streams") or ():

@@ -3,11 +3,33 @@
 Both maps are linear and the same along rows and columns, so each is one small matrix per axis.
 """
 
+import contextlib
 import math
 
 import numpy as np
 
 from unified_fm.convert.errors import ConversionError
+
+
+def fit(name: str, leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A parameter in the shape that a model has, if another grid is all that they differ in.
+
+    Args:
+        name: our path of it.
+        leaf: as a checkpoint has it.
+        shape: as the model has it.
+
+    Returns:
+        The leaf, resized; as it is, if that does not make it fit.
+    """
+    resized = leaf
+    if leaf.shape != shape:
+        with contextlib.suppress(ConversionError):
+            if name.endswith("/relative_position_bias"):
+                resized = resize_table(leaf, (math.isqrt(max(0, shape[0] - 3)) + 1) // 2)
+            elif name == "vision/position" and len(shape) == 3:
+                resized = resize_position(leaf, math.isqrt(shape[1]))
+    return resized if resized.shape == shape else leaf
 
 
 def resize_position(position: np.ndarray, grid: int) -> np.ndarray:

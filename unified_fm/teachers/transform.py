@@ -11,15 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
-from unified_fm import choices, plugins, rules, sharding
+from unified_fm import choices, plugins, sharding
 from unified_fm.checkpoint import diff as tree_diff
-from unified_fm.checkpoint import foreign_weights
-from unified_fm.checkpoint import store as checkpoint
+from unified_fm.checkpoint import start
 from unified_fm.config import saved
-from unified_fm.convert import initialise
 from unified_fm.convert.table import unflatten
 from unified_fm.teachers import cache as teacher_cache
 
@@ -147,7 +144,7 @@ def load_params(
 
 def _model(name: str, entry: Mapping[str, Any], modules: Sequence[str]) -> Any:
     told = entry.get("model") or (entry.get("config") or {}).get("model")
-    told = told or foreign_weights.model_of(entry.get("init"))
+    told = told or start.model_of(entry.get("init"))
     options = dict(told or _saved_model(name, entry.get("path"), modules))
     model = plugins.build("models", options.pop("name"), **options)
     if not hasattr(model, "targets"):
@@ -186,14 +183,8 @@ def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str
 
 def _fitting(name: str, entry: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
     """The parameters of these paths and shapes, from the teacher's checkpoint."""
-    if entry.get("init"):
-        empty = unflatten({key: np.broadcast_to(np.float32(0), s) for key, s in wanted.items()})
-        tree = initialise.initialise(empty, entry["init"], heads=entry.get("heads"))
-    else:
-        tree = checkpoint.load_params(entry["path"], entry.get("step"))
-    found = {key: leaf for key, leaf in rules.named_leaves(tree) if key in wanted}
-    lines = tree_diff.shape_differences({key: leaf.shape for key, leaf in found.items()}, wanted)
-    if lines:
-        where = entry.get("init") or entry["path"]
-        raise ValueError(tree_diff.message(f"teachers.{name}: {where} is of another model:", lines))
-    return unflatten(found)
+    init = entry.get("init") or entry["path"]
+    options = dict(init) if isinstance(init, Mapping) else {"path": init}
+    options |= {key: entry[key] for key in ("step", "heads") if entry.get(key) is not None}
+    title = f"teachers.{name}: {init} is of another model:"
+    return unflatten(start.read(options, wanted, title=title, partial=True).arrays)

@@ -6,15 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.convert import test_xfm
 from unified_fm import sharding, train
-from unified_fm.checkpoint import foreign_weights
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import settings
 from unified_fm.convert import families, hf_folder, resize
-from unified_fm.convert.readers.safetensors_file import write_safetensors
-from unified_fm.convert.table import export_params, flatten, import_params
-from unified_fm.convert.tables import xfm
+from unified_fm.convert.table import flatten
 from unified_fm.data.streams import stream
 from unified_fm.models import bert, vit
 from unified_fm.runtime.interruption import Interruption
@@ -110,33 +106,17 @@ def test_a_run_from_roberta_and_beit_with_a_bert_as_teacher(sources, tmp_path, m
     assert (tmp_path / "metrics.jsonl").read_text().count('"text/distill"') == 2
 
 
-def test_the_whole_model_from_the_published_layout(tmp_path):
-    """Without `config.json` the heads are those of the tables; what stays fresh stays on device."""
-    with np.load(test_xfm.GOLDEN, allow_pickle=False) as file:
-        arrays = {k.removeprefix("params/"): file[k] for k in file.files if k.startswith("params/")}
-    published = import_params(xfm.TABLE, arrays, heads=4)
-    write_safetensors(tmp_path / "x.safetensors", export_params(xfm.TABLE, published))
-    fresh = jax.tree.map(lambda x: jax.numpy.zeros(x.shape), published)
-    del fresh["mlm_head"]
-    fresh["new_head"] = {"bias": jax.numpy.full(3, 7.0)}
-    init = f"xfm:{tmp_path}/x.safetensors"
-    with pytest.raises(ValueError, match=r"lacks 1 parameters of the model:\n  new_head/bias"):
-        foreign_weights.start(fresh, init)
-    allowed = foreign_weights.start(fresh, {"all": init, "allow": ["new_head/.*"]})
-    assert allowed["new_head"]["bias"] is fresh["new_head"]["bias"]
-    for name, leaf in flatten(published).items():
-        if not name.startswith("mlm_head"):
-            np.testing.assert_array_equal(flatten(allowed)[name], leaf)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"init": "robert:x"}, "config.init: unknown family 'robert'; nearest: roberta; possible:"),
-        ({"init": "roberta"}, "config.init: expected FAMILY:PATH, found 'roberta'"),
+        ({"init": "roberta"}, r"no file or folder roberta \(of other libraries: FAMILY:PATH, bert"),
+        ({"init": {"step": 3}}, "config.init names no source; Possible: all, path, text, vision"),
         ({"init": {"txt": "bert:x"}}, "config.init has no key 'txt'; did you mean 'text'"),
         ({"init": {"path": "x", "pth": 1}}, "config.init has no key 'pth'; did you mean 'path'"),
         ({"init": "bert:no/such"}, "config.init: there is no file or folder no/such"),
+        ({"init": {"path": ".", "fresh": ["a("]}}, r"init.fresh: 'a\(' is no rule: missing \)"),
+        ({"init": {"path": ".", "copy": ["ab."]}}, "init.copy: 'ab.' is no rule: too many values"),
         ({"init": 3}, "config.init must be dict or str or None, found 3"),
         (
             {"teachers": {"bert": {"init": "brt:x", "streams": ["text"]}}},
