@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOCKS = ["build.txt", "lock.txt", "demo.txt"]
+PROJECT = ["setup.cfg", "setup.py"]
 
 # Answers as Python does, but makes an empty .venv and only writes down what pip was asked for.
 FAKE_PYTHON = """#!/usr/bin/env bash
@@ -45,6 +46,8 @@ class Checkout:
         shutil.copy(ROOT / "tools" / "env.sh", root / "tools")
         for name in LOCKS:
             (root / "requirements" / name).write_text("a==1 --hash=sha256:0\n")
+        for name in PROJECT:
+            (root / name).touch()
         python = root / "fake_python"
         python.write_text(FAKE_PYTHON)
         python.chmod(0o755)
@@ -101,10 +104,12 @@ def test_first_call_installs_and_second_does_not(checkout):
     assert len(checkout.installs()) == 4
 
 
-def test_a_changed_lock_makes_it_anew(checkout):
+@pytest.mark.parametrize("name", ["requirements/lock.txt", *PROJECT])
+def test_a_changed_lock_or_project_makes_it_anew(checkout, name):
+    """An .venv of a project without the script `unified-fm` would never get it otherwise."""
     checkout.run("true")
     (checkout.venv / "old").touch()
-    (checkout.root / "requirements" / "lock.txt").write_text("a==2 --hash=sha256:0\n")
+    (checkout.root / name).write_text("a==2 --hash=sha256:0\n")
     assert checkout.run("true")[0] == 0
     assert len(checkout.installs()) == 8
     assert not (checkout.venv / "old").exists()
@@ -240,6 +245,8 @@ def test_what_is_imported_is_declared():
     declared = {Requirement(line).name.lower().replace("_", "-") for line in declared.split()}
     of_import = importlib.metadata.packages_distributions()
     for name, files in imported_by_us().items():
+        if name == "transformers" and files == {"verify.py"}:
+            continue  # to compare outputs with, where it happens to be installed
         if name != "unified_fm" and name not in sys.stdlib_module_names:
             packages = {p.lower().replace("_", "-") for p in of_import.get(name, [name])}
             assert packages & declared, f"{name} of {files} is not in setup.cfg"

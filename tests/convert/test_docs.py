@@ -11,7 +11,7 @@ from tests.convert import test_families, test_xfm
 from tests.convert.hostile import archive
 from tests.convert.test_convert_checkpoint import folder
 from tests.convert.test_parity import import_golden, read
-from tools.convert_checkpoint import main
+from unified_fm.commands.convert import main
 from unified_fm.convert import families
 from unified_fm.convert.readers.safetensors_file import write_safetensors
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from tools import convert_checkpoint
+from unified_fm.commands import convert, verify
 from unified_fm.convert import families
 
 pytestmark = pytest.mark.torch
@@ -79,7 +79,7 @@ def outputs(model, inputs):
 
     with torch.no_grad():
         inputs = {name: torch.from_numpy(value) for name, value in inputs.items()}
-        return convert_checkpoint.their_outputs(model, inputs)
+        return verify.their_outputs(model, inputs)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -88,8 +88,8 @@ def test_A8_outputs_and_round_trip_of_random_models(seed, tmp_path):
     model.save_pretrained(tmp_path / "theirs")
     config = json.loads((tmp_path / "theirs" / "config.json").read_text())
     params = families.load(kind, tmp_path / "theirs")
-    inputs = convert_checkpoint.random_inputs(config, seed=seed)
-    ours = jax.jit(functools.partial(convert_checkpoint.our_outputs, config))(params, inputs)
+    inputs = verify.random_inputs(config, seed=seed)
+    ours = jax.jit(functools.partial(verify.our_outputs, config))(params, inputs)
     theirs = outputs(model, inputs)
     assert theirs.keys() == ours.keys()
     for key, value in theirs.items():
@@ -98,9 +98,9 @@ def test_A8_outputs_and_round_trip_of_random_models(seed, tmp_path):
     # No flag: epsilon, GELU, ids and pooling come back because they are kept beside the parameters.
     there, back = str(tmp_path / "params"), str(tmp_path / "ours")
     source = f"--file={tmp_path / 'theirs'}"
-    assert convert_checkpoint.main(["import", f"--from={kind}", source, f"--to={there}"]) == 0
+    assert convert.main(["import", f"--from={kind}", source, f"--to={there}"]) == 0
     export = ["export", f"--checkpoint={there}", f"--to=hf-{kind}", f"--out={back}"]
-    assert convert_checkpoint.main(export) == 0
+    assert convert.main(export) == 0
     again, info = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     for key, value in outputs(again.eval(), inputs).items():

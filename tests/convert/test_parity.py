@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tools import convert_checkpoint
+from unified_fm.commands import verify
 from unified_fm.convert import families
 from unified_fm.convert.readers import weights
 from unified_fm.convert.rows import Report
@@ -43,7 +43,7 @@ def import_golden(name, params, config, **kwargs):
 def test_outputs_equal_those_of_transformers(name):
     config, params, inputs, outputs = read(name)
     tree = import_golden(name, params, config)
-    ours = jax.jit(functools.partial(convert_checkpoint.our_outputs, config))(tree, inputs)
+    ours = jax.jit(functools.partial(verify.our_outputs, config))(tree, inputs)
     for key, expected in outputs.items():
         key = key.removeprefix("mlm_")
         np.testing.assert_allclose(ours[key], expected, atol=1e-5, rtol=0, err_msg=key)
@@ -84,7 +84,7 @@ def test_real_bert_weights_give_the_sentence_embeddings_of_transformers():
     with np.load(GOLDEN / "minilm.npz", allow_pickle=False) as golden:
         expected = golden["outputs/sentence"]
         inputs = {k.removeprefix("inputs/"): golden[k] for k in golden.files if "inputs" in k}
-    hidden = convert_checkpoint.our_outputs(config, params, inputs)["hidden"]
+    hidden = verify.our_outputs(config, params, inputs)["hidden"]
     mask = inputs["attention_mask"][..., None]
     sentence = (hidden * mask).sum(1) / mask.sum(1)
     sentence /= np.linalg.norm(sentence, axis=1, keepdims=True)

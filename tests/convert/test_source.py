@@ -9,8 +9,9 @@ import pytest
 
 from tests.convert import numpy_models
 from tests.convert.test_parity import NAMES, read
-from tools import convert_checkpoint
 from unified_fm.checkpoint import store
+from unified_fm.commands import verify
+from unified_fm.commands.convert import main
 from unified_fm.convert import families
 from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.readers.weights import open_weights, read_config
@@ -63,7 +64,7 @@ def source_folder(name, changes, where):
 
 
 def convert(*arguments):
-    assert convert_checkpoint.main([str(argument) for argument in arguments]) == 0
+    assert main([str(argument) for argument in arguments]) == 0
 
 
 def there_and_back(tmp_path, family, *flags):
@@ -75,7 +76,7 @@ def there_and_back(tmp_path, family, *flags):
 
 
 def our_outputs(config, params, inputs):
-    return jax.jit(functools.partial(convert_checkpoint.our_outputs, config))(params, inputs)
+    return jax.jit(functools.partial(verify.our_outputs, config))(params, inputs)
 
 
 def keys_that_differ(written, config):
@@ -195,7 +196,7 @@ def test_A8_texts_are_not_exported_to_a_kind_that_numbers_them_otherwise(tmp_pat
     source_folder("roberta_odd", {}, tmp_path / "hf")
     there_and_back(tmp_path, "roberta")
     arguments = [f"--checkpoint={tmp_path / 'ours'}", f"--out={tmp_path / 'b'}"]
-    assert convert_checkpoint.main(["export", *arguments, "--to=hf-bert"]) == 1
+    assert main(["export", *arguments, "--to=hf-bert"]) == 1
     assert "numbered as in roberta, those of hf-bert as in bert" in capsys.readouterr().err
 
 
@@ -221,13 +222,13 @@ def test_A8_what_is_kept_beside_is_checked_when_read(tmp_path, capsys, found, me
         found if isinstance(found, str) else json.dumps(found)
     )
     arguments = [f"--checkpoint={tmp_path / 'ours'}", f"--out={tmp_path / 'b'}", "--to=hf-bert"]
-    assert convert_checkpoint.main(["export", *arguments]) == 1
+    assert main(["export", *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
 def test_A8_wrong_numbers_of_the_source_stop_the_import(tmp_path, capsys):
     source_folder("bert_small", {"hidden_dropout_prob": [0.1]}, tmp_path / "hf")
     arguments = ["import", "--from=bert", f"--file={tmp_path / 'hf'}", f"--to={tmp_path / 'ours'}"]
-    assert convert_checkpoint.main(arguments) == 1
+    assert main(arguments) == 1
     assert "hidden_dropout_prob is [0.1]; expected a number" in capsys.readouterr().err
     assert not (tmp_path / "ours").exists()

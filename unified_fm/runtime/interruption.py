@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from unified_fm.runtime import stacks
 from unified_fm.runtime.link import Link
@@ -183,7 +183,7 @@ class Interruption:
         speaker.join(timeout=2)  # a lock on a dead file system is not worth more
         _exit(code)
 
-    def leave(self, code: int) -> None:
+    def leave(self, code: int) -> NoReturn:
         """Ends the process from the main thread.
 
         After a signal or an error, and if the process is alone, it waits for no other thread: one

@@ -1,0 +1,57 @@
+"""The command `unified-fm`: what a user does daily, one verb each.
+
+    unified-fm train --config=quickstart --workdir=runs/quickstart
+    unified-fm show batch --config=quickstart
+    unified-fm VERB --help
+
+A verb's module is imported when it is asked for, so the list of verbs needs no JAX. The exit status
+is that of the verb; 2 where there is no such verb.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from unified_fm import __version__, choices
+
+# Verb -> what it does, in one line; its module is unified_fm/commands/VERB.py.
+VERBS = {
+    "train": "train a config, or go on where its workdir stopped",
+    "evaluate": "evaluate a checkpoint of a run",
+    "convert": "checkpoints of other libraries to ours, and ours to theirs",
+    "data": "prepare the demo corpus",
+    "golden": "compare X-FM with recorded values of the published system",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: the command line behind the program's name; that of the process if None.
+
+    Returns:
+        The exit status.
+    """
+    verb, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    if verb in ("", "-h", "--help", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(__version__)
+        return 0
+    if verb not in VERBS:
+        print(f"unified-fm: no verb {verb!r}; {choices.possible(verb, VERBS)}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"unified_fm.commands.{verb}")
+    return command.main(rest[:-1], f"unified-fm {verb}")
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _help() -> str:
+    verbs = "\n".join(f"    {verb:<10} {line}" for verb, line in VERBS.items())
+    return f"usage: unified-fm VERB [ARGUMENT...]\n\n{verbs}\n\nunified-fm VERB --help says more."

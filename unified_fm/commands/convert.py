@@ -1,0 +1,186 @@
+"""Converts checkpoints of other libraries to ours, and ours to theirs.
+
+    unified-fm convert import --from=roberta --file=DIR_OR_FILE --to=DIR [--verify]
+    unified-fm convert export --checkpoint=DIR --to=hf-roberta --out=DIR
+
+Families to import: bert, roberta, vit, augreg, beit (beit2), clip, xfm, x2vlm. Kinds to export:
+hf-bert, hf-roberta, hf-vit, hf-beit, hf-clip (folders for transformers), xfm (the published names),
+npz and npz-big-vision (Google's names). Files are read without PyTorch, nothing in them is run; a
+name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each direction loses.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from unified_fm import files, plugins
+from unified_fm.checkpoint import store as checkpoint
+from unified_fm.commands import verify
+from unified_fm.convert import config_values, families, hf_folder, hf_models, source
+from unified_fm.convert.errors import CheckpointFormatError, ConversionError
+from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.weights import parse_object, read_config
+from unified_fm.convert.rows import Report
+from unified_fm.convert.table import export_params, import_params
+from unified_fm.convert.tables import augreg, xfm
+from unified_fm.models import bert, clip, vit
+from unified_fm.models import xfm as xfm_model
+from unified_fm.models.config import EncoderConfig
+from unified_fm.runtime import workdir
+
+EXPORTS = (*hf_folder.KINDS, "xfm", "npz", "npz-big-vision")
+BESIDE = "config.json"  # of a run: its config; of imported weights: what their config.json told
+# Model -> tower -> what its encoder is unless the options say otherwise.
+DEFAULTS = {
+    "bert": {"text": bert.TEXT},
+    "vit": {"vision": vit.VISION},
+    "clip": {"text": clip.TEXT, "vision": clip.TOWER},
+    "xfm": {"text": xfm_model.TEXT, "vision": xfm_model.VISION},
+}
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Reads the command line and converts; returns the exit status."""
+    options = _parser(prog).parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return import_checkpoint(options) if options.do == "import" else export_checkpoint(options)
+    except (CheckpointFormatError, ConversionError, FileNotFoundError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def import_checkpoint(options: argparse.Namespace) -> int:
+    """Foreign weights -> a checkpoint of ours that holds parameters only."""
+    path = families.fetch(options.file)
+    foreign, table = families.open_family(options.family, path)
+    config, report = read_config(path), Report()
+    heads = options.heads or families.heads_of(config)
+    params = import_params(table, foreign, heads=heads, allow=options.allow, report=report)
+    print(report)
+    status = 0
+    if options.verify:
+        status = verify.tensors(table, foreign, params, options.allow)
+        status |= verify.outputs(path, config, params)
+    told = _told(options.family, config)
+    checkpoint.save_params(options.to, params)
+    if told:
+        path = workdir.absolute(options.to) / BESIDE
+        files.write_whole(path, json.dumps(told, indent=1))
+    print(f"wrote {options.to}")
+    return status
+
+
+def _told(family: str, config: Mapping) -> dict:
+    """What is kept beside parameters: what they cannot tell, and the model that runs them."""
+    told = {"source": source.of_hf(family, config)}
+    try:
+        told["model"] = hf_models.model_options(config)
+    except ConversionError as error:
+        if config:
+            print(f"no model of ours is kept beside the parameters: {error}")
+    return told if told["source"] else {}
+
+
+def numbers_of(directory: str) -> tuple[dict, str]:
+    """What is known of a checkpoint beside its parameters, and where it stands.
+
+    Of imported weights that is what their `config.json` said, of a run what its model was.
+
+    Raises:
+        ConversionError, CheckpointFormatError: the file is damaged or holds wrong values.
+    """
+    folder = workdir.absolute(directory)
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    file = folder / BESIDE
+    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
+    if "source" in config:
+        return source.checked(config["source"]), str(file)
+    model = config_values.section(config, "model") if "model" in config else {}
+    if model.get("name") not in DEFAULTS:
+        return {}, ""
+    fields = dataclasses.fields(plugins.load("models", model["name"]))
+    filled = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    encoder = {"eps": EncoderConfig.eps, "gelu": EncoderConfig.gelu}
+    towers = {name: encoder | tower for name, tower in DEFAULTS[model["name"]].items()}
+    return source.of_model(filled | dict(model), towers), str(file)
+
+
+def export_checkpoint(options: argparse.Namespace) -> int:
+    """A checkpoint of ours -> a file or folder for another library."""
+    params, report, out = checkpoint.load_params(options.checkpoint), Report(), options.out
+    if options.to in hf_folder.KINDS:
+        numbers, place = numbers_of(options.checkpoint)
+        print(f"epsilon, GELU, ids and pooling: {place or 'the defaults of ' + options.to}")
+        hf_folder.write_hf_folder(
+            options.to,
+            params,
+            out,
+            source=numbers,
+            eps=options.eps,
+            gelu=options.gelu,
+            pool=options.pool,
+            tokenizer=options.tokenizer,
+            report=report,
+        )
+    elif options.to == "xfm":
+        arrays = export_params(xfm.TABLE, params, allow=options.allow, report=report)
+        out = _file(out, "model.safetensors")
+        write_safetensors(out, arrays, {"format": "pt"})
+    else:
+        arrays = export_params(augreg.TABLE, params, allow=options.allow, report=report)
+        if options.to == "npz-big-vision":
+            arrays = augreg.big_vision(arrays)
+        out = _file(out, "model.npz")
+        _write_npz(out, arrays)
+    print(report)
+    print(f"wrote {out}")
+    return 0
+
+
+def _file(out: str, name: str) -> str:
+    """`out` itself if it has the ending of `name`, else `name` in the folder `out`."""
+    if pathlib.Path(out).suffix == pathlib.Path(name).suffix:
+        return out
+    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
+    return os.path.join(out, name)
+
+
+def _write_npz(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+    with files.whole(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="do", required=True)
+    get = commands.add_parser("import", help="foreign weights -> our checkpoint")
+    get.add_argument("--from", dest="family", required=True, choices=list(families.FAMILIES))
+    get.add_argument("--file", required=True, help="a file, a folder, or hf:OWNER/MODEL")
+    get.add_argument("--to", required=True, help="directory of the new checkpoint")
+    get.add_argument("--heads", type=int, help="attention heads, where no config.json tells")
+    get.add_argument("--verify", action="store_true", help="compare tensors and outputs")
+    put = commands.add_parser("export", help="our checkpoint -> weights of another library")
+    put.add_argument("--checkpoint", required=True, help="directory of our checkpoint")
+    put.add_argument("--to", required=True, choices=EXPORTS)
+    put.add_argument("--out", required=True, help="folder or file to write")
+    put.add_argument("--eps", type=float, help="of the layer norms, instead of the source's")
+    put.add_argument("--gelu", choices=("erf", "tanh", "quick"), help="instead of the source's")
+    put.add_argument(
+        "--pool", choices=("mean", "class"), help="of hf-beit, instead of the source's"
+    )
+    put.add_argument("--tokenizer", help="folder whose tokenizer files are copied")
+    for command in (get, put):
+        command.add_argument(
+            "--allow", action="append", default=[], help="regex of names that may differ; repeat"
+        )
+    return parser
