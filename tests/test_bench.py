@@ -18,7 +18,7 @@ def test_it_reports_step_loader_and_comparison():
     milliseconds = float(lines["step"].split()[0])
     samples = float(lines["step"].split()[2])
     _, config = main.parse(["main", CONFIG, "--workdir=w"])
-    batch = sum(stream["batch_size"] for stream in config["streams"].values())
+    batch = config.samples_per_step
     assert samples == pytest.approx(1e3 * batch / milliseconds, rel=0.05)
 
 

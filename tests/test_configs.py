@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from unified_fm import main, sharding
-from unified_fm.config import settings
+from unified_fm.config.changes import data_changes
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
@@ -22,8 +22,8 @@ def test_the_published_options_are_one_argument():
     path = ROOT / "configs" / "xfm_base.py"
     _, ours = main.parse(["main", f"--config={path}", "--workdir=w"])
     _, official = main.parse(["main", f"--config={path}:official", "--workdir=w"])
-    assert ours["total_steps"] == 166_500  # 100 epochs at 32 devices, X-FM 3.2
-    changed = {line.split(":")[0] for line in settings.data_changes(ours, official)}
+    assert ours.total_steps == 166_500  # 100 epochs at 32 devices, X-FM 3.2
+    changed = {line.split(":")[0] for line in data_changes(ours.plain(), official.plain())}
     assert changed == {
         "streams.text.mask_units",
         "streams.text.special_tokens",
@@ -42,7 +42,7 @@ def test_the_published_options_are_one_argument():
         "streams.regions.objectives.bbox",
         "streams.regions.objectives.bbox.degenerate",
     }
-    assert (ours["rules"]["lr_scale"], official["rules"]["lr_scale"]) == ("correct", "official")
+    assert (ours.rules.lr_scale, official.rules.lr_scale) == ("correct", "official")
 
 
 @pytest.mark.parametrize("argument", ["", ":official"])

@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from unified_fm import main
-from unified_fm.config import limits, settings
+from unified_fm.config import file as config_file
+from unified_fm.config.changes import data_changes
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY, QUICKSTART, XFM = (
@@ -15,7 +16,8 @@ TINY, QUICKSTART, XFM = (
 
 
 def _parse(*flags, config=TINY):
-    return main.parse(["main", config, "--workdir=w", *(f"--config.{flag}" for flag in flags)])[1]
+    flags = [f"--config.{flag}" for flag in flags]
+    return main.parse(["main", config, "--workdir=w", *flags])[1].plain()
 
 
 def _refusal(*flags, config=TINY):
@@ -218,17 +220,11 @@ def test_D7_values_of_a_wrong_type_in_a_config_file():
         config = _parse()
         change(config)
         with pytest.raises((TypeError, ValueError)) as error:
-            settings.check(settings.complete(config))
+            config_file.made(config)
         assert message in str(error.value)
-
-
-def test_D7_every_range_is_of_a_setting():
-    for place in (*limits._OF_RUN, *limits._CHOICES):
-        above, _, key = place.rpartition(".")
-        assert key in (limits._at(settings.defaults(), above) if above else settings.defaults())
 
 
 def test_a_stream_may_change_what_its_data_do_not_depend_on():
     before, now = _parse(), _parse("streams.text.threads=2", "streams.text.max_skip=0.5")
-    assert settings.data_changes(before, now) == []
-    assert settings.data_changes(before, _parse("streams.text.cycle=2"))
+    assert data_changes(before, now) == []
+    assert data_changes(before, _parse("streams.text.cycle=2"))

@@ -6,14 +6,15 @@ import sys
 import pytest
 
 from unified_fm import main
-from unified_fm.config import settings
+from unified_fm.config import file as config_file
+from unified_fm.config.changes import data_changes
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 
 
 def _parse(*flags):
-    return main.parse(["main", CONFIG, "--workdir=w", *flags])[1]
+    return main.parse(["main", CONFIG, "--workdir=w", *flags])[1].plain()
 
 
 def test_a_config_is_complete_and_overridden():
@@ -36,7 +37,7 @@ def test_a_config_is_complete_and_overridden():
 
 def test_the_argument_after_the_colon_reaches_the_config():
     _, config = main.parse(["main", f"{CONFIG}:9", "--workdir=w"])
-    assert config["total_steps"] == 9
+    assert config.total_steps == 9
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_row_21_what_cannot_work_is_refused_with_the_nearest_name(flag, message)
         (lambda c: c["model"].update(name="xmf"), "did you mean 'xfm'?"),
         (lambda c: c["streams"]["text"].update(objectives={"mlmm": 1}), "did you mean 'mlm'?"),
         (lambda c: c["streams"]["text"].update(objectives={}), "has no objectives"),
-        (lambda c: c["streams"]["text"].pop("source"), "stream 'text' has no 'source'"),
+        (lambda c: c["streams"]["text"].pop("source"), "config.streams.text has no 'source'"),
         (
             lambda c: c["streams"]["image"].update(objectives={"mim": {"targt": "ema"}}),
             "no option 'targt'; did you mean 'target'?",
@@ -93,7 +94,7 @@ def test_row_21_a_config_is_checked_before_anything_is_built(change, message):
     config = _parse()
     change(config)
     with pytest.raises((ValueError, TypeError)) as error:
-        settings.check(settings.complete(config))
+        config_file.made(config)
     assert message in str(error.value)
 
 
@@ -132,5 +133,5 @@ def test_a_broken_config_file_is_named(tmp_path):
 def test_data_changes_are_listed():
     before = _parse()
     now = _parse("--config.streams.text.max_len=9", "--config.optimizer.lr=3")
-    assert settings.data_changes(before, now) == ["streams.text.max_len: 16 -> 9"]
-    assert settings.data_changes(json.loads(json.dumps(before)), before) == []
+    assert data_changes(before, now) == ["streams.text.max_len: 16 -> 9"]
+    assert data_changes(json.loads(json.dumps(before)), before) == []

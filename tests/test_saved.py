@@ -8,6 +8,7 @@ import pytest
 
 from unified_fm import main, plugins
 from unified_fm.config import saved
+from unified_fm.config.settings import Teacher
 from unified_fm.teachers import transform as teachers
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def stranger(tmp_path, monkeypatch):
 
 
 def _teachers(run, modules=()):
-    return teachers.build({"old": {"path": str(run), "streams": ["text"]}}, modules)
+    return teachers.build({"old": Teacher(path=str(run), streams=["text"])}, modules)
 
 
 def test_D1_a_saved_config_runs_no_module_that_the_user_has_not_named(stranger):
@@ -75,8 +76,8 @@ def test_D1_a_plugin_of_the_library_needs_no_naming(tmp_path):
 
 def test_D1_the_flag_and_the_config_of_the_command_line_name_modules():
     _, config = main.parse(["main", CONFIG, "--workdir=w", "--plugins=my_project,other.losses"])
-    assert config["plugins"] == ["my_project", "other.losses"]
-    assert saved.modules_of(config) == ["my_project", "other.losses", "tests.tiny"]
+    assert config.plugins == ["my_project", "other.losses"]
+    assert saved.modules_of(config.plain()) == ["my_project", "other.losses", "tests.tiny"]
     for wrong in ("a/b", "a b", "a..b", ".a"):
         with pytest.raises(main.Refused, match="plugins names modules like my_project"):
             main.parse(["main", CONFIG, "--workdir=w", f"--plugins={wrong}"])

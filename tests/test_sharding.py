@@ -5,11 +5,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests import tiny_config
-from unified_fm import assembly, main, sharding, step
+from unified_fm import assembly, sharding, step
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
-from unified_fm.config import settings
+from unified_fm.config import python
+from unified_fm.config.settings import Settings
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 
@@ -146,7 +147,7 @@ def _train(config, mesh, steps=2):
     target = assembly.state_target(config, mesh, shapes, tx)
     where = jax.tree.map(lambda leaf: leaf.sharding, target)
     state = states.fresh_state(config, program, tx, where, {}, batches[0])
-    train_step = step.make_train_step(program, tx, ema_decay=config["ema"], state_shardings=where)
+    train_step = step.make_train_step(program, tx, ema_decay=config.ema, state_shardings=where)
     logs = []
     for batch in batches:
         state, metrics = train_step(state, {}, batch)
@@ -167,9 +168,9 @@ def _assert_close(logs, expected):
 
 
 def _tiny(**changes):
-    config = settings.complete(config_file.plain(tiny_config.get_config()))
+    config = python.plain(tiny_config.get_config())
     config["rules"]["sharding"] = "tensor"
-    return {**config, "ema": 0.9, **changes}
+    return Settings.of({**config, "ema": 0.9, **changes})
 
 
 def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
@@ -208,17 +209,16 @@ def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(
 
 def test_micro_batches_on_a_mesh():
     config = _tiny(model={"name": "tests.tiny"})  # without dropout, which a cut batch draws anew
-    for entry in config["streams"].values():
-        entry["batch_size"] = 16
+    streams = {name: entry.replace(batch_size=16) for name, entry in config.streams.items()}
+    config = config.replace(streams=streams)
     logs, _, _ = _train(config, _mesh("one"))
-    cut, _, _ = _train(config | {"accumulate": 2}, _mesh("all"))
+    cut, _, _ = _train(config.replace(accumulate=2), _mesh("all"))
     _assert_close(cut, logs)
 
 
 @pytest.mark.slow  # four compilations of X-FM
 def test_xfm_has_the_same_losses_on_every_mesh():
-    config = main.parse(["main", "--config=configs/xfm_base.py:smoke", "--workdir=w"])[1]
-    config["rules"]["sharding"] = "tensor"
+    config = config_file.load("configs/xfm_base.py:smoke", ["rules.sharding=tensor"])
     logs, _, _ = _train(config, _mesh("one"))
     for name in ("data", "fsdp", "all"):
         _assert_close(_train(config, _mesh(name))[0], logs)

@@ -6,6 +6,7 @@ import pytest
 
 from tests import tiny
 from unified_fm import micro_batches, plugins, step, train
+from unified_fm.config.settings import Teacher
 from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
 
@@ -324,7 +325,7 @@ def test_evaluation_is_compiled_once_and_has_no_dropout():
 def test_a_teacher_gives_targets_and_stays_as_it_is():
     from unified_fm.teachers import transform as teachers
 
-    config = {"old": {"model": {"name": "tests.tiny"}, "path": "", "streams": ["text"]}}
+    config = {"old": Teacher(model={"name": "tests.tiny"}, path="", streams=["text"])}
     built = teachers.build(config)
     streams = {"text": _stream(copy=tiny.Objective(kind="copy"))}
     program = _program(streams, teachers=teachers.make_transform(built))
@@ -357,4 +358,4 @@ def test_a_teacher_needs_its_keys():
     from unified_fm.teachers import transform as teachers
 
     with pytest.raises(ValueError, match=r"teachers.bert has no 'path'; found model, streams"):
-        teachers.build({"bert": {"model": {"name": "tests.tiny"}, "streams": []}})
+        teachers.build({"bert": Teacher(model={"name": "tests.tiny"}, streams=[])})

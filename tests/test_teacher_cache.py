@@ -13,7 +13,7 @@ from tests.models import tiny_ufm as tiny
 from tools import cache_teacher
 from unified_fm import assembly, plugins
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.config import settings
+from unified_fm.config.settings import Settings
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
 from unified_fm.teachers.cache_writer import Writer
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 def config(root, cache=None, steps=4, objective=(), **text):
     """A run of the little model; `objective` changes the distillation, `text` the stream."""
-    c = settings.complete(tiny_config.get_config(str(steps)).to_dict())
+    c = tiny_config.get_config(str(steps)).to_dict()
     c["streams"] = {"text": dict(c["streams"]["text"])}
     options = {"source": f"synthetic:text:{RECORDS}", "batch_size": BATCH, "max_masked": 3}
     options["objectives"] = {"mlm": 0.5, "distill": KD | dict(objective)}
@@ -52,7 +52,7 @@ def config(root, cache=None, steps=4, objective=(), **text):
     where = {"cache": str(root / cache)} if cache else {"path": str(root / "bert"), "model": BERT}
     c["teachers"] = {"bert": {"streams": ["text"], **where}}
     c["mesh"] = {"data": -1, "fsdp": 1, "tensor": 1}
-    return c
+    return Settings.of(c)
 
 
 def opened(config):
@@ -61,9 +61,9 @@ def opened(config):
 
 def taught(config, batches):
     """What the transform gives for batches of the text stream."""
-    made = teachers.build(config["teachers"])
-    entry = config["teachers"]["bert"]
-    params = {"bert": checkpoint.load_params(entry["path"]) if "path" in entry else {}}
+    made = teachers.build(config.teachers)
+    path = config.teachers["bert"].path
+    params = {"bert": checkpoint.load_params(path) if path else {}}
     transform = teachers.make_transform(made)
     found = [transform(params, {"text": batch})["text"]["teacher"]["bert"] for batch in batches]
     return [jax.tree.map(np.asarray, each["mlm"]) for each in found]
@@ -172,10 +172,10 @@ def test_A1_all_logits_serve_every_temperature(folder):
 
 @pytest.mark.slow
 def test_A1_a_truncated_run_in_micro_batches_on_several_devices(folder, tmp_path, monkeypatch):
-    calm = config(folder, "five") | {"model": {"name": "tests.tiny", "dropout": 0.0}}
+    calm = config(folder, "five").replace(model={"name": "tests.tiny", "dropout": 0.0})
     whole = ufm_runs.run(calm, tmp_path / "whole")
     ufm_runs.on_devices(monkeypatch, 2)
-    parts = ufm_runs.run(calm | {"accumulate": 2}, tmp_path / "parts")
+    parts = ufm_runs.run(calm.replace(accumulate=2), tmp_path / "parts")
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, atol=1e-4, err_msg=name)
     row = json.loads((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -237,7 +237,7 @@ def test_a_cache_that_does_not_fit_is_refused(folder, cache, changes, message):
 
 def test_another_seed_or_tokenizer_is_refused(folder):
     with pytest.raises(ValueError, match=r"seed: 0 in the cache, 1 now"):
-        opened(config(folder, "all") | {"seed": 1})
+        opened(config(folder, "all").replace(seed=1))
 
 
 def test_what_does_not_change_the_rows_may_change(folder):

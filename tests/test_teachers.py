@@ -12,6 +12,7 @@ from tests.convert import test_parity as parity
 from tests.models import tiny_ufm as tiny
 from unified_fm import sharding, step
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.config.settings import Teacher
 from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.objectives import distill
 from unified_fm.teachers import transform as teachers
@@ -52,6 +53,7 @@ def config(root, **changes):
 
 def load(config, batches=None, **options):
     mesh = sharding.make_mesh(data=-1, fsdp=2)
+    config = {name: Teacher.of(entry) for name, entry in config.items()}
     made = teachers.build(config)
     batches = batches or tiny.batches()
     return made, teachers.load_params(config, made, batches, mesh, "fsdp", **options)
@@ -161,10 +163,10 @@ def test_foreign_weights(tmp_path):
 def test_the_model_of_a_run_is_known_from_its_folder(saved, tmp_path):
     root, _ = saved
     (tmp_path / "config.json").write_text(json.dumps({"model": VIT}))
-    made = teachers.build({"vit": {"path": str(tmp_path), "streams": ["image"]}})
+    made = teachers.build({"vit": Teacher(path=str(tmp_path), streams=["image"])})
     assert made["vit"].model == tiny.image_teacher()
     with pytest.raises(ValueError, match=r"teachers.vit has no 'model', and there is no config.js"):
-        teachers.build({"vit": {"path": str(root / "vit"), "streams": ["image"]}})
+        teachers.build({"vit": Teacher(path=str(root / "vit"), streams=["image"])})
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_one_that_does_not_fit_the_student(saved, student, message):
 )
 def test_an_entry_that_says_too_little(entry, message):
     with pytest.raises(ValueError, match=message):
-        teachers.build({"bert": entry})
+        teachers.build({"bert": Teacher.of(entry, "teachers.bert")})
 
 
 def test_a_stream_that_does_not_exist():

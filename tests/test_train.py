@@ -19,7 +19,7 @@ from tests import tiny_config
 from unified_fm import assembly, sharding, train
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
-from unified_fm.config import settings
+from unified_fm.config import python
 from unified_fm.data import tokenizer
 from unified_fm.runtime import log as metrics
 from unified_fm.runtime import nonfinite, workdir
@@ -52,15 +52,14 @@ def run(tmp_path, caplog, monkeypatch):
 
 
 def _config(steps=6, **changes):
-    config = settings.complete(config_file.plain(tiny_config.get_config(str(steps))))
+    config = python.plain(tiny_config.get_config(str(steps)))
     for path, value in changes.items():
         *parents, last = path.split("__")
         owner = config
         for key in parents:
             owner = owner[key]
         owner[last] = value
-    settings.check(config)
-    return config
+    return config_file.made(config)
 
 
 def _lines(workdir):
@@ -258,7 +257,12 @@ def test_descriptions_of_what_was_not_finite():
 def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
     changes = dict(
         evaluate={"every": 2, "at_end": True, "params": "params"},
-        checkpoint={**_config()["checkpoint"], "keep": 1, "best": "words/size", "best_mode": "max"},
+        checkpoint={
+            **_config().checkpoint.plain(),
+            "keep": 1,
+            "best": "words/size",
+            "best_mode": "max",
+        },
         optimizer__lr=0.0,
     )
     changes["evaluate"]["evaluators"] = {"words": {"name": "tests.tiny", "scale": 2.0}}

@@ -24,7 +24,7 @@ from experiments.ufm_ablation.sizes import Sizes, of_budget
 from tests import tiny
 from unified_fm import assembly
 from unified_fm import step as steps
-from unified_fm.config import settings
+from unified_fm.config import chosen
 from unified_fm.optim import masks
 from unified_fm.teachers import cache as teacher_cache
 
@@ -152,7 +152,7 @@ def test_the_update_of_every_arm_is_its_own_merge(name):
     params = {"encoder": {"layer_00": {"kernel": np.array([[3.0, 4.0], [0.0, 0.0]])}}}
     image = {"encoder": {"layer_00": {"kernel": np.array([[1.0, 0.0], [0.0, 1.0]])}}}
     text = {"encoder": {"layer_00": {"kernel": np.array([[-1.0, 2.0], [0.0, 0.0]])}}}
-    merge = settings.merge(arms.config(name, MICRO, tiny_corpus(), {}))
+    merge = chosen.merge(arms.config(name, MICRO, tiny_corpus(), {}))
     grads = {"image": image, "text": text}
     grads = {stream: grads[stream] for stream in arms.ARMS[name].streams}
     state = merge.init(params)
@@ -239,9 +239,9 @@ def test_seeds_at_once_are_seeds_one_by_one(mapping):
     words = rng.integers(5, WORDS, (4, 2, 3, 6)).astype(np.int32)  # [steps S B L]
     both = [{"image": {"text": w, "text_masked": w}, "text": {"text": w + 1, "text_masked": w}}
             for w in words]  # fmt: skip
-    config = {**arms.config("joint_igm", MICRO, tiny_corpus(), {}), "total_steps": 4}
+    config = arms.config("joint_igm", MICRO, tiny_corpus(), {})
     ramp = {"shared": "text/.*", "score": "random", "t0": 1, "t1": 2, "dt": 1}
-    config["merge"] = {**config["merge"], **ramp}
+    config = config.replace(total_steps=4, merge={**config.merge, **ramp})
     streams = {
         name: steps.Stream(objectives={kind: tiny.Objective(kind=kind)}, weights={kind: 1.0})
         for name, kind in (("image", "mean"), ("text", "spread"))
@@ -259,7 +259,7 @@ def test_seeds_at_once_are_seeds_one_by_one(mapping):
     program = dataclasses.replace(program, seed=1)
     params = steps.init_params(program, {}, one[0])
     assert tree_differences(jax.tree.map(lambda x: x[1], start), params) < 1e-6
-    config["merge"]["seed"] = 1
+    config = config.replace(merge={**config.merge, "seed": 1})
     tx, refresh = assembly.optimizer(config, params)
     state, step = steps.init_state(params, tx, ema=False), steps.make_train_step(program, tx)
     for number, batch in enumerate(one):

@@ -12,8 +12,8 @@ from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import start
-from unified_fm.config import file as config_file
-from unified_fm.config import settings
+from unified_fm.config import chosen, python
+from unified_fm.config.settings import Mesh, Settings
 from unified_fm.convert.table import flatten
 from unified_fm.data import tokenizer as tokenizers
 
@@ -41,7 +41,7 @@ def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatc
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
 
     ufm_runs.on_devices(monkeypatch, 1)
-    single = config | {"mesh": {"data": 1, "fsdp": 1, "tensor": 1}}
+    single = config.replace(mesh=Mesh(data=1, fsdp=1, tensor=1))
     ufm_runs.run(single, tmp_path / "one")
     one, _ = metrics(tmp_path / "one")
     for name in ("image/classify", "text/mlm", "grad_norm", "grad_norm/text"):
@@ -50,13 +50,12 @@ def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatc
 
 def test_telemetry_is_measured_at_its_own_steps(tmp_path):
     """Of the little model, whose groups share nothing: the text's layer stands for an encoder."""
-    config = settings.complete(tiny_config.get_config("6").to_dict())
-    config |= {
+    config = tiny_config.get_config("6").to_dict() | {
         "gradient_groups": {"image": ["image"], "text": ["text"]},
         "merge": IGM | {"shared": "text/.*"},
         "telemetry": {"every": 2, "scope": "layer", "shared": None},
     }
-    ufm_runs.run(config, tmp_path)
+    ufm_runs.run(Settings.of(config), tmp_path)
     _, rows = metrics(tmp_path)
     measured = {row["step"]: row for row in rows if "telemetry/density/text" in row}
     assert list(measured) == [2, 4, 6]
@@ -81,12 +80,12 @@ def test_masks_that_cannot_work_are_refused_at_start(merge, message):
 
 
 def test_the_ramp_in_fractions_is_that_of_the_run():
-    merge = settings.merge(ufm_runs.config(merge=IGM | {"t0": 0.5, "t1": 1.0, "dt": 1}))
+    merge = chosen.merge(ufm_runs.config(merge=IGM | {"t0": 0.5, "t1": 1.0, "dt": 1}))
     assert [step for step in range(9) if merge.refresh.is_due(step)] == [3, 4, 5, 6]
 
 
 def test_image_and_text_may_change_roles():
-    swapped = settings.merge(ufm_runs.config(merge=IGM | {"owner": "image"}))
+    swapped = chosen.merge(ufm_runs.config(merge=IGM | {"owner": "image"}))
     kernel = {"encoder": {"kernel": np.ones((2, 2), np.float32)}}
     state = swapped.init(kernel)
     image, text = ({"encoder": {"kernel": np.full((2, 2), x, np.float32)}} for x in (1.0, 5.0))
@@ -105,7 +104,7 @@ def test_masked_words_of_the_stream():
     from unified_fm.data.streams import Streams
 
     tokenizer = tokenizers.load("bytes")
-    streams = Streams(ufm_runs.config()["streams"], seed=0, tokenizer=tokenizer)
+    streams = Streams(ufm_runs.config().plain()["streams"], seed=0, tokenizer=tokenizer)
     chosen = real = 0
     for _ in range(40):
         batch = next(streams)["text"]
@@ -124,7 +123,7 @@ def test_masked_words_of_the_stream():
 
 @pytest.mark.parametrize("name", ["ufm_base", "ufm_quickstart"])
 def test_A2_teachers_stand_beside_the_labels_at_temperature_1(name):
-    streams = config_file.load(f"configs/{name}.py")["streams"]
+    streams = python.read(f"configs/{name}.py")["streams"]
     for stream, label in (("image", "classify"), ("text", "mlm")):
         objectives = streams[stream]["objectives"]
         given = objectives[label]

@@ -7,7 +7,7 @@ import numpy as np
 
 from unified_fm import rules, sharding, train
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.config import settings
+from unified_fm.config import file as config_file
 from unified_fm.data.streams import stream
 from unified_fm.runtime.interruption import Interruption
 
@@ -53,9 +53,7 @@ def config(teachers=None, **changes):
         "evaluate": {"at_end": False},
         "report": False,
     }
-    found = settings.complete(given | changes)
-    settings.check(found)
-    return found
+    return config_file.made(given | changes)
 
 
 def run(config, workdir):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from unified_fm import assembly, main, sharding, step
+from unified_fm.config.settings import Settings
 
 _OWN_FLAGS = {"steps": 20, "compare": None}
 
@@ -48,9 +49,9 @@ def bench(argv: Sequence[str]) -> str:
     made = {name: _ready_step(entry, batches) for name, entry in configs.items()}
     seconds = _alternate({name: run for name, (run, _) in made.items()}, steps)
 
-    samples = sum(entry["batch_size"] for entry in config["streams"].values())
+    samples = sum(entry.batch_size for entry in config.streams.values())
     here, flops = seconds["step"], made["step"][1]
-    peak = matmul_peak(config["model"].get("dtype", "float32"))
+    peak = matmul_peak(config.model.get("dtype", "float32"))
     lines = [
         f"device        {jax.device_count()} x {jax.devices()[0].device_kind}",
         f"step          {here * 1e3:.1f} ms, {samples / here:.1f} samples/s",
@@ -81,7 +82,7 @@ def matmul_peak(dtype: str, sizes: Sequence[int] = (1024, 2048, 4096)) -> float:
     return best
 
 
-def _batches(config: Mapping[str, Any], count: int = 10) -> tuple[Any, float]:
+def _batches(config: Settings, count: int = 10) -> tuple[Any, float]:
     """(one batch of every stream on the devices, seconds that the loader needs for a batch)."""
     streams = assembly.streams(config, assembly.tokenizer(config))
     first = next(streams)
@@ -92,12 +93,12 @@ def _batches(config: Mapping[str, Any], count: int = 10) -> tuple[Any, float]:
         next(streams)
     seconds = (time.perf_counter() - started) / count
     streams.close()
-    return sharding.global_batches(sharding.make_mesh(**config["mesh"]), first), seconds
+    return sharding.global_batches(sharding.make_mesh(**config.mesh.plain()), first), seconds
 
 
-def _ready_step(config: Mapping[str, Any], batches: Any) -> tuple[Callable[[], None], float]:
+def _ready_step(config: Settings, batches: Any) -> tuple[Callable[[], None], float]:
     """(a call that makes one step, FLOPs of the step)."""
-    if config["teachers"]:
+    if config.teachers:
         raise ValueError(
             "a config with teachers needs their checkpoints, which this tool does not train; "
             "measure the student alone with --config.teachers={} or a config without them"
@@ -105,13 +106,13 @@ def _ready_step(config: Mapping[str, Any], batches: Any) -> tuple[Callable[[], N
     program = assembly.program(config)
     shapes = jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
     tx, _ = assembly.optimizer(config, shapes)
-    ema = config["ema"] is not None
+    ema = config.ema is not None
 
     def fresh(batches):
         return step.init_state(step.init_params(program, {}, batches), tx, ema=ema)
 
     state = jax.jit(fresh)(batches)
-    compiled = step.make_train_step(program, tx, ema_decay=config["ema"])
+    compiled = step.make_train_step(program, tx, ema_decay=config.ema)
     compiled = compiled.lower(state, {}, batches).compile()
     held = {"state": state}
 

@@ -12,7 +12,7 @@ config's `distill`; a run that asks for others needs a cache of its own.
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from etils import epath
 
 from unified_fm import assembly, choices, main, sharding, train
 from unified_fm.config import saved
+from unified_fm.config.settings import Settings
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import runs as teacher_runs
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def write(config: Mapping[str, Any], name: str, to: Any, *, epochs: int, top: int) -> int:
+def write(config: Settings, name: str, to: Any, *, epochs: int, top: int) -> int:
     """Writes the cache of one teacher, whole or not at all; returns its size in bytes.
 
     Args:
@@ -64,16 +65,16 @@ def write(config: Mapping[str, Any], name: str, to: Any, *, epochs: int, top: in
     """
     config = _of_one(config, name)
     writer = Writer(to)
-    for stream in config["teachers"][name]["streams"]:
+    for stream in config.teachers[name].streams or ():
         _write_stream(config, name, stream, writer, epochs, top)
-    return writer.finish(config["teachers"][name])
+    return writer.finish(config.teachers[name].plain())
 
 
-def _of_one(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _of_one(config: Settings, name: str) -> Settings:
     """The config with this teacher only, and no cache of it."""
-    if name not in config["teachers"]:
-        raise ValueError(f"no teacher {name!r}; {choices.possible(name, config['teachers'])}")
-    return {**config, "teachers": {name: {**config["teachers"][name], "cache": None}}}
+    if name not in config.teachers:
+        raise ValueError(f"no teacher {name!r}; {choices.possible(name, config.teachers)}")
+    return config.replace(teachers={name: config.teachers[name].replace(cache=None)})
 
 
 def _write_stream(config, name, stream, writer, epochs, top) -> None:
@@ -95,13 +96,15 @@ def _write_stream(config, name, stream, writer, epochs, top) -> None:
 
 def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any]]:
     """For every batch: start, slots, records, classes, and {key: (its best, which are used)}."""
-    config = {**config, "streams": {stream: {**config["streams"][stream], "cycle": 0}}}
-    config["teachers"] = {name: {**config["teachers"][name], "streams": [stream]}}
+    config = config.replace(
+        streams={stream: config.streams[stream].replace(cycle=0)},
+        teachers={name: config.teachers[name].replace(streams=[stream])},
+    )
     tokenizer = assembly.tokenizer(config)
     streams = assembly.streams(config, tokenizer)
     loader = streams.loaders[stream]
-    mesh = sharding.make_mesh(**config["mesh"])
-    made = teachers.build(config["teachers"], saved.modules_of(config))
+    mesh = sharding.make_mesh(**config.mesh.plain())
+    made = teachers.build(config.teachers, saved.modules_of(config.plain()))
     transform, params, classes = teachers.make_transform(made), None, {}
 
     @jax.jit
@@ -121,10 +124,8 @@ def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any
         batches = sharding.global_batches(mesh, next(streams))
         if params is None:
             words = tokenizer.vocab_size
-            rules = config["rules"]["sharding"]
-            params = teachers.load_params(
-                config["teachers"], made, batches, mesh, rules, words=words
-            )
+            rules = config.rules.sharding
+            params = teachers.load_params(config.teachers, made, batches, mesh, rules, words=words)
             shapes = jax.eval_shape(lambda p, b: transform(p, b), params, batches)
             for key, of_key in needs.items():
                 classes[key] = shapes[stream]["teacher"][name][key].shape[-1]

@@ -95,7 +95,7 @@ class Chaos:
         self.work, self.faults = chaos_attempt, chaos_faults
         self.argv = ["unified_fm", f"--config={options.config}", *options.overrides]
         self.config = chaos_attempt.prepare([*self.argv, "--workdir=none"])
-        self.last, self.every = self.config["total_steps"], self.config["checkpoint"]["every"]
+        self.last, self.every = self.config.total_steps, self.config.checkpoint.every
         self.usual: dict[str, list[float]] = {}  # phase -> seconds, one time after the other
         self.undisturbed: dict[str, str] = {}  # the end, by name
         self.runs: list[Run] = []

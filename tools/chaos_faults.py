@@ -137,11 +137,11 @@ def _row(kind: str, phase: str, outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 def occurrences(config: Mapping[str, Any], saved: int) -> dict[str, int]:
     """How often an attempt that goes on from step `saved` will enter the phases."""
-    left = max(1, config["total_steps"] - saved)
-    evaluations = left // every if (every := config["evaluate"]["every"]) else 0
+    left = max(1, config.total_steps - saved)
+    evaluations = left // every if (every := config.evaluate.every) else 0
     return {
         "step": left,
-        "save": max(1, left // config["checkpoint"]["every"]),
+        "save": max(1, left // config.checkpoint.every),
         "evaluation": max(1, evaluations),
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from unified_fm import assembly, main, rules, sharding, step
+from unified_fm.config.settings import Settings, Stream
 from unified_fm.optim import build
 
 _ROWS, _IMAGES = 4, 2  # of the made-up batches; different, to tell their axes apart
@@ -33,8 +34,8 @@ def show(argv: Sequence[str]) -> str:
     """
     _, config = main.parse([*argv, "--workdir=none"])
     shapes = parameter_shapes(config)
-    values = build.assigned_rules(shapes, config["rules"])
-    where = rules.assign(shapes, sharding.named_rules(config["rules"]["sharding"]))
+    values = build.assigned_rules(shapes, config.rules.plain())
+    where = rules.assign(shapes, sharding.named_rules(config.rules.sharding))
     rows = [("parameter", "shape", "count", "lr", "decay", "frozen", "sharding")]
     totals: dict[str, int] = {}
     trees = (values["lr_scale"], values["weight_decay"], values["frozen"], where)
@@ -54,28 +55,26 @@ def show(argv: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def parameter_shapes(config: Mapping[str, Any]) -> Any:
+def parameter_shapes(config: Settings) -> Any:
     """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
-    small = dict(config, tokenizer="bytes", streams={})
-    for name, entry in config["streams"].items():
-        kind = _KIND.get(entry["pipeline"], "pairs")
-        made = dict(entry, source=f"synthetic:{kind}", batch_size=_ROWS, threads=1)
-        for key, size in (("images", _IMAGES), ("packs", 1)):
-            if key in entry:
-                made[key] = size
-        small["streams"][name] = made
-    streams = assembly.streams(small, assembly.tokenizer(dict(small, model={})))
+    small = {}
+    for name, entry in config.streams.items():
+        kind = _KIND.get(entry.pipeline, "pairs")
+        made = entry.replace(source=f"synthetic:{kind}", batch_size=_ROWS, threads=1)
+        small[name] = made.replace(images=_IMAGES, packs=1) if entry.images else made
+    made = config.replace(tokenizer="bytes", streams=small, teachers={})
+    streams = assembly.streams(made, assembly.tokenizer(made.replace(model={})))
     batches = {
-        name: _real_size(batch, config["streams"][name]) for name, batch in next(streams).items()
+        name: _real_size(batch, config.streams[name]) for name, batch in next(streams).items()
     }
     streams.close()
-    program = assembly.program(dict(config, teachers={}))
+    program = assembly.program(config.replace(teachers={}))
     return jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
 
 
-def _real_size(batch: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:
+def _real_size(batch: Mapping[str, Any], entry: Stream) -> Any:
     """The shapes of a small batch with the rows of the real one: a loss may have groups of rows."""
-    sizes = {_ROWS: entry["batch_size"], _IMAGES: entry.get("images")}
+    sizes = {_ROWS: entry.batch_size, _IMAGES: entry.images}
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((sizes[len(x)], *x.shape[1:]), x.dtype), batch
     )

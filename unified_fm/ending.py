@@ -30,7 +30,7 @@ def save(run: Any) -> bool:
     _check_lock(run)
     run.dog.progress(f"saving step {run.at}")
     run.unsaved = not run.checkpoints.save(
-        run.at, run.state, position=run.position, config=run.config
+        run.at, run.state, position=run.position, config=run.settings.plain()
     )
     return not run.unsaved
 
@@ -53,13 +53,13 @@ def save_in_time(run: Any) -> None:
 
 def evaluate(run: Any) -> None:
     """Evaluates, writes the metrics to the log, and on record with the step if that is saved."""
-    averaged = run.config["evaluate"]["params"] == "ema"
+    averaged = run.settings.evaluate.params == "ema"
     run.dog.progress(f"evaluating step {run.at}")
     with run.log.paused(), run.stop.leavable():
         found = run.evaluation.run(run.state.ema if averaged else run.state.params)
     if found:
         run.log.write(run.at, found)
-    if run.config["mode"] == "train":  # to evaluate alone changes no checkpoint
+    if run.settings.mode == "train":  # to evaluate alone changes no checkpoint
         _check_lock(run)
         run.checkpoints.record(run.at, found)
 
@@ -73,11 +73,11 @@ def finish(run: Any) -> None:
     """
     run.watch.finish()
     saved = _try_to_save(run)
-    if run.config["evaluate"]["at_end"]:
+    if run.settings.evaluate.at_end:
         evaluate(run)
     if not saved:
         save_last(run)
-    if run.config["report"]:
+    if run.settings.report:
         try:
             skipped = run.streams.skip_lines()
             run.evaluation.write_report(run.log.path, _facts(run), skipped)
@@ -194,7 +194,7 @@ def _set_aside(run):
     """
     try:
         aside = Checkpoints(run.checkpoints.directory / "refused", keep=1)
-        aside.save(run.at, run.state, position=run.position, config=run.config)
+        aside.save(run.at, run.state, position=run.position, config=run.settings.plain())
         if aside.wait():
             where = aside.directory / str(run.at)
             _log.error("the state is in %s, to be looked at; no run resumes from it", where)
@@ -221,6 +221,6 @@ def _close_streams(run):
 def _facts(run):
     facts = {"steps": f"{run.at:,}", "steps refused": f"{run.watch.refused:,}"}
     if run.state.spikes is not None:
-        policy = run.config["spikes"]["policy"]
+        policy = run.settings.spikes.policy
         facts["gradient spikes"] = f"{run.watch.spikes:,} (policy: {policy})"
     return facts

@@ -10,7 +10,9 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding
 
-from unified_fm import assembly, sharding, step
+from unified_fm import sharding, step
+from unified_fm.config import chosen
+from unified_fm.config.settings import Settings
 from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
@@ -24,20 +26,19 @@ class Evaluation:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        settings: Settings,
         workdir: Any,
         model: Any,
         mesh: Any,
         tokenizer: Any,
         dog: Watchdog,
     ):
-        self._config = config
+        self._settings = settings
         self._workdir = epath.Path(workdir)
         self._apply = _watched(step.make_apply(model, place=_placed(mesh)), dog)
         self._dog = dog
-        used = config["evaluate"]["every"] or config["evaluate"]["at_end"]
-        used = used or config["mode"] == "evaluate"
-        self._evaluators = assembly.evaluators(config, tokenizer) if used else {}
+        used = settings.evaluates
+        self._evaluators = chosen.evaluators(settings, tokenizer) if used else {}
         self.results = base.Results([], {})
 
     def check(self) -> None:
@@ -83,7 +84,7 @@ class Evaluation:
             page = Path(folder) / "report.html"
             report.write_report(
                 page,
-                config=self._config,
+                config=self._settings.plain(),
                 metrics_path=local,
                 results=self.results.metrics,
                 examples=self.results.examples,

@@ -10,9 +10,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 from absl import flags
@@ -21,7 +21,7 @@ from jax._src import clusters
 
 from unified_fm import plugins
 from unified_fm.config import file as config_file
-from unified_fm.config import overrides, settings
+from unified_fm.config.settings import Settings
 from unified_fm.runtime import errors, link, processes, roll_call, surroundings, workdir
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
@@ -58,14 +58,14 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
     _start_logging()
     try:
         with stop.leavable():
-            options, config = parse(argv)
+            options, settings = parse(argv)
             folder = epath.Path(options.workdir)
             stop.grace_s = options.grace_s
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
-            _prepare_data(config)
+            _prepare_data(settings)
             _cache_compilations()
-            stop.link = _join_other_processes(options, config, stop)
-        return _run(options, config, stop)
+            stop.link = _join_other_processes(options, settings, stop)
+        return _run(options, settings, stop)
     except (Refused, processes.Refused) as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
         return 2
@@ -94,8 +94,8 @@ def _tell(error: Exception, folder: epath.Path) -> None:
         _log.error("%s\n(error.txt could not be written: %s)", errors.text(error), problem)
 
 
-def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
-    """Reads the flags and makes the complete, checked config as plain dicts.
+def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
+    """Reads the flags and makes the complete, checked settings.
 
     Raises:
         Refused: an unknown flag or key, a wrong type, or settings that cannot work.
@@ -148,32 +148,22 @@ def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     return str(error)
 
 
-def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> dict[str, Any]:
-    """Reads the config file, fills in defaults, applies `--config.a.b=v` and `--plugins`, checks.
+def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> Settings:
+    """The checked settings of the command line.
 
     Raises:
         Refused: see `parse`.
     """
+    changes = [text.lstrip("-").removeprefix("config.") for text in texts]
     try:
-        given = config_file.load(spec)
-    except ValueError as error:
-        raise Refused(f"--config={spec}: {error}") from error
-    changes = [text.lstrip("-").removeprefix("config.").partition("=") for text in texts]
-    try:
-        config = settings.complete(given)
-        config = overrides.apply(config, [(path, value) for path, _, value in changes])
-        config = teacher_runs.resolve(settings.complete(config))
-        for each in (config, *teacher_runs.configs(config).values()):
-            each["plugins"] = [*each["plugins"], *modules]
-            settings.check(each)
+        return config_file.load(spec, changes, plugins=modules)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error
-    return config
 
 
-def _prepare_data(config: Mapping[str, Any]) -> None:
-    runs = (config, *teacher_runs.configs(config).values())
-    for wanted in dict.fromkeys(run["prepare"] for run in runs if run["prepare"]):
+def _prepare_data(settings: Settings) -> None:
+    runs = (settings, *settings.own_runs().values())
+    for wanted in dict.fromkeys(run.prepare for run in runs if run.prepare):
         from unified_fm.demo import corpus
 
         parts = wanted.partition(":")[2]
@@ -194,7 +184,7 @@ def _cache_compilations() -> None:
 
 
 def _join_other_processes(
-    options: flags.FlagValues, config: Mapping[str, Any], stop: Interruption
+    options: flags.FlagValues, settings: Settings, stop: Interruption
 ) -> link.Link | None:
     """Finds the processes of a pod or cluster and compares them, if there is more than one.
 
@@ -205,7 +195,7 @@ def _join_other_processes(
     if place is None or place.count == 1:
         return None
     _log.info("waiting for the other processes (start this on all %d workers)", place.count)
-    wires = roll_call.hold(place, processes.facts(config), timeout=options.start_timeout)
+    wires = roll_call.hold(place, processes.facts(settings.plain()), timeout=options.start_timeout)
     others = link.Link(place, wires, end=stop.end, show=stop.show_stacks, on_stop=stop.stopping)
     on_term = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
@@ -234,7 +224,7 @@ def _place(options: flags.FlagValues) -> processes.Place | None:
     return processes.placed(found[0], index=found[2], count=found[1])
 
 
-def _run(options: flags.FlagValues, config: Mapping[str, Any], stop: Interruption) -> int:
+def _run(options: flags.FlagValues, settings: Settings, stop: Interruption) -> int:
     from unified_fm import train
 
     folder = epath.Path(options.workdir)
@@ -246,9 +236,9 @@ def _run(options: flags.FlagValues, config: Mapping[str, Any], stop: Interruptio
             held = stack.enter_context(workdir.lock(folder, force=options.force))
             stop.last_words.append(held.release)
         fit = functools.partial(train.train, lock=held)
-        config = teacher_runs.train(config, folder, stop, fit)
-        if config is not None:  # no signal while teachers were trained
-            (train.evaluate if config["mode"] == "evaluate" else fit)(config, folder, stop)
+        ready = teacher_runs.train(settings, folder, stop, fit)
+        if ready is not None:  # no signal while teachers were trained
+            (train.evaluate if ready.mode == "evaluate" else fit)(ready, folder, stop)
     return stop.exit_code
 
 

@@ -22,8 +22,8 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 _PUBLIC = {
     "models": "Model",
@@ -32,6 +32,14 @@ _PUBLIC = {
     "data.sources": "Source",
     "evaluators": "Evaluator",
     "optim.merge": "merge",
+}
+
+# What the library itself gives a plugin of a kind, so no config does.
+GIVEN: Mapping[str, Sequence[str]] = {
+    "models": ("parent",),
+    "optim.merge": ("groups",),
+    "data.pipelines": ("tokenizer",),
+    "evaluators": ("tokenizer",),
 }
 
 
@@ -150,13 +158,51 @@ def check_keywords(function: Callable[..., Any], config: Iterable[str], *, what:
     Raises:
         TypeError: with the nearest keyword and all possible ones.
     """
-    parameters = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [name for name in parameters if name not in ("self", "parent")]
+    taken = parameters(function)
+    known = [name for name in taken.known if name not in ("self", "parent")]
     for key in config:
-        if key not in known:
+        if not taken.others and key not in known:
             raise TypeError(f"{what} takes no option {key!r}; {possible(key, known)}")
+
+
+class Parameter(NamedTuple):
+    """One option of a plugin.
+
+    Attributes:
+        kind: its annotation, or the type of its default; `Any` where neither tells.
+        default: `REQUIRED` where there is none.
+    """
+
+    kind: Any
+    default: Any
+
+
+class Parameters(NamedTuple):
+    """What a plugin takes: options by name, and whether any other is taken as well."""
+
+    known: Mapping[str, Parameter]
+    others: bool = False
+
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+def parameters(function: Callable[..., Any]) -> Parameters:
+    """Reads the signature of a plugin, or of what it gives options on to."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:  # an annotation that stands in quotes and names what is not there
+        signature = inspect.signature(function)
+    known, others = {}, False
+    for name, parameter in signature.parameters.items():
+        kind, default = parameter.annotation, parameter.default
+        if kind is parameter.empty:
+            kind = Any if default in (parameter.empty, None) else type(default)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            others = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            known[name] = Parameter(kind, default)
+    return Parameters(known, others)
 
 
 def possible(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from etils import epath
 from unified_fm import assembly, ending, sharding, step
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.config.settings import Settings
 from unified_fm.data import identity
 from unified_fm.evaluation import Evaluation
 from unified_fm.optim import schedules
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 class _Run:
     """What the loop holds. `state`, `at` and `position` always belong together."""
 
-    config: Mapping[str, Any]
+    settings: Settings
     mesh: Any
     step: Callable
     measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
@@ -57,13 +58,11 @@ class _Run:
     unsaved: bool = False  # whether a save is due that failed or had to wait
 
 
-def train(
-    config: Mapping[str, Any], workdir: Any, stop: Interruption, lock: Held | None = None
-) -> None:
-    """Trains to `config["total_steps"]`, from the latest checkpoint in `workdir` if there is one.
+def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | None = None) -> None:
+    """Trains to `settings.total_steps`, from the latest checkpoint in `workdir` if there is one.
 
     Args:
-        config: a complete and checked config (`settings`), plain dicts.
+        settings: checked (`config.checks`).
         workdir: local or gs://; holds checkpoints, metrics and the report.
         stop: an entered `Interruption`; a signal saves and returns.
         lock: of the workdir, looked at before every save; None where this process holds none.
@@ -77,10 +76,10 @@ def train(
     """
     workdir = epath.Path(workdir)
     run = None
-    with Watchdog(stop, **config["watchdog"]) as dog:
+    with Watchdog(stop, minutes=settings.watchdog.minutes) as dog:
         try:
             with stop.leavable():
-                run = _start(config, workdir, stop, dog, lock)
+                run = _start(settings, workdir, stop, dog, lock)
             stop.rescue = functools.partial(ending.rescue, run)
             _loop(run)
             if stop.signum is None:
@@ -101,15 +100,15 @@ def train(
                 _log.info("stopped before the first step: nothing to save")
 
 
-def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> None:
+def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     """Evaluates the parameters of the latest checkpoint in `workdir` and writes the report.
 
     Raises:
         ValueError: no checkpoint, or one of another config.
     """
-    dog = Watchdog(stop, **config["watchdog"])
+    dog = Watchdog(stop, minutes=settings.watchdog.minutes)
     with contextlib.suppress(Interrupted), dog, stop.leavable():
-        run = _start(config, epath.Path(workdir), stop, dog)
+        run = _start(settings, epath.Path(workdir), stop, dog)
         if not run.at:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
         ending.evaluate(run)
@@ -117,46 +116,46 @@ def evaluate(config: Mapping[str, Any], workdir: Any, stop: Interruption) -> Non
         ending.close(run)
 
 
-def _start(config, workdir, stop, dog, lock=None) -> _Run:
-    program = assembly.program(config)
+def _start(settings, workdir, stop, dog, lock=None) -> _Run:
+    program = assembly.program(settings)
     _say_inexact(program)
-    mesh = sharding.make_mesh(**config["mesh"])
-    tokenizer = assembly.tokenizer(config)
-    streams = assembly.streams(config, tokenizer)
+    mesh = sharding.make_mesh(**settings.mesh.plain())
+    tokenizer = assembly.tokenizer(settings)
+    streams = assembly.streams(settings, tokenizer)
     position = streams.state()
-    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(config))
+    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(settings.plain()))
     dog.progress("waiting for the first batch")
     first = next(streams)
-    sharding.check_divisible(mesh, first, config["accumulate"])
+    sharding.check_divisible(mesh, first, settings.accumulate)
     batches = sharding.global_batches(mesh, first)
-    evaluation = Evaluation(config, workdir, program.model, mesh, tokenizer, dog)
+    evaluation = Evaluation(settings, workdir, program.model, mesh, tokenizer, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
-    teacher_params = _load_teachers(config, program, batches, mesh, tokenizer)
+    teacher_params = _load_teachers(settings, program, batches, mesh, tokenizer)
 
     shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
-    tx, refresh = assembly.optimizer(config, shapes)
-    target = assembly.state_target(config, mesh, shapes, tx)
+    tx, refresh = assembly.optimizer(settings, shapes)
+    target = assembly.state_target(settings, mesh, shapes, tx)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
-    checkpoints = _checkpoints(config, workdir)
+    checkpoints = _checkpoints(settings, workdir)
     stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": checkpoints.latest()})
     state, saved = _first_state(
-        config, checkpoints, target, dog, program, tx, shardings, teacher_params, batches
+        settings, checkpoints, target, dog, program, tx, shardings, teacher_params, batches
     )
     if saved is not None:
         allow = ("seed", "batch", "records", "streams")
-        streams.restore(saved, allow=allow if config["checkpoint"]["allow_changes"] else ())
+        streams.restore(saved, allow=allow if settings.checkpoint.allow_changes else ())
         position, first = saved, None
-    _write_config(config, workdir)
-    options = {"ema_decay": config["ema"], "spikes": assembly.spikes(config)}
+    _write_config(settings, workdir)
+    options = {"ema_decay": settings.ema, "spikes": assembly.spikes(settings)}
     make_step = functools.partial(
         step.make_train_step, program, tx, state_shardings=shardings, **options
     )
     with dog.held():
         compiled = _compiled(make_step(), target, teacher_params, batches)
-    telemetry, at = assembly.telemetry(config), int(state.step)
+    telemetry, at = assembly.telemetry(settings), int(state.step)
     return _Run(
-        config=config,
+        settings=settings,
         mesh=mesh,
         step=compiled,
         measuring_step=make_step(telemetry=telemetry) if telemetry else None,
@@ -169,8 +168,8 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
         at=at,
         position=position,
         checkpoints=checkpoints,
-        log=_open_log(config, workdir, at),
-        watch=_watch(config, workdir, state),
+        log=_open_log(settings, workdir, at),
+        watch=_watch(settings, workdir, state),
         evaluation=evaluation,
         stop=stop,
         lock=lock,
@@ -178,43 +177,43 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
     )
 
 
-def _first_state(config, checkpoints, target, dog, *fresh) -> tuple[step.TrainState, Any]:
+def _first_state(settings, checkpoints, target, dog, *fresh) -> tuple[step.TrainState, Any]:
     """The state to go on from, and the position of the streams; None for that if it is fresh."""
     if checkpoints.latest() is not None:
-        return states.restored_state(config, checkpoints, target)
+        return states.restored_state(settings, checkpoints, target)
     with dog.held():
-        return states.fresh_state(config, *fresh), None
+        return states.fresh_state(settings, *fresh), None
 
 
-def _open_log(config, workdir, at) -> Log:
+def _open_log(settings, workdir, at) -> Log:
     return Log(
         workdir,
-        total_steps=config["total_steps"],
+        total_steps=settings.total_steps,
         start_step=at,
-        samples_per_step=sum(s["batch_size"] for s in config["streams"].values()),
-        **config["log"],
+        samples_per_step=settings.samples_per_step,
+        **settings.log.plain(),
     )
 
 
-def _watch(config, workdir, state) -> Watch:
+def _watch(settings, workdir, state) -> Watch:
     return Watch(
         workdir,
-        seed=config["seed"],
+        seed=settings.seed,
         spikes=0 if state.spikes is None else int(state.spikes.found),
-        policy=config["spikes"]["policy"],
-        **config["nonfinite"],
+        policy=settings.spikes.policy,
+        **settings.nonfinite.plain(),
     )
 
 
-def _load_teachers(config, program, batches, mesh, tokenizer) -> Any:
-    if not config["teachers"]:
+def _load_teachers(settings, program, batches, mesh, tokenizer) -> Any:
+    if not settings.teachers:
         return {}
     return teachers.load_params(
-        config["teachers"],
+        settings.teachers,
         program.teachers.members,
         batches,
         mesh,
-        config["rules"]["sharding"],
+        settings.rules.sharding,
         words=tokenizer.vocab_size,
     )
 
@@ -243,7 +242,7 @@ def _compiled(train_step: Any, target: step.TrainState, teacher_params: Any, bat
 
 
 def _loop(run: _Run) -> None:
-    every, total = run.config["checkpoint"]["every"], run.config["total_steps"]
+    every, total = run.settings.checkpoint.every, run.settings.total_steps
     # A run that was ended between a save and its evaluation makes up for it.
     if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
         ending.evaluate(run)
@@ -252,7 +251,7 @@ def _loop(run: _Run) -> None:
             return
         metrics = _step(run)
         if run.log.due(run.at):
-            run.log.train(run.at, metrics, {"lr": _rate(run.config, run.at - 1)})
+            run.log.train(run.at, metrics, {"lr": _rate(run.settings, run.at - 1)})
             if run.stop.processes == 1 and not run.checkpoints.poll():
                 run.unsaved = True
         # A save that failed is tried again at the next line of the log.
@@ -264,8 +263,8 @@ def _loop(run: _Run) -> None:
 
 def _evaluation_due(run: _Run) -> bool:
     """Whether the step is one of those to evaluate; the last one is the business of the end."""
-    every = run.config["evaluate"]["every"]
-    return bool(every and run.at and run.at % every == 0 and run.at < run.config["total_steps"])
+    every = run.settings.evaluate.every
+    return bool(every and run.at and run.at % every == 0 and run.at < run.settings.total_steps)
 
 
 def _step(run: _Run) -> Mapping[str, Any]:
@@ -285,7 +284,7 @@ def _step(run: _Run) -> Mapping[str, Any]:
         opt_state = run.refresh(state.opt_state, run.at)
         if opt_state is not state.opt_state:
             state = state.replace(opt_state=jax.device_put(opt_state, run.shardings.opt_state))
-    every = run.config["telemetry"]["every"]
+    every = run.settings.telemetry.every
     measures = every and (run.at + 1) % every == 0
     with contextlib.ExitStack() as stack:
         if measures and not run.measured:
@@ -306,21 +305,21 @@ def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
     return jax.device_get({name: metrics.pop(name) for name in names})
 
 
-def _checkpoints(config, workdir) -> Checkpoints:
-    options = dict(config["checkpoint"])
+def _checkpoints(settings, workdir) -> Checkpoints:
+    options = settings.checkpoint.plain()
     for key in ("every", "allow_changes", "allow_fallback"):
         options.pop(key)
     return Checkpoints(workdir / "checkpoints", **options)
 
 
-def _rate(config, count: int) -> float:
-    optimizer = config["optimizer"]
-    schedule = schedules.build(total_steps=config["total_steps"], **optimizer["schedule"])
-    return float(optimizer["lr"] * schedule(jnp.asarray(count)))
+def _rate(settings, count: int) -> float:
+    optimizer = settings.optimizer
+    schedule = schedules.build(total_steps=settings.total_steps, **optimizer.schedule.plain())
+    return float(optimizer.lr * schedule(jnp.asarray(count)))
 
 
-def _write_config(config: Mapping[str, Any], workdir: Any) -> None:
+def _write_config(settings: Settings, workdir: Any) -> None:
     if jax.process_index() == 0:
         temporary = workdir / "config.json.tmp"
-        temporary.write_text(json.dumps(config, indent=1))
+        temporary.write_text(json.dumps(settings.plain(), indent=1))
         temporary.replace(workdir / "config.json")

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
-from unified_fm.config import settings
+from unified_fm.config.settings import Settings
 
 SHARED = "encoder/.*"
 # What a cache says of the words beyond a teacher's best. Version 1 of this experiment, whose
@@ -77,7 +77,7 @@ def student(sizes: Sizes, corpus: Corpus) -> dict[str, Any]:
     )
 
 
-def config(name: str, sizes: Sizes, corpus: Corpus, caches: Mapping[str, Any]) -> dict[str, Any]:
+def config(name: str, sizes: Sizes, corpus: Corpus, caches: Mapping[str, Any]) -> Settings:
     """The complete settings of an arm.
 
     Args:
@@ -116,7 +116,7 @@ def config(name: str, sizes: Sizes, corpus: Corpus, caches: Mapping[str, Any]) -
     )
 
 
-def teacher_config(name: str, sizes: Sizes, corpus: Corpus) -> dict[str, Any]:
+def teacher_config(name: str, sizes: Sizes, corpus: Corpus) -> Settings:
     """The complete settings of a teacher, "vit" or "bert": alone on its stream, and larger."""
     stack = _stack(sizes.teacher_layers, sizes.teacher_width, 2)
     if name == "vit":
@@ -139,7 +139,7 @@ def teacher_config(name: str, sizes: Sizes, corpus: Corpus) -> dict[str, Any]:
     )
 
 
-def tuning_config(sizes: Sizes) -> dict[str, Any]:
+def tuning_config(sizes: Sizes) -> Settings:
     """The settings of fine-tuning; model and objective are those of `finetune`."""
     return _complete(
         model={"name": "ufm"},
@@ -159,7 +159,7 @@ def _complete(*, model, objectives, total_steps, lr, sizes, merge=None, teachers
         stream: dict(pipeline="arrays", source="memory", batch_size=sizes.batch, objectives=chosen)
         for stream, chosen in objectives.items()
     }
-    return settings.complete(
+    return Settings.of(
         dict(
             model=model,
             streams=streams,

@@ -19,6 +19,7 @@ import tqdm
 
 from unified_fm import assembly
 from unified_fm import step as steps
+from unified_fm.config.settings import Settings
 
 MAPPINGS = ("auto", "vmap", "map")
 _LOG_LINES = 5  # of a training, where there is no terminal for a bar
@@ -38,13 +39,13 @@ class Learner:
     """What is learnt, and how, for all seeds at once.
 
     Attributes:
-        config: complete settings of a run (`unified_fm.settings`).
+        config: settings of a run.
         seeds: numbers of the seeds: of initial parameters, dropout and random masks.
         program: the config's, unless another model or other objectives are wanted.
         mapping: of `over_seeds`.
     """
 
-    config: Mapping[str, Any]
+    config: Settings
     seeds: tuple[int, ...]
     program: steps.Program | None = None
     mapping: str = "auto"
@@ -75,7 +76,7 @@ class Learner:
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
         tx, refresh = links[0]  # they differ in their first state alone
         step = self._compiled(tx)
-        seeds, history, total = jnp.array(self.seeds), [], self.config["total_steps"]
+        seeds, history, total = jnp.array(self.seeds), [], self.config.total_steps
         for number, batch in enumerate(_watched(batches, total, name)):
             if refresh is not None and refresh.is_due(number):
                 moved = jax.vmap(lambda s, n=number: refresh(s, n))(state.opt_state)
@@ -99,9 +100,9 @@ class Learner:
 
     def _optimizer(self, params, seed):
         """The chain and its refresh; a merge that draws at random draws by the seed."""
-        config = dict(self.config)
-        if config["merge"].get("score") == "random":
-            config["merge"] = {**config["merge"], "seed": seed}
+        config = self.config
+        if config.merge.get("score") == "random":
+            config = config.replace(merge={**config.merge, "seed": seed})
         return assembly.optimizer(config, jax.tree.map(lambda x: x[0], params))
 
 

@@ -1,41 +1,42 @@
 """The state that a run begins or goes on with: of step 0, or of its own latest checkpoint."""
 
-import json
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from unified_fm import step
 from unified_fm.checkpoint import start
-from unified_fm.config import settings
+from unified_fm.config.changes import data_changes
+from unified_fm.config.settings import Settings
 from unified_fm.spikes import Spikes
 
 _log = logging.getLogger(__name__)
 
 
-def fresh_state(config, program, tx, shardings, teacher_params, batches) -> step.TrainState:
+def fresh_state(
+    settings: Settings, program, tx, shardings, teacher_params, batches
+) -> step.TrainState:
     """The state of step 0, from the seed or from another run's parameters."""
     init = jax.jit(lambda t, b: step.init_params(program, t, b), out_shardings=shardings.params)
     params = init(teacher_params, batches)
-    if config["init"]:
-        params = start.start(params, config["init"])
-    seen = Spikes(**config["spikes"])
+    if init_from := settings.plain()["init"]:
+        params = start.start(params, init_from)
+    seen = Spikes(**settings.spikes.plain())
     make = jax.jit(
-        lambda params: step.init_state(params, tx, ema=config["ema"] is not None, spikes=seen),
+        lambda params: step.init_state(params, tx, ema=settings.ema is not None, spikes=seen),
         out_shardings=shardings,
     )
     return make(params)
 
 
-def restored_state(config, checkpoints, target) -> tuple[step.TrainState, Any]:
+def restored_state(settings: Settings, checkpoints, target) -> tuple[step.TrainState, Any]:
     """The state and the streams' position of the latest checkpoint that can be read."""
     steps = checkpoints.steps()[::-1]
     for number, at in enumerate(steps):
         try:
-            changes = settings.data_changes(checkpoints.saved_config(at), _as_json(config))
-            if changes and not config["checkpoint"]["allow_changes"]:
+            changes = data_changes(checkpoints.saved_config(at), settings.plain())
+            if changes and not settings.checkpoint.allow_changes:
                 shown = "\n  ".join(changes)
                 raise ValueError(
                     f"checkpoint {checkpoints.directory / str(at)} was saved with other settings:\n"
@@ -43,14 +44,10 @@ def restored_state(config, checkpoints, target) -> tuple[step.TrainState, Any]:
                 )
             state, position = checkpoints.restore(target, at)
         except ValueError as error:
-            if not config["checkpoint"]["allow_fallback"] or number + 1 == len(steps):
+            if not settings.checkpoint.allow_fallback or number + 1 == len(steps):
                 raise
             _log.error("%s\nGoing back to step %d", error, steps[number + 1])
             continue
         _log.info("resumed from step %d", at)
         return state, position
     raise ValueError(f"no checkpoint in {checkpoints.directory}")
-
-
-def _as_json(config: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(config))

@@ -1,51 +1,62 @@
-"""Config files: a Python file with `get_config(argument)`.
+"""From a config file and the command line to checked settings: the one way for every caller."""
 
-It is run, so it is only ever read from the path that `--config` names.
-"""
-
-import importlib.util
-import inspect
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified_fm.config import checks, overrides, python
+from unified_fm.config.settings import Settings
 
-def load(spec: str) -> dict[str, Any]:
-    """Runs `get_config` of a config file.
+
+def load(spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Settings:
+    """Reads a config file, applies changes, fills in defaults, and checks the whole.
 
     Args:
-        spec: "FILE.py", or "FILE.py:ARGUMENT", which is given to `get_config`.
-
-    Returns:
-        What it returned, as plain dicts.
+        spec: "FILE.py:ARGUMENT" or "NAME:ARGUMENT", see `python.read`.
+        changes: "optimizer.lr=0.1"; see `overrides.apply`.
+        plugins: modules whose plugins a saved config may name, beside those of the setting.
 
     Raises:
-        ValueError: no such file, one without `get_config`, or one that fails: with its own error.
+        ValueError, TypeError: what was wrong, what was found, what is possible.
     """
-    path, _, argument = spec.partition(":")
-    if not Path(path).is_file():
-        raise ValueError(f"no config file {path!r}")
-    module_spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"{path!r} is no Python file (its name must end with .py)")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise ValueError("it has no function get_config")
-        if argument and not inspect.signature(module.get_config).parameters:
-            raise ValueError(f"it takes no argument after ':', found {argument!r}")
-        return plain(module.get_config(argument) if argument else module.get_config())
-    except Exception as error:  # the file may raise anything
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+    parted = [text.partition("=") for text in changes]
+    given = overrides.apply(python.read(spec), [(path, text) for path, _, text in parted])
+    return made(given, plugins=plugins)
 
 
-def plain(config: Any) -> Any:
-    """Nested dicts, lists and numbers in place of ConfigDict."""
-    if hasattr(config, "to_dict"):
-        config = config.to_dict()
-    if isinstance(config, Mapping):
-        return {key: plain(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(plain(value) for value in config)
-    return config
+def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:
+    """Checked settings from plain dicts; a teacher's config file is read in. See `load`."""
+    settings = _with_plugins(Settings.of({**given, **_teachers(given)}), plugins)
+    settings = settings.replace(
+        teachers={
+            name: teacher.replace(config=_with_plugins(teacher.config, plugins))
+            if isinstance(teacher.config, Settings)
+            else teacher
+            for name, teacher in settings.teachers.items()
+        }
+    )
+    for each in (settings, *settings.own_runs().values()):
+        checks.check(each)
+    return settings
+
+
+def _with_plugins(settings: Settings, plugins: Sequence[str]) -> Settings:
+    return settings.replace(plugins=[*settings.plugins, *plugins])
+
+
+def _teachers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry `teachers` with complete settings in place of the names of config files."""
+    entries = given.get("teachers")
+    if not isinstance(entries, Mapping):
+        return {}  # refused by its type
+    found = {}
+    for name, entry in entries.items():
+        own = entry.get("config") if isinstance(entry, Mapping) else None
+        if own:
+            place = f"config.teachers.{name}.config"
+            try:
+                own = python.read(own) if isinstance(own, str) else own
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
+            entry = {**entry, "config": Settings.of(own, place)}
+        found[name] = entry
+    return {"teachers": found}

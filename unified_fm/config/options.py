@@ -7,39 +7,14 @@ nothing is listed twice, and a user's own plugin is described as well as the lib
 
 import dataclasses
 import functools
-import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unified_fm import plugins
-from unified_fm.checkpoint import start
-from unified_fm.config import values
+from unified_fm import choices, plugins
+from unified_fm.config import records, values
+from unified_fm.config.settings import Init, Settings, Teacher
 from unified_fm.data import batching
-
-_RULES = str | Sequence[Any] | None
-# Types of the settings whose default does not tell.
-_KINDS = {
-    "plugins": Sequence[str],
-    "prepare": str | None,
-    "tokenizer": str,
-    "ema": float | None,
-    "optimizer.clip": float | None,
-    "optimizer.project": Sequence[Any] | None,
-    "rules.lr_scale": _RULES,
-    "rules.weight_decay": _RULES,
-    "rules.frozen": _RULES,
-    "rules.sharding": _RULES,
-    "checkpoint.best": str | None,
-    "telemetry.shared": str | None,
-}
-# What the library itself gives a plugin of a kind, so no config does.
-_GIVEN = {
-    "models": ("parent",),
-    "optim.merge": ("groups",),
-    "data.pipelines": ("tokenizer",),
-    "evaluators": ("tokenizer",),
-}
 
 
 class Keys(NamedTuple):
@@ -55,6 +30,7 @@ class Option:
 
     Attributes:
         kind: the type of its value, an annotation.
+        default: what counts if it is left out; `plugins.REQUIRED`: it cannot be, or is unknown.
         keys: what may stand in it if it is a dict, given that dict; None: it is none of ours.
         removable: leaving it out is possible.
         names: it is a dict of names that the user chooses. An entry can be added that is named
@@ -69,6 +45,7 @@ class Option:
     """
 
     kind: Any = Any
+    default: Any = plugins.REQUIRED
     keys: Callable[[Mapping[str, Any]], Keys] | None = None
     removable: bool = False
     names: Callable[[str], "Option"] | None = None
@@ -88,13 +65,9 @@ class Option:
         return Keys({}, Option(kind=values.item(self.kind), removable=True))
 
 
-def tree(defaults: Mapping[str, Any]) -> Option:
-    """The whole config of a run.
-
-    Args:
-        defaults: `settings.defaults()`.
-    """
-    return _section(defaults, "", defaults)
+def tree() -> Option:
+    """The whole config of a run."""
+    return _section(Settings)
 
 
 def check(option: Option, value: Any, place: str) -> None:
@@ -117,43 +90,33 @@ def check(option: Option, value: Any, place: str) -> None:
 def unknown(option: Option, place: str, key: str, known: Mapping[str, Option]) -> ValueError:
     """The error about a key that does not exist: the nearest one, and all that do."""
     possible = {*known, *(plugins.choices(option.plugin) if option.names and option.plugin else ())}
-    text = f"{place} has no {option.called} {key!r}; {plugins.possible(key, possible)}"
+    text = f"{place} has no {option.called} {key!r}; {choices.possible(key, possible)}"
     if option.begins:
         begins = " or ".join(f"--{place}.NEW.{word}=..." for word in option.begins)
         text += f" A new one begins with {begins}"
     return ValueError(text)
 
 
-def _section(default: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> Option:
+def _section(record: type[records.Record], place: str = "") -> Option:
+    defaults, kinds = records.defaults(record), records.kinds(record)
+
     def keys(value: Mapping[str, Any]) -> Keys:
-        return Keys({key: _setting(default[key], _join(place, key), root) for key in default})
+        return Keys(
+            {
+                name: _setting(kinds[name], default, place + name)
+                for name, default in defaults.items()
+            }
+        )
 
     return Option(kind=Mapping, keys=keys)
 
 
-def _setting(default: Any, place: str, root: Mapping[str, Any]) -> Option:
-    special = {
-        "model": lambda: _plugin("models"),
-        "merge": lambda: _plugin("optim.merge"),
-        "streams": _streams,
-        "evaluate.evaluators": _evaluators,
-        "teachers": lambda: _teachers(root),
-        "init": _init,
-        "gradient_groups": lambda: Option(kind=Mapping[str, Sequence[str]] | None),
-    }
-    if place in special:
-        return special[place]()
-    if place in _KINDS:
-        return Option(kind=_KINDS[place])
-    if isinstance(default, Mapping):
-        return _section(default, place, root)
-    if default is None:
-        return Option()
-    return Option(kind=Sequence[Any] if isinstance(default, list | tuple) else type(default))
-
-
-def _join(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
+def _setting(kind: Any, default: Any, place: str) -> Option:
+    if place in _SPECIAL:
+        return dataclasses.replace(_SPECIAL[place](), default=default)
+    if isinstance(default, records.Record):
+        return _section(type(default), f"{place}.")
+    return Option(kind=kind, default=default)
 
 
 def _plugin(
@@ -178,11 +141,11 @@ def _plugin(
     def keys(value: Mapping[str, Any]) -> Keys:
         chosen = value.get(by, name)
         if not isinstance(chosen, str):
-            possible = plugins.possible(str(chosen), plugins.choices(kind))
+            possible = choices.possible(str(chosen), plugins.choices(kind))
             found = f"found {chosen!r}" if by in value else f"there is no {by!r} in it"
             raise ValueError(f"a {kind} plugin is named by {by!r}; {found}; {possible}")
         plugin = plugins.load(kind, chosen)
-        known, others = _parameters(plugin, _GIVEN.get(kind, ()), value)
+        known, others = _parameters(plugin, plugins.GIVEN.get(kind, ()), value)
         return Keys({**known, **own(plugin), by: named}, others)
 
     named = Option(kind=str, plugin=kind, removable=name is not None)
@@ -194,37 +157,34 @@ def _parameters(
     function: Callable[..., Any], given: Sequence[str], value: Mapping[str, Any]
 ) -> Keys:
     """What a function or class takes by its signature but `given`, in a dict like `value`."""
-    try:
-        signature = inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation that stands in quotes and names what is not there
-        signature = inspect.signature(function)
-    known, others = {}, None
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            others = Option(removable=True)
-        elif parameter.kind is not parameter.VAR_POSITIONAL and name not in given:
-            known[name] = _parameter(parameter, signature.parameters, value)
-    return Keys(known, others)
+    taken = plugins.parameters(function)
+    known = {
+        name: _parameter(parameter, taken.known, value)
+        for name, parameter in taken.known.items()
+        if name not in given
+    }
+    return Keys(known, Option(removable=True) if taken.others else None)
 
 
-def _parameter(parameter, parameters, value) -> Option:
-    kind, default = parameter.annotation, parameter.default
-    about = {"removable": default is not parameter.empty}
-    if kind is parameter.empty and default is not parameter.empty and default is not None:
-        kind = type(default)
+def _parameter(
+    parameter: plugins.Parameter,
+    parameters: Mapping[str, plugins.Parameter],
+    value: Mapping[str, Any],
+) -> Option:
+    kind, default = parameter
+    removable = default is not plugins.REQUIRED
     marks = typing.get_args(kind)[1:] if typing.get_origin(kind) is typing.Annotated else ()
     for mark in marks:
         if isinstance(mark, plugins.LikeSetting):
-            return dataclasses.replace(_setting({}, mark.name, {}), **about)
+            return dataclasses.replace(_SPECIAL[mark.name](), removable=removable)
         given = ()
         if isinstance(mark, plugins.OptionsOf):
-            given = _GIVEN.get(mark.kind, ())
-            name = value.get(mark.by, getattr(parameters.get(mark.by), "default", None))
+            given = plugins.GIVEN.get(mark.kind, ())
+            name = value.get(mark.by, parameters[mark.by].default)
             mark = plugins.load(mark.kind, name)
-        return Option(
-            kind=kind, keys=functools.partial(_parameters, mark, given), called="option", **about
-        )
-    return Option(kind=kind, **about)
+        keys = functools.partial(_parameters, mark, given)
+        return Option(kind=kind, keys=keys, called="option", removable=removable)
+    return Option(kind=kind, removable=removable)
 
 
 def _streams() -> Option:
@@ -261,34 +221,28 @@ def _evaluators() -> Option:
     return Option(kind=Mapping, names=entry, begins=("name",), plugin="evaluators")
 
 
-def _teachers(root: Mapping[str, Any]) -> Option:
+def _teachers() -> Option:
     def entry(key: str) -> Option:
-        known = {
-            "model": _plugin("models", kind=Mapping | None),
-            "path": Option(kind=str | None),
-            "step": Option(kind=int | None),
-            "init": _init(),
-            "heads": Option(kind=int | Mapping | None),
-            "cache": Option(kind=str | None),
-            "streams": Option(kind=Sequence[str] | None),
-            "config": Option(
-                kind=str | Mapping | None, keys=lambda value: tree(root).inside(value), run=True
-            ),
-        }
+        known = {name: Option(kind=kind) for name, kind in records.kinds(Teacher).items()}
+        known["model"] = _plugin("models", kind=Mapping | None)
+        known["init"] = _init()
+        known["config"] = dataclasses.replace(tree(), kind=str | Mapping | None, run=True)
         return Option(kind=Mapping, keys=lambda value: Keys(known), removable=True)
 
     return Option(kind=Mapping, names=entry, begins=("path", "init", "cache", "config"))
 
 
 def _init() -> Option:
-    known = {
-        "path": Option(kind=str, removable=True),
-        "step": Option(kind=int | None),
-        "rename": Option(kind=Sequence[Any] | None),
-        "copy": Option(kind=Sequence[Any] | None),
-        "fresh": Option(kind=Sequence[str] | None),
-        "allow": Option(kind=Sequence[str] | None),
-        "heads": Option(kind=int | Mapping | None),
-        **{part: Option(kind=str, removable=True) for part in start.PARTS},
-    }
+    known = {name: Option(kind=kind) for name, kind in records.kinds(Init).items()}
     return Option(kind=str | Mapping | None, keys=lambda value: Keys(known))
+
+
+# Places whose keys are names that the user chooses, or depend on what stands there.
+_SPECIAL: Mapping[str, Callable[[], Option]] = {
+    "model": lambda: _plugin("models"),
+    "merge": lambda: _plugin("optim.merge"),
+    "streams": _streams,
+    "evaluate.evaluators": _evaluators,
+    "teachers": _teachers,
+    "init": _init,
+}

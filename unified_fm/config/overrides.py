@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import plugins
-from unified_fm.config import file as config_file
-from unified_fm.config import options, settings, values
+from unified_fm.config import options, python, values
 from unified_fm.config.options import Option
 
 _log = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ def apply(config: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> dict
     """The config with some options set.
 
     Args:
-        config: a complete one, plain dicts; it is left as it is.
+        config: as a config file gives it, plain dicts; it is left as it is.
         changes: (dotted path, text). The text is read as a value of the option's type. "None" is
             None where the option can be that; elsewhere it takes the entry or option out, so that
             a plugin's default counts. A number in place of an objective's dict is its weight.
@@ -32,7 +31,7 @@ def apply(config: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> dict
         ValueError, TypeError: an option that does not exist, with the nearest one; a text of
             another type; a plugin that does not exist.
     """
-    config, root = _copied(config), options.tree(settings.defaults())
+    config, root = _copied(config), options.tree()
     parted = [(path.split("."), text) for path, text in changes]
     parted.sort(key=lambda change: (len(change[0]), change[0][-1] not in _FIRST))
     for path, text in parted:
@@ -55,7 +54,7 @@ def _apply(config: dict[str, Any], root: Option, path: Sequence[str], text: str)
         if not rest:
             _put(here, key, option, found, text, place)
             return
-        here[key] = _opened(here.get(key), found, rest[0], place)
+        here[key] = _opened(_now(here, key, found), found, rest[0], place)
         here, option = here[key], found
 
 
@@ -73,7 +72,7 @@ def _new(option: Option, key: str, rest: Sequence[str], text: str) -> Option | N
 def _opened(value: Any, option: Option, key: str, place: str) -> dict[str, Any]:
     """The dict at a place, to set `key` in it."""
     if option.run and isinstance(value, str):
-        return _copied(settings.complete(config_file.load(value)))
+        return _copied(python.read(value))
     if value is None and values.is_dict(option.kind):
         return {}
     if isinstance(value, int | float) and option.bare:
@@ -84,7 +83,7 @@ def _opened(value: Any, option: Option, key: str, place: str) -> dict[str, Any]:
 
 
 def _put(here: dict, key: str, owner: Option, option: Option, text: str, place: str) -> None:
-    before = here.get(key)
+    before = _now(here, key, option)
     if text == "None" and not values.optional(option.kind):
         if not option.removable:
             raise ValueError(
@@ -101,6 +100,12 @@ def _put(here: dict, key: str, owner: Option, option: Option, text: str, place: 
     here[key] = value
     if option.plugin and not option.names:
         _drop_strangers(here, owner, place)
+
+
+def _now(here: Mapping[str, Any], key: str, option: Option) -> Any:
+    """What counts at a place before it is set: what stands there, or the default."""
+    default = None if option.default is plugins.REQUIRED else option.default
+    return here.get(key, default)
 
 
 def _drop_strangers(here: dict[str, Any], owner: Option, place: str) -> None:

@@ -1,309 +1,295 @@
-"""The settings of a run: every key with its default, and the check of what a config says.
+"""The settings of a run: every key with its default, its limits and a line about it.
 
 A config file starts from `defaults()` and sets what it needs; a key that does not exist here is an
-error, as is a plugin that does not exist. Nothing here touches a device. `None` means "not used".
-
-Keys:
-    mode: "train", or "evaluate" the latest checkpoint.
-    seed: of parameters, dropout, objectives and data.
-    total_steps: steps of the run.
-    plugins: modules of the user's; a *saved* config (a teacher's) may name plugins of these and of
-        the library only (see `saved`). `--plugins=my_project,other` adds to them.
-    prepare: "demo" makes the demo corpus before the run if it is absent, "demo:PART,PART" parts.
-    model: `name` of the plugin and its options.
-    tokenizer: see `data.tokenizer`.
-    streams: {name: `data.streams.stream(...)`}.
-    gradient_groups: {group: [streams]}; None is one group of all.
-    merge: `name` of the plugin and its options.
-    optimizer: of `optim.build.Settings`; `project` keeps parameters in an interval,
-        [(path regex, (low, high))].
-    rules: rule lists, or names of lists in `optim.build` and `sharding`.
-    mesh: sizes of the axes; -1 is the rest.
-    accumulate: micro-batches per step.
-    ema: decay of the moving average of the parameters.
-    init: a run or checkpoint, or weights of another library as "FAMILY:PATH"; or {"path": such, or
-        "text": ... and "vision": ..., and how the names fit}; see `checkpoint.start`.
-    checkpoint: `every` steps; `keep` latest, and the one where the metric `best` was best;
-        `allow_changes` resumes although the data settings differ; `allow_fallback` resumes from
-        an older step if the latest is damaged.
-    log: `every` steps; `tensorboard`.
-    telemetry: `every` steps (0: never) how the groups' gradients get along, per block of `shared`
-        parameters (a regex; None: those of the merge): see `optim.telemetry`.
-    evaluate: `every` steps (0: never) and `at_end`; `params` is "params" or "ema"; evaluators
-        {name: {"name": plugin, options}}.
-    teachers: {name: {"path": ..., "streams": [...]}}, see `teachers.build`; with "config":
-        "FILE.py:ARGUMENT" instead of a path it is trained first, in WORKDIR/teachers/NAME.
-    nonfinite: steps in a row that may be refused.
-    spikes: of the gradient norm, see `spikes.Spikes`: they are counted, and `policy` "skip" makes
-        no step of one.
-    watchdog: `minutes` without progress after which the run ends (0: never); compilation does not
-        count.
-    report: whether to write report.html at the end.
+error. What the options of a plugin are (a model, the pipeline of a stream, an objective, a merge,
+an evaluator) the plugin says: they stay plain dicts here, and `checks` compares them with it.
+Nothing here touches a device. `None` means "not used".
 """
 
-import inspect
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unified_fm import plugins, sharding
-from unified_fm.checkpoint import start
-from unified_fm.config import limits, options
-from unified_fm.evaluators.base import HeldOut
-from unified_fm.optim import build, schedules
-from unified_fm.runtime import watchdog
-from unified_fm.spikes import Spikes
+from unified_fm import choices, plugins
+from unified_fm.config.records import Range, Record, record, required, section, setting
 
-# Marks a dict whose keys are names that the user chooses, or options of a plugin.
-_FREE = ("model", "streams", "gradient_groups", "merge", "teachers")
-_HARMLESS = ("threads", "max_skip")
-_STREAM_KINDS = ("pipeline", "source", "batch_size", "objectives")
+_POSITIVE, _NOT_NEGATIVE = Range(1), Range(0)
+_SHARE, _DECAY, _ABOVE = Range(0, 1), Range(0, 1, open_high=True), Range(0, open_low=True)
+_Rules = str | Sequence[Any] | None
+
+
+@record
+class Stream(Record):
+    """A dataset with a purpose: source, pipeline, batch size, and what is learnt from it."""
+
+    sparse, rest = True, "options"
+
+    pipeline: str = required("name of the plugin that makes arrays of an example")
+    source: str | Sequence[str] = required("'jsonl:FILE', 'array_record:STEM', ...; '+' joins some")
+    batch_size: int = required("rows of the global batch", _POSITIVE)
+    objectives: Mapping[str, Any] = required("{name: weight, or dict(weight=..., option=...)}")
+    max_skip: float = setting(0.01, "largest share of unusable records; 0: none", _SHARE)
+    shuffle: bool = setting(True, "whether each epoch has an order of its own")
+    cycle: int = setting(0, "epochs after which everything repeats; 0: never", _NOT_NEGATIVE)
+    threads: int | None = setting(None, "of the loader; one per core", _NOT_NEGATIVE)
+    images: int | None = setting(None, "of the global batch, where rows are packed", _POSITIVE)
+    packs: int | None = setting(None, "groups that a packed batch can be split into", _POSITIVE)
+    options: Mapping[str, Any] = setting({}, "of the pipeline")
+
+
+@record
+class Init(Record):
+    """Parameters to start from, and how their names fit; see `checkpoint.start`."""
+
+    sparse = True
+
+    path: str | None = setting(None, "a run, a checkpoint, or FAMILY:PATH of another library")
+    all: str | None = setting(None, "the same as path")
+    text: str | None = setting(None, "the same for the text side alone")
+    vision: str | None = setting(None, "the same for the image side alone")
+    step: int | None = setting(None, "of a run; the latest")
+    heads: int | Mapping[str, int] | None = setting(None, "of foreign weights that do not say")
+    rename: Sequence[Any] | None = setting(None, "[(path regex there, name here)]")
+    copy: Sequence[Any] | None = setting(None, "[(path regex there, a further name here)]")
+    fresh: Sequence[str] | None = setting(None, "path regexes that are initialised anew")
+    allow: Sequence[str] | None = setting(None, "path regexes that may be missing or left over")
+
+
+@record
+class Teacher(Record):
+    """A frozen model that some streams are shown to; or what it has said about them before."""
+
+    sparse = True
+
+    path: str | None = setting(None, "a run or a checkpoint of ours")
+    step: int | None = setting(None, "of that run; the latest")
+    init: Init | str | None = setting(None, "FAMILY:PATH, weights of another library")
+    heads: int | Mapping[str, int] | None = setting(None, "of foreign weights that do not say")
+    model: Mapping[str, Any] | None = setting(None, "name and options; what the path says")
+    config: "Settings | str | None" = setting(None, "FILE.py:ARGUMENT, a run to train it first")
+    cache: str | None = setting(None, "a folder that tools/cache_teacher.py has written")
+    streams: Sequence[str] | None = setting(None, "those that it sees")
+
+
+@record
+class Schedule(Record):
+    """Of the learning rate."""
+
+    name: str = setting("linear", "linear, cosine or constant, after the warm-up")
+    warmup_steps: int = setting(0, "updates of the warm-up", _NOT_NEGATIVE)
+    warmup_fraction: float = setting(0.0, "the same as a share of total_steps", _SHARE)
+    end: float = setting(0.0, "the rate at the end, as a share of the peak", _SHARE)
+
+
+@record
+class Optimizer(Record):
+    """AdamW, behind the merge."""
+
+    lr: float = setting(1e-4, "peak learning rate", _NOT_NEGATIVE)
+    b1: float = setting(0.9, "decay of the mean of the gradients", _DECAY)
+    b2: float = setting(0.98, "decay of the mean of their squares", _DECAY)
+    eps: float = setting(1e-8, "added to the root of that mean", _ABOVE)
+    weight_decay: float = setting(0.01, "decoupled; times the rate and its rules", Range(0))
+    clip: float | None = setting(1.0, "largest global norm of the merged gradient", _ABOVE)
+    project: Sequence[Any] | None = setting(
+        (("temperature", (0.001, 0.5)),), "[(path regex, (low, high))]: parameters kept inside"
+    )
+    schedule: Schedule = section(Schedule)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: also for a projection that is none."""
+        super().__post_init__()
+        for rule in self.project or ():
+            place = "project lists (path regex, (low, high))"
+            try:
+                pattern, (low, high) = rule
+                re.compile(pattern)
+                right = low <= high
+            except (TypeError, ValueError, re.error) as error:
+                raise ValueError(f"{place}, found {rule!r}: {error}") from error
+            if not right:
+                raise ValueError(f"{place}, found {rule!r}: {low!r} is above {high!r}")
+
+
+@record
+class Rules(Record):
+    """Numbers of each parameter by its path: [(path regex, value)], or the name of such a list."""
+
+    lr_scale: _Rules = setting(None, "factor of the learning rate: plain, correct, official")
+    weight_decay: _Rules = setting(None, "factor of the weight decay: plain, correct, official")
+    frozen: _Rules = setting(None, "true: the parameter stays as it is")
+    sharding: _Rules = setting(None, "where it lies on the mesh: replicate, fsdp, tensor")
+
+
+@record
+class Mesh(Record):
+    """How many devices lie along each axis; -1: the rest of them."""
+
+    data: int = setting(-1, "parts of a batch")
+    fsdp: int = setting(1, "parts of a batch, of parameters and of the optimizer's state")
+    tensor: int = setting(1, "parts of attention heads and hidden layers")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: sizes that cannot be."""
+        super().__post_init__()
+        for axis, size in vars(self).items():
+            if size != -1 and size < 1:
+                raise ValueError(
+                    f"{axis} must be an integer of at least 1, or -1 (the rest of the devices), "
+                    f"found {size!r}"
+                )
+        rest = [axis for axis, size in vars(self).items() if size == -1]
+        if len(rest) > 1:
+            raise ValueError(f": at most one size is -1 (the rest), found {', '.join(rest)}")
+
+
+@record
+class Checkpoint(Record):
+    """What is saved, and from what a run may go on."""
+
+    every: int = setting(1000, "steps between two saves", _POSITIVE)
+    keep: int = setting(3, "latest steps to keep", _POSITIVE)
+    best: str | None = setting(None, "a metric; the step where it was best is kept, too")
+    best_mode: str = setting("max", "what is best: max or min", choices=("max", "min"))
+    max_failures: int = setting(3, "saves that may fail in a row", _POSITIVE)
+    allow_changes: bool = setting(False, "resume although the data settings differ")
+    allow_fallback: bool = setting(False, "resume from an older step if the latest is damaged")
+
+
+@record
+class Log(Record):
+    """metrics.jsonl, the lines on the screen, and TensorBoard."""
+
+    every: int = setting(50, "steps between two lines", _POSITIVE)
+    tensorboard: bool = setting(True, "whether to write TensorBoard files")
+
+
+@record
+class Telemetry(Record):
+    """How the gradient groups get along, measured and logged."""
+
+    every: int = setting(0, "steps between two measurements; 0: never", _NOT_NEGATIVE)
+    scope: str = setting(
+        "layer", "what is a block: model, layer or tensor", choices=("model", "layer", "tensor")
+    )
+    shared: str | None = setting(None, "regex of the shared parameters; those of the merge")
+
+
+@record
+class Evaluate(Record):
+    """When, of which parameters, and what."""
+
+    every: int = setting(0, "steps between two evaluations; 0: never", _NOT_NEGATIVE)
+    at_end: bool = setting(True, "whether the last step is evaluated")
+    params: str = setting("params", "params, or ema: the average", choices=("params", "ema"))
+    evaluators: Mapping[str, Mapping[str, Any]] = setting({}, "{name: name of the plugin, options}")
+
+
+@record
+class Nonfinite(Record):
+    """Steps whose loss, gradient or new state is not finite change nothing."""
+
+    max_in_a_row: int = setting(10, "such steps in a row that end the run", _POSITIVE)
+
+
+@record
+class Spikes(Record):
+    """Of the gradient norm: they are counted, and perhaps left out."""
+
+    policy: str = setting(
+        "clip", "clip: as any step; skip: changes nothing", choices=("clip", "skip")
+    )
+    sigma: float = setting(6.0, "so many deviations above the mean of the window", _ABOVE)
+    window: int = setting(100, "norms in the window, at least 2; 0: nothing is a spike")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: also for a window of one norm."""
+        super().__post_init__()
+        if self.window < 0 or self.window == 1:
+            raise ValueError(
+                f"window must be an integer of at least 2, or 0 (off), found {self.window!r}"
+            )
+
+
+@record
+class Watchdog(Record):
+    """Ends a run that makes no progress."""
+
+    minutes: float = setting(15.0, "without progress, compilation aside; 0: never", Range(0))
+
+
+@record
+class Settings(Record):
+    """All of a run."""
+
+    mode: str = setting(
+        "train", "train, or evaluate a checkpoint of the run", choices=("train", "evaluate")
+    )
+    seed: int = setting(0, "of parameters, dropout, objectives and data")
+    total_steps: int = setting(1000, "steps of the run", _POSITIVE)
+    plugins: Sequence[str] = setting((), "modules whose plugins a saved config may name, too")
+    prepare: str | None = setting(None, "demo, or demo:PART,PART: makes that corpus if absent")
+    model: Mapping[str, Any] = setting({"name": "xfm"}, "name of the plugin, and its options")
+    tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
+    streams: Mapping[str, Stream] = setting({}, "{name: a stream}")
+    gradient_groups: Mapping[str, Sequence[str]] | None = setting(
+        None, "{group: [streams]}; one group of all"
+    )
+    merge: Mapping[str, Any] = setting(
+        {"name": "sum"}, "of the groups' gradients: name of the plugin, and its options"
+    )
+    optimizer: Optimizer = section(Optimizer)
+    rules: Rules = section(Rules)
+    mesh: Mesh = section(Mesh)
+    accumulate: int = setting(1, "micro-batches per step", _POSITIVE)
+    ema: float | None = setting(None, "decay of the average of the parameters", _DECAY)
+    init: Init | str | None = setting(None, "parameters to start from: RUN, FAMILY:PATH, or a dict")
+    checkpoint: Checkpoint = section(Checkpoint)
+    log: Log = section(Log)
+    telemetry: Telemetry = section(Telemetry)
+    evaluate: Evaluate = section(Evaluate)
+    teachers: Mapping[str, Teacher] = setting({}, "{name: a teacher}")
+    nonfinite: Nonfinite = section(Nonfinite)
+    spikes: Spikes = section(Spikes)
+    watchdog: Watchdog = section(Watchdog)
+    report: bool = setting(True, "whether to write report.html at the end")
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The gradient groups, {group: [streams]}; one of all streams where none is given."""
+        given = self.gradient_groups or {"all": list(self.streams)}
+        return {group: list(members) for group, members in given.items()}
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run evaluates at all."""
+        return bool(self.evaluate.every or self.evaluate.at_end or self.mode == "evaluate")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Rows of all streams in one step."""
+        return sum(stream.batch_size for stream in self.streams.values())
+
+    def own_runs(self) -> "dict[str, Settings]":
+        """{teacher: its settings} of those teachers that this run trains first."""
+        entries = self.teachers.items()
+        return {name: t.config for name, t in entries if isinstance(t.config, Settings)}
 
 
 def defaults() -> dict[str, Any]:
-    """Every setting with its default, as the head of this module explains them."""
-    return {
-        "mode": "train",
-        "seed": 0,
-        "total_steps": 1000,
-        "plugins": (),
-        "prepare": None,
-        "model": {"name": "xfm"},
-        "tokenizer": "bytes",
-        "streams": {},
-        "gradient_groups": None,
-        "merge": {"name": "sum"},
-        "optimizer": {
-            "lr": 1e-4,
-            "b1": 0.9,
-            "b2": 0.98,
-            "eps": 1e-8,
-            "weight_decay": 0.01,
-            "clip": 1.0,
-            "project": (("temperature", (0.001, 0.5)),),
-            "schedule": {"name": "linear", "warmup_steps": 0, "warmup_fraction": 0.0, "end": 0.0},
-        },
-        "rules": {"lr_scale": None, "weight_decay": None, "frozen": None, "sharding": None},
-        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        "accumulate": 1,
-        "ema": None,
-        "init": None,
-        "checkpoint": {
-            "every": 1000,
-            "keep": 3,
-            "best": None,
-            "best_mode": "max",
-            "max_failures": 3,
-            "allow_changes": False,
-            "allow_fallback": False,
-        },
-        "log": {"every": 50, "tensorboard": True},
-        "telemetry": {"every": 0, "scope": "layer", "shared": None},
-        "evaluate": {"every": 0, "at_end": True, "params": "params", "evaluators": {}},
-        "teachers": {},
-        "nonfinite": {"max_in_a_row": 10},
-        "spikes": {"policy": "clip", "sigma": 6.0, "window": 100},
-        "watchdog": {"minutes": 15.0},
-        "report": True,
-    }
+    """Every setting with its default, as plain dicts, for a config file to begin with."""
+    return Settings().plain()
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fills in the defaults.
+def of_plugin(chosen: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    """The name of a plugin and its options, from a dict that has both.
 
     Raises:
-        ValueError: a key that does not exist, with the nearest one.
+        ValueError: there is no name in it.
     """
-    return _filled(defaults(), config, "config")
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuses settings that cannot work, before any device is touched.
-
-    Raises:
-        ValueError, TypeError: what was wrong, what was found, what is possible.
-    """
-    options.check(options.tree(defaults()), config, "config")
-    for module in config["plugins"]:
-        if not all(part.isidentifier() for part in module.split(".")):
-            raise ValueError(f"plugins names modules like my_project or a.b, found {module!r}")
-    if not config["streams"]:
-        raise ValueError("config.streams is empty: a run needs at least one stream")
-    for name, stream in config["streams"].items():
-        _check_stream(config, name, stream)
-    limits.check(config)
-    groups(config)
-    merge(config)
-    _check_model(config["model"])
-    Spikes(**config["spikes"])
-    watchdog.check(config["watchdog"]["minutes"])
-    start.check(config["init"], "init")
-    for name, teacher in config["teachers"].items():
-        start.check(teacher.get("init"), f"teachers.{name}.init")
-        if teacher.get("model"):
-            _check_model(teacher["model"], f"teachers.{name}.model")
-        for stream in teacher.get("streams") or ():
-            if stream not in config["streams"]:
-                known = plugins.possible(stream, config["streams"])
-                raise ValueError(f"teachers.{name} names the stream {stream!r}; {known}")
-    limits.best(config, _checked_evaluators(config))
-    schedules.build(total_steps=config["total_steps"], **config["optimizer"]["schedule"])
-    for kind, rules in config["rules"].items():
-        (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
-    if config["prepare"] and config["prepare"].partition(":")[0] != "demo":
-        raise ValueError(f"prepare is 'demo' or 'demo:PART,PART', found {config['prepare']!r}")
-
-
-def groups(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The gradient groups, {group: [streams]}.
-
-    Raises:
-        ValueError: an unknown stream, or a stream that is in no group or in two.
-    """
-    streams = list(config["streams"])
-    given = config["gradient_groups"] or {"all": streams}
-    if not isinstance(given, Mapping):
-        raise ValueError(f"gradient_groups is {{group: [streams]}}, found {given!r}")
-    named = [stream for members in given.values() for stream in members]
-    for stream in named:
-        if stream not in streams:
-            raise ValueError(
-                f"gradient_groups names the stream {stream!r}; {plugins.possible(stream, streams)}"
-            )
-    for stream in streams:
-        if named.count(stream) != 1:
-            raise ValueError(
-                f"stream {stream!r} is in {named.count(stream)} gradient groups; each stream "
-                "belongs to exactly one"
-            )
-    return {group: list(members) for group, members in given.items()}
-
-
-def merge(config: Mapping[str, Any]) -> Any:
-    """Builds the merge of the gradient groups; one with a ramp is told how long the run is.
-
-    Raises:
-        ValueError, TypeError: groups that do not exist, a ramp that ends after the run, or another
-            option that cannot work.
-    """
-    chosen = dict(config["merge"])
-    if "name" not in chosen:
-        known = plugins.possible("", plugins.choices("optim.merge"))
-        raise ValueError(f"config.merge has no 'name'; {known}")
-    name = chosen.pop("name")
-    if "total_steps" in inspect.signature(plugins.load("optim.merge", name)).parameters:
-        chosen.setdefault("total_steps", config["total_steps"])
-    return plugins.build("optim.merge", name, groups=list(groups(config)), **chosen)
-
-
-def data_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lists the differences that give a resumed run other data or another model.
-
-    The seed, the model, the tokenizer and the streams are compared; rates, lengths, devices and
-    logging may change, and so may what a stream's order and arrays do not depend on.
-    """
-    lines = []
-    for key in ("seed", "model", "tokenizer", "streams", "gradient_groups", "merge"):
-        old, new = _flat(before.get(key), key), _flat(now.get(key), key)
-        for name in sorted(set(old) | set(new)):
-            if key == "streams" and name.split(".")[2] in _HARMLESS:
-                continue
-            if old.get(name, "absent") != new.get(name, "absent"):
-                lines.append(f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}")
-    return lines
-
-
-def _filled(known: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{where} has no key {key!r}; {plugins.possible(key, known)}")
-    result = {}
-    for key, default in known.items():
-        value = given.get(key, default)
-        if isinstance(default, dict) and key not in _FREE and key != "evaluators":
-            if not isinstance(value, Mapping):
-                raise TypeError(f"{where}.{key} is a dict, found {value!r}")
-            value = _filled(default, value, f"{where}.{key}")
-        result[key] = value
-    return result
-
-
-def _check_stream(config: Mapping[str, Any], name: str, stream: Mapping[str, Any]) -> None:
-    for key in _STREAM_KINDS:
-        if key not in stream:
-            raise ValueError(f"stream {name!r} has no {key!r}; found {', '.join(stream)}")
-    if not stream["objectives"]:
-        raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
-    for key, value in stream["objectives"].items():
-        made, weight = objective(key, value)
-        if not math.isfinite(weight):
-            raise ValueError(f"config.streams.{name}.objectives.{key} has the weight {weight!r}")
-        if getattr(made, "target", None) == "ema" and config["ema"] is None:
-            raise ValueError(
-                f"config.streams.{name}.objectives.{key} has target='ema', so config.ema must be a "
-                "decay like 0.999"
-            )
-
-
-def objective(key: str, value: Any) -> tuple[Any, float]:
-    """Builds one entry of a stream's objectives.
-
-    Args:
-        key: the name in the log, and of the plugin unless `value` names another.
-        value: the weight, or {"weight": ..., "name": plugin, options}.
-
-    Returns:
-        The objective and its weight.
-    """
-    chosen = dict(value) if isinstance(value, Mapping) else {"weight": value}
-    weight = float(chosen.pop("weight", 1.0))
-    return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
-
-
-def _check_model(config: Mapping[str, Any], place: str = "model") -> None:
-    """Makes the model, which touches no device, and lets it refuse its options if it can."""
-    model = _built("models", dict(config), place)
-    if hasattr(model, "check"):
-        try:
-            model.check()
-        except ValueError as error:
-            raise ValueError(f"config.{place}: {error}") from error
-
-
-def _checked_evaluators(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the evaluators, without the tokenizer that they are given later."""
-    made = {}
-    for name, entry in config["evaluate"]["evaluators"].items():
-        place = f"evaluate.evaluators.{name}"
-        made[name] = _built("evaluators", {"name": name, **entry}, place)
-        if isinstance(made[name], HeldOut):
-            options = {**made[name].pipeline_options}
-            limits.check_pipeline(made[name].pipeline, options, f"config.{place}.options")
-    return made
-
-
-def _built(kind: str, options: dict[str, Any], place: str) -> Any:
-    plugin = plugins.load(kind, options.pop("name"))
-    missing = [
-        name
-        for name, parameter in inspect.signature(plugin).parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind is parameter.KEYWORD_ONLY
-        and name not in (*options, "tokenizer")
-    ]
-    if missing:
-        raise TypeError(f"config.{place} lacks {', '.join(missing)}")
-    try:
-        return plugin(**options)
-    except ValueError as error:
-        raise ValueError(f"config.{place}: {error}") from error
-
-
-def _flat(tree: Any, prefix: str) -> dict[str, str]:
-    if isinstance(tree, Mapping):
-        return {
-            name: value
-            for key, sub in tree.items()
-            for name, value in _flat(sub, f"{prefix}.{key}").items()
-        }
-    return {prefix: str(list(tree) if isinstance(tree, tuple) else tree)}
+    options = dict(chosen)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        known = choices.possible(str(name or ""), plugins.choices(kind))
+        raise ValueError(f"a {kind} plugin is named by 'name', found {dict(chosen)!r}; {known}")
+    return name, options

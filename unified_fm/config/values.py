@@ -6,6 +6,7 @@ Types are those of annotations: `int`, `float | None`, `tuple[float, float]`, `S
 
 import ast
 import collections.abc
+import dataclasses
 import inspect
 import types
 import typing
@@ -34,7 +35,7 @@ def read(text: str, kind: Any, place: str, before: Any = None) -> Any:
     Raises:
         ValueError: the text is of another type.
     """
-    for option in _alternatives(kind):
+    for option in alternatives(kind):
         try:
             return text if option is str else _as(literal(text), option)
         except _Other:
@@ -50,7 +51,7 @@ def check(value: Any, kind: Any, place: str) -> None:
     Raises:
         TypeError: with the type wanted.
     """
-    for option in _alternatives(kind):
+    for option in alternatives(kind):
         try:
             _as(value, option)
             return
@@ -61,17 +62,18 @@ def check(value: Any, kind: Any, place: str) -> None:
 
 def optional(kind: Any) -> bool:
     """Whether None is a value of this type."""
-    return any(option in (None, type(None), Any) for option in _alternatives(kind))
+    return any(option in (None, type(None), Any) for option in alternatives(kind))
 
 
 def is_dict(kind: Any) -> bool:
     """Whether a dict can be a value of this type."""
-    return any((typing.get_origin(o) or o) in (*_DICTS, Any) for o in _alternatives(kind))
+    found = alternatives(kind)
+    return any(_is_record(o) or (typing.get_origin(o) or o) in (*_DICTS, Any) for o in found)
 
 
 def item(kind: Any) -> Any:
     """The type of the values in a dict of this type: float of `Mapping[str, float] | None`."""
-    for option in _alternatives(kind):
+    for option in alternatives(kind):
         inner = typing.get_args(option)
         if typing.get_origin(option) in _DICTS and len(inner) == 2:
             return inner[1]
@@ -95,21 +97,22 @@ def describe(kind: Any) -> str:
     """How a message names a type: "float or None"."""
     names = {"NoneType": "None", "Mapping": "dict", "Sequence": "list", "Any": "anything"}
     found = []
-    for option in _alternatives(kind):
+    for option in alternatives(kind):
         name = getattr(typing.get_origin(option) or option, "__name__", str(option))
+        name = "dict" if _is_record(option) else name
         found.append(names.get(name, name))
     found.sort(key="None".__eq__)
     return " or ".join(found)
 
 
-def _alternatives(kind: Any) -> list[Any]:
-    """The members of a union, strings last: every text is one."""
+def alternatives(kind: Any) -> list[Any]:
+    """The types that a value may be of, one by one; strings last, since every text is one."""
     if isinstance(kind, str) or kind is inspect.Parameter.empty:
         kind = Any  # an annotation that could not be evaluated, or none
     if typing.get_origin(kind) is typing.Annotated:
-        return _alternatives(typing.get_args(kind)[0])
+        return alternatives(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        found = [each for part in typing.get_args(kind) for each in _alternatives(part)]
+        found = [each for part in typing.get_args(kind) for each in alternatives(part)]
         return sorted(found, key=lambda option: option is str)
     return [kind]
 
@@ -129,6 +132,8 @@ def _as(value: Any, kind: Any) -> Any:
         return kind(value)
     if kind is str:
         return _if(isinstance(value, str), value)
+    if _is_record(kind):
+        return _if(isinstance(value, kind | Mapping), value)
     if origin in _DICTS:
         _if(isinstance(value, Mapping), value)
         return {k: _each(v, inner[1]) if len(inner) > 1 else v for k, v in value.items()}
@@ -136,6 +141,10 @@ def _as(value: Any, kind: Any) -> Any:
         _if(isinstance(value, Sequence) and not isinstance(value, str | bytes), value)
         return _list(value, origin, inner)
     return value
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _list(value: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> Any:
@@ -147,7 +156,7 @@ def _list(value: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> Any:
 
 
 def _each(value: Any, kind: Any) -> Any:
-    for option in _alternatives(kind):
+    for option in alternatives(kind):
         try:
             return _as(value, option)
         except _Other:

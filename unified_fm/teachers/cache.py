@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.config.settings import Settings
 from unified_fm.objectives import _lumps
 
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
@@ -77,7 +78,7 @@ class Cache:
         return found
 
 
-def readers(config: Mapping[str, Any]) -> dict[str, Callable[[Any], Reader]]:
+def readers(settings: Settings) -> dict[str, Callable[[Any], Reader]]:
     """What a run's streams read beside their own arrays: `extra` of `data.streams.Streams`.
 
     Opening them refuses a cache of other data, one that is too short, or one that does not hold
@@ -87,20 +88,20 @@ def readers(config: Mapping[str, Any]) -> dict[str, Callable[[Any], Reader]]:
         {stream: opens, for its loader, the reader of `cached`, {teacher: what it says of slots}}.
     """
     caches: dict[str, dict[str, Cache]] = {}
-    for name, entry in config["teachers"].items():
-        if entry.get("cache"):
-            cache = open_cache(entry["cache"])
-            for stream in entry["streams"]:
+    for name, entry in settings.teachers.items():
+        if entry.cache:
+            cache = open_cache(entry.cache)
+            for stream in entry.streams or ():
                 caches.setdefault(stream, {})[name] = cache
     return {
-        stream: functools.partial(_reader, config, stream, members)
+        stream: functools.partial(_reader, settings, stream, members)
         for stream, members in caches.items()
     }
 
 
-def _reader(config, stream, caches: Mapping[str, Cache], loader) -> Reader:
+def _reader(settings: Settings, stream, caches: Mapping[str, Cache], loader) -> Reader:
     for name, cache in caches.items():
-        _check(name, config["teachers"][name]["cache"], cache, config, stream, loader)
+        _check(name, cache, settings, stream, loader)
 
     def read(slots: np.ndarray) -> dict[str, Any]:
         return {"cached": {name: cache.rows(stream, slots) for name, cache in caches.items()}}
@@ -212,17 +213,17 @@ def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> No
                 )
 
 
-def data_of(config: Mapping[str, Any], stream: str, records: int) -> dict[str, Any]:
+def data_of(settings: Settings, stream: str, records: int) -> dict[str, Any]:
     """All that the slots of a stream depend on, as JSON values."""
-    options = {k: v for k, v in config["streams"][stream].items() if k not in _IRRELEVANT}
-    found = {"seed": config["seed"], "tokenizer": config["tokenizer"], "records": records}
+    options = {k: v for k, v in settings.streams[stream].plain().items() if k not in _IRRELEVANT}
+    found = {"seed": settings.seed, "tokenizer": settings.tokenizer, "records": records}
     return json.loads(json.dumps(found | {"stream": options}))
 
 
-def keys_needed(config: Mapping[str, Any], teacher: str, stream: str) -> dict[str, list[Need]]:
+def keys_needed(settings: Settings, teacher: str, stream: str) -> dict[str, list[Need]]:
     """{key: (divergence, temperature) of each objective} that a stream reads of a teacher."""
     needed: dict[str, list[Need]] = {}
-    for name, value in config["streams"][stream]["objectives"].items():
+    for name, value in settings.streams[stream].objectives.items():
         options = dict(value) if isinstance(value, Mapping) else {}
         if options.get("name", name) == "distill" and options.get("teacher") == teacher:
             of, kind = options.get("of"), options.get("kind", "kl")
@@ -278,18 +279,19 @@ def _check_rest(folder, where, arrays, classes, names) -> None:
         )
 
 
-def _check(name, folder, cache, config, stream, loader) -> None:
+def _check(name, cache, settings: Settings, stream, loader) -> None:
+    folder = settings.teachers[name].cache
     where = f"teachers.{name}: the cache {folder}"
     held = cache.about["streams"]
     if stream not in held:
         raise ValueError(f"{where} has the streams {', '.join(held)}, not {stream!r}")
-    then, now = held[stream]["data"], data_of(config, stream, loader.records)
+    then, now = held[stream]["data"], data_of(settings, stream, loader.records)
     lines = [
         f"{k}: {then.get(k)} in the cache, {v} now" for k, v in now.items() if then.get(k) != v
     ]
     if lines:
         raise ValueError("\n  ".join([f"{where} is of other data than stream {stream!r}:", *lines]))
-    slots, needed = held[stream]["slots"], loader.slots * config["total_steps"]
+    slots, needed = held[stream]["slots"], loader.slots * settings.total_steps
     if loader.cycle:
         needed = min(needed, loader.cycle * loader.records)
     if slots < needed:
@@ -297,7 +299,7 @@ def _check(name, folder, cache, config, stream, loader) -> None:
             f"{where} has {slots} examples of stream {stream!r}, the run sees {needed}; the "
             f"stream's option cycle={max(1, slots // loader.records)} repeats as many epochs"
         )
-    _check_needs(where, cache, stream, keys_needed(config, name, stream))
+    _check_needs(where, cache, stream, keys_needed(settings, name, stream))
 
 
 def _check_needs(where, cache, stream, needed) -> None:

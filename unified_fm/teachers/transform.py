@@ -13,14 +13,13 @@ from typing import Any
 import jax
 from etils import epath
 
-from unified_fm import choices, plugins, sharding
+from unified_fm import sharding
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import start
-from unified_fm.config import saved
+from unified_fm.config import chosen, saved
+from unified_fm.config import settings as config
 from unified_fm.convert.table import unflatten
 from unified_fm.teachers import cache as teacher_cache
-
-KEYS = ("model", "path", "step", "init", "heads", "config", "cache", "streams")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +65,13 @@ def make_transform(teachers: Mapping[str, Teacher]) -> Transform:
     return Transform(teachers)
 
 
-def build(config: Mapping[str, Any], modules: Sequence[str] = ()) -> dict[str, Teacher]:
-    """Makes the teachers of a config.
+def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) -> dict[str, Teacher]:
+    """Makes the teachers of a run.
 
     Args:
-        config: {name: dict of `streams`, and one of `path` (a run or checkpoint of ours; `step` of
-            it), `init` ("bert:PATH", foreign weights; `heads`) or `cache` (`teacher_cache`);
-            `model`, by default that of the run in `path`, or what `config.json` beside the foreign
-            weights tells}. `config` is for `teacher_runs`, and tells the model too.
+        entries: {name: its settings}: `streams`, and one of `path`, `init` or `cache`. The model is
+            by default that of the run in `path`, or of `config`, which trains it, or what
+            `config.json` beside the foreign weights tells.
         modules: those whose plugins the run in `path` may name; see `config.saved`.
 
     Raises:
@@ -81,13 +79,8 @@ def build(config: Mapping[str, Any], modules: Sequence[str] = ()) -> dict[str, T
         plugins.Unnamed: a run whose model is a plugin that nobody has named.
     """
     teachers = {}
-    for name, entry in config.items():
-        for key in entry:
-            if key not in KEYS:
-                raise ValueError(
-                    f"teachers.{name} has no key {key!r}; {choices.possible(key, KEYS)}"
-                )
-        given = [key for key in entry if entry[key] is not None]
+    for name, entry in entries.items():
+        given = [key for key, value in entry.plain().items() if value is not None]
         if not {"path", "init", "cache"} & set(given):
             raise ValueError(
                 f"teachers.{name} has no 'path'; found {', '.join(given)}. A teacher has a path "
@@ -96,16 +89,16 @@ def build(config: Mapping[str, Any], modules: Sequence[str] = ()) -> dict[str, T
         if "streams" not in given:
             raise ValueError(f"teachers.{name} has no 'streams'; found {', '.join(given)}")
         model, classes = None, {}
-        if "cache" in given:
-            classes = teacher_cache.open_cache(entry["cache"]).about["keys"]
+        if entry.cache:
+            classes = teacher_cache.open_cache(entry.cache).about["keys"]
         else:
             model = _model(name, entry, modules)
-        teachers[name] = Teacher(model=model, streams=tuple(entry["streams"]), classes=classes)
+        teachers[name] = Teacher(model=model, streams=tuple(entry.streams), classes=classes)
     return teachers
 
 
 def load_params(
-    config: Mapping[str, Any],
+    entries: Mapping[str, config.Teacher],
     teachers: Mapping[str, Teacher],
     batches: Mapping[str, Any],
     mesh: Any,
@@ -116,7 +109,7 @@ def load_params(
     """Loads the teachers' parameters onto the mesh, {name: tree}; only what they teach with.
 
     Args:
-        config: of the teachers.
+        entries: settings of the teachers.
         teachers: as `build` makes them.
         batches: one batch of every stream.
         mesh, sharding_rules: where the parameters lie.
@@ -136,17 +129,16 @@ def load_params(
             raise ValueError(
                 f"teachers.{name} knows vocab_size = {known} words, the run's tokenizer has {words}"
             )
-        tree = _fitting(name, config[name], _wanted(name, teacher, batches))
+        tree = _fitting(name, entries[name], _wanted(name, teacher, batches))
         where = sharding.params_shardings(mesh, tree, sharding_rules)
         params[name] = jax.device_put(tree, where)
     return params
 
 
-def _model(name: str, entry: Mapping[str, Any], modules: Sequence[str]) -> Any:
-    told = entry.get("model") or (entry.get("config") or {}).get("model")
-    told = told or start.model_of(entry.get("init"))
-    options = dict(told or _saved_model(name, entry.get("path"), modules))
-    model = plugins.build("models", options.pop("name"), **options)
+def _model(name: str, entry: config.Teacher, modules: Sequence[str]) -> Any:
+    own = entry.config.model if isinstance(entry.config, config.Settings) else None
+    told = entry.model or own or start.model_of(entry.plain().get("init"))
+    model = chosen.model(told or _saved_model(name, entry.path, modules), f"teachers.{name}.model")
     if not hasattr(model, "targets"):
         raise ValueError(f"teachers.{name}: its model has no method 'targets'")
     return model
@@ -181,10 +173,11 @@ def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str
     return wanted
 
 
-def _fitting(name: str, entry: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
+def _fitting(name: str, entry: config.Teacher, wanted: Mapping[str, Any]) -> Any:
     """The parameters of these paths and shapes, from the teacher's checkpoint."""
-    init = entry.get("init") or entry["path"]
+    init = entry.plain().get("init") or entry.path
     options = dict(init) if isinstance(init, Mapping) else {"path": init}
-    options |= {key: entry[key] for key in ("step", "heads") if entry.get(key) is not None}
+    told = {"step": entry.step, "heads": entry.heads}
+    options |= {key: value for key, value in told.items() if value is not None}
     title = f"teachers.{name}: {init} is of another model:"
     return unflatten(start.read(options, wanted, title=title, partial=True).arrays)

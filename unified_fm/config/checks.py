@@ -1,0 +1,180 @@
+"""What settings must be beside each by itself: plugins exist, and parts fit each other.
+
+All that cannot work is refused before any device is touched.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from unified_fm import choices, sharding
+from unified_fm.checkpoint import start
+from unified_fm.config import chosen, options
+from unified_fm.config.settings import Settings, Stream
+from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.pipelines import base as pipelines
+from unified_fm.evaluators.base import HeldOut
+from unified_fm.optim import build, schedules
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that cannot work.
+
+    Raises:
+        ValueError, TypeError: what was wrong, what was found, what is possible.
+    """
+    options.check(options.tree(), settings.plain(), "config")
+    for module in settings.plugins:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"plugins names modules like my_project or a.b, found {module!r}")
+    if not settings.streams:
+        raise ValueError("config.streams is empty: a run needs at least one stream")
+    for name, stream in settings.streams.items():
+        _check_objectives(settings, name, stream)
+        _check_sizes(settings, name, stream)
+    if settings.evaluate.params == "ema" and settings.ema is None:
+        raise ValueError(
+            "config.evaluate.params is 'ema', so config.ema must be a decay like 0.999"
+        )
+    _check_groups(settings)
+    chosen.merge(settings)
+    _check_model(settings.model, "model")
+    start.check(settings.plain()["init"], "init")
+    _check_teachers(settings)
+    _check_best(settings, _checked_evaluators(settings))
+    schedule = settings.optimizer.schedule
+    schedules.build(total_steps=settings.total_steps, **schedule.plain())
+    for kind, rules in settings.rules.plain().items():
+        (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
+    if settings.prepare and settings.prepare.partition(":")[0] != "demo":
+        raise ValueError(f"prepare is 'demo' or 'demo:PART,PART', found {settings.prepare!r}")
+
+
+def check_pipeline(name: str, options: Mapping[str, Any], place: str) -> None:
+    """Builds a pipeline of the library to see whether it refuses its options.
+
+    A user's own may need what is not there yet (the run's tokenizer), so it is left for later.
+
+    Raises:
+        ValueError, TypeError: what it says.
+    """
+    if "." in name:
+        return
+    made = pipelines.load(name)
+    try:
+        pipelines.make(made, options, tokenizer=tokenizers.load("bytes"), what=place)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _check_objectives(settings: Settings, name: str, stream: Stream) -> None:
+    if not stream.objectives:
+        raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
+    for key, value in stream.objectives.items():
+        made, weight = chosen.objective(key, value)
+        if not math.isfinite(weight):
+            raise ValueError(f"config.streams.{name}.objectives.{key} has the weight {weight!r}")
+        if getattr(made, "target", None) == "ema" and settings.ema is None:
+            raise ValueError(
+                f"config.streams.{name}.objectives.{key} has target='ema', so config.ema must be a "
+                "decay like 0.999"
+            )
+
+
+def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
+    """The batch of a stream must be split over the mesh and into micro-batches."""
+    packed, accumulate = pipelines.load(stream.pipeline).packed, settings.accumulate
+    place = f"config.streams.{name}"
+    if packed and stream.images is None:
+        raise ValueError(f"{place} packs several rows per image, so it lacks images=... of a batch")
+    packs = (stream.packs or 1) if packed else 1
+    if packed and accumulate > 1 and packs % accumulate:
+        raise ValueError(
+            f"{place}.packs = {packs} cannot be cut into accumulate = {accumulate} micro-batches"
+        )
+    parts = max(1, settings.mesh.data) * max(1, settings.mesh.fsdp) * accumulate  # -1 may be any
+    sizes = {"batch_size": stream.batch_size, "images": stream.images if packed else None}
+    for key, size in sizes.items():
+        if size is not None and size % parts:
+            raise ValueError(
+                f"{place}.{key} = {size} cannot be split into {parts} equal parts: "
+                f"mesh.data = {settings.mesh.data}, mesh.fsdp = {settings.mesh.fsdp}, "
+                f"accumulate = {accumulate}"
+            )
+        if size is not None and size % packs:
+            raise ValueError(f"{place}.{key} = {size} cannot be split into {packs} packs")
+    check_pipeline(stream.pipeline, stream.options, place)
+
+
+def _check_groups(settings: Settings) -> None:
+    streams = list(settings.streams)
+    named = [stream for members in settings.groups.values() for stream in members]
+    for stream in named:
+        if stream not in streams:
+            raise ValueError(
+                f"gradient_groups names the stream {stream!r}; {choices.possible(stream, streams)}"
+            )
+    for stream in streams:
+        if named.count(stream) != 1:
+            raise ValueError(
+                f"stream {stream!r} is in {named.count(stream)} gradient groups; each stream "
+                "belongs to exactly one"
+            )
+
+
+def _check_model(options: Mapping[str, Any], place: str) -> None:
+    """Makes the model, which touches no device, and lets it refuse its options if it can."""
+    model = chosen.model(options, place)
+    if hasattr(model, "check"):
+        try:
+            model.check()
+        except ValueError as error:
+            raise ValueError(f"config.{place}: {error}") from error
+
+
+def _check_teachers(settings: Settings) -> None:
+    for name, teacher in settings.teachers.items():
+        start.check(teacher.plain().get("init"), f"teachers.{name}.init")
+        if teacher.model:
+            _check_model(teacher.model, f"teachers.{name}.model")
+        for stream in teacher.streams or ():
+            if stream not in settings.streams:
+                known = choices.possible(stream, settings.streams)
+                raise ValueError(f"teachers.{name} names the stream {stream!r}; {known}")
+
+
+def _checked_evaluators(settings: Settings) -> dict[str, Any]:
+    """Makes the evaluators, without the tokenizer that they are given later."""
+    made = chosen.evaluators(settings)
+    for name, evaluator in made.items():
+        if isinstance(evaluator, HeldOut):
+            place = f"config.evaluate.evaluators.{name}.options"
+            check_pipeline(evaluator.pipeline, evaluator.pipeline_options, place)
+    return made
+
+
+def _check_best(settings: Settings, evaluators: Mapping[str, Any]) -> None:
+    """Refuses a `checkpoint.best` that no evaluator measures."""
+    wanted = settings.checkpoint.best
+    if wanted is None:
+        return
+    if not settings.evaluates:
+        raise ValueError(
+            f"config.checkpoint.best is {wanted!r}, but nothing is evaluated: evaluate.every is 0 "
+            "and evaluate.at_end false"
+        )
+    known = {}
+    for name, evaluator in evaluators.items():
+        names = getattr(evaluator, "metric_names", None)
+        known[name] = None if names is None else [f"{name}/{metric}" for metric in names]
+    name = wanted.partition("/")[0]
+    if name in known and known[name] is None and "/" in wanted:
+        return  # the evaluator does not say what it measures
+    metrics = [metric for found in known.values() for metric in found or ()]
+    if not any(wanted == metric or wanted.startswith(f"{metric}/") for metric in metrics):
+        metrics += [f"{name}/..." for name, found in known.items() if found is None]
+        metrics = known.get(name) or metrics
+        raise ValueError(
+            f"config.checkpoint.best is {wanted!r}, which no evaluator measures; "
+            f"{choices.possible(wanted, metrics)}"
+        )

@@ -1,0 +1,75 @@
+"""The plugins that settings name, made with the options that stand beside the name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unified_fm import choices, plugins
+from unified_fm.config.settings import Settings
+
+
+def model(chosen: Mapping[str, Any], place: str = "model") -> Any:
+    """Makes a model.
+
+    Raises:
+        ValueError, TypeError: no such model, or an option that cannot be; so in all functions here.
+    """
+    return _made("models", {**chosen}, place)
+
+
+def objective(key: str, value: Any) -> tuple[Any, float]:
+    """Makes one entry of a stream's objectives.
+
+    Args:
+        key: the name in the log, and of the plugin unless `value` names another.
+        value: the weight, or {"weight": ..., "name": plugin, options}.
+
+    Returns:
+        The objective and its weight.
+    """
+    chosen = dict(value) if isinstance(value, Mapping) else {"weight": value}
+    weight = float(chosen.pop("weight", 1.0))
+    return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
+
+
+def merge(settings: Settings) -> Any:
+    """Makes the merge of the gradient groups; one with a ramp is told how long the run is."""
+    chosen = dict(settings.merge)
+    if "total_steps" in plugins.parameters(plugins.load("optim.merge", _name(chosen))).known:
+        chosen.setdefault("total_steps", settings.total_steps)
+    return _made("optim.merge", {**chosen, "groups": list(settings.groups)}, "merge")
+
+
+def evaluators(settings: Settings, tokenizer: Any = None) -> dict[str, Any]:
+    """Makes the evaluators; those that take a tokenizer get the run's."""
+    made = {}
+    for key, entry in settings.evaluate.evaluators.items():
+        options = {"name": key, **entry}
+        if "tokenizer" in plugins.parameters(plugins.load("evaluators", options["name"])).known:
+            options.setdefault("tokenizer", tokenizer)
+        made[key] = _made("evaluators", options, f"evaluate.evaluators.{key}")
+    return made
+
+
+def _name(chosen: Mapping[str, Any]) -> str:
+    if "name" not in chosen:
+        known = choices.possible("", plugins.choices("optim.merge"))
+        raise ValueError(f"config.merge has no 'name'; {known}")
+    return chosen["name"]
+
+
+def _made(kind: str, options: dict[str, Any], place: str) -> Any:
+    name = options.pop("name")
+    plugin = plugins.load(kind, name)
+    missing = [
+        option
+        for option, parameter in plugins.parameters(plugin).known.items()
+        if parameter.default is plugins.REQUIRED
+        and option not in (*options, *plugins.GIVEN.get(kind, ()))
+    ]
+    if missing:
+        raise TypeError(f"config.{place} lacks {', '.join(missing)}")
+    plugins.check_keywords(plugin, options, what=f"{kind}.{name}")
+    try:
+        return plugin(**options)
+    except ValueError as error:
+        raise ValueError(f"config.{place}: {error}") from error
