@@ -66,7 +66,7 @@ def test_train_and_evaluate_are_the_command(verb, mode, monkeypatch):
     [argv] = seen
     assert argv[0] == f"unified-fm {verb}"
     _, config = main.parse(argv)
-    assert (config["mode"], config["seed"]) == (mode, 3)
+    assert (config.mode, config.seed) == (mode, 3)
 
 
 def test_a_refusal_is_the_exit_status_of_the_process():
