@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.models import tiny_xfm
-from unified_fm.models import initializers
+from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.xfm import Model
 
@@ -102,7 +102,7 @@ def test_all_parameters_are_float32_whatever_the_compute_dtype():
 )
 def test_deviation_of_kernels_that_write_to_the_residual_stream(scale, index, expected):
     config = EncoderConfig(layers=8, residual_init_scale=scale)
-    x = initializers.residual_kernel(config, index)(jax.random.key(0), (200, 200))
+    x = draws.residual_kernel(config, index)(jax.random.key(0), (200, 200))
     assert x.std() == pytest.approx(expected, rel=0.02)
 
 
@@ -116,7 +116,7 @@ def test_deviation_of_kernels_that_write_to_the_residual_stream(scale, index, ex
     ],
 )
 def test_distribution_of_kernels(init, deviation, largest):
-    draw = initializers.kernel(EncoderConfig(init=init, init_std=0.02))
+    draw = draws.kernel(EncoderConfig(init=init, init_std=0.02))
     x = np.asarray(draw(jax.random.key(0), (300, 200)))
     assert x.std() == pytest.approx(deviation, rel=0.02)
     if largest:

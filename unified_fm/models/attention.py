@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.models import initializers
+from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig
 
 
@@ -20,7 +20,7 @@ class Attention(nn.Module):
     def setup(self):
         c = self.config
         heads = (c.heads, c.head_width)
-        common = {"dtype": c.compute_dtype, "kernel_init": initializers.kernel(c)}
+        common = {"dtype": c.compute_dtype, "kernel_init": draws.kernel(c)}
         self.query = nn.DenseGeneral(heads, use_bias=c.query_bias, **common)
         self.key = nn.DenseGeneral(heads, use_bias=c.key_bias, **common)
         self.value = nn.DenseGeneral(heads, use_bias=c.value_bias, **common)
@@ -28,7 +28,7 @@ class Attention(nn.Module):
             c.width,
             axis=(-2, -1),
             dtype=c.compute_dtype,
-            kernel_init=initializers.residual_kernel(c, self.index),
+            kernel_init=draws.residual_kernel(c, self.index),
         )
 
     def __call__(self, x, keys=None, values=None, mask=None, bias=None):

@@ -6,42 +6,43 @@ it as it is.
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from unified_fm.models.config import Fields, check_patches, encoder_config
-from unified_fm.models.embeddings import PatchEmbed, TextEmbed
+from unified_fm.models.base import Batch
+from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
 from unified_fm.models.heads import l2_normalised
-from unified_fm.models.views import Views
+from unified_fm.models.parts import ImagePart, given_texts
+from unified_fm.models.views import Views, given
 
 # What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
 TOWER = {"norm": "pre", "eps": 1e-5, "gelu": "quick"}
 TEXT = TOWER | {"width": 512, "heads": 8, "mlp_width": 2048}
 
 
-class Model(nn.Module):
+class Model(ImagePart):
     """Two towers and their projections. Calling it on a batch returns `Views`.
 
     Attributes:
         vocab_size: number of words.
         end_id: id of the token that ends a text and summarises it; None = the highest id in each
             text, as the first published files count.
-        image_size, patch_size: in pixels.
         projection_dim: size of the common space.
         text, vision: fields of `EncoderConfig` that differ from TEXT and TOWER.
         max_positions: longest text.
         word_std, position_std: of the initial embeddings.
         init_temperature: initial divisor of the cosines; the parameter is the logarithm of its
             inverse.
-        mean, std: of image channels in 0..1; uint8 images are normalised with them.
-        dtype, remat, attention: see `EncoderConfig`.
+        Others: of `ImagePart`.
     """
 
     vocab_size: int = 49408
     end_id: int | None = None
-    image_size: int = 224
     patch_size: int = 32
     projection_dim: int = 512
     text: Fields = dataclasses.field(default_factory=dict)
@@ -52,9 +53,6 @@ class Model(nn.Module):
     init_temperature: float = 0.07
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    dtype: str = "float32"
-    remat: str = "none"
-    attention: str = "auto"
 
     def setup(self):
         text, vision = self._stacks()
@@ -69,22 +67,13 @@ class Model(nn.Module):
             normalised=False,
         )
         self.text_encoder = Encoder(text, name="text")
-        grid = self.image_size // self.patch_size
-        self.patch_embed = PatchEmbed(
-            vision,
-            self.image_size,
-            self.patch_size,
-            tuple(self.mean),
-            tuple(self.std),
-            use_bias=False,
-        )
+        self.patch_embed = self.make_patch_embed(vision, use_bias=False)
         self.vision_encoder = Vision(
             vision,
-            patches=grid * grid,
+            **self.grid(),
             has_mask_token=False,
             absolute_positions=True,
             position_std=self.position_std,
-            grid=grid,
             pool="class",
             has_pre_norm=True,
             name="vision",
@@ -96,17 +85,18 @@ class Model(nn.Module):
 
     @nn.nowrap
     def check(self) -> None:
-        """Refuses options that cannot work; runs when a config is read, so without a device."""
-        check_patches(self.image_size, self.patch_size)
+        super().check()
         self._stacks()
 
     @nn.nowrap
-    def _stacks(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        text = encoder_config(self.text, **TEXT, **common)
-        return text, encoder_config(self.vision, **TOWER, **common)
+    def gives(self, keys: Collection[str]) -> frozenset[str]:
+        return given(keys, ("text", "image", "pooled"))
 
-    def __call__(self, batch) -> Views:
+    @nn.nowrap
+    def _stacks(self) -> tuple[EncoderConfig, EncoderConfig]:
+        return self.stack(self.text, TEXT), self.stack(self.vision, TOWER)
+
+    def __call__(self, batch: Batch) -> Views:
         """Encodes what the batch has.
 
         Args:
@@ -116,8 +106,8 @@ class Model(nn.Module):
         Returns:
             `text` f[B 1+L D], slot 0 the state at the end token; `image` f[B 1+N D] and `pooled`.
         """
-        views = {}
-        if "text" in batch:
+        views = self.encode_images(batch, self.vision_encoder, masked=False)
+        if "text" in given_texts(batch):
             ids = batch["text"]
             causal = jnp.tri(ids.shape[1], dtype=bool)  # bool[L L]: only what came before
             x = self.text_encoder(self.text_embed(ids), batch["text_mask"][:, None] & causal)
@@ -125,20 +115,17 @@ class Model(nn.Module):
             end = (ids if self.end_id is None else ids == self.end_id).argmax(axis=1)  # i32[B]
             last = jnp.take_along_axis(x, end[:, None, None], axis=1)
             views["text"] = jnp.concatenate([last, x], axis=1)
-        if "image" in batch:
-            views["image"] = self.vision_encoder(self.patch_embed(batch["image"]))
-            views["pooled"] = views["image"][:, 0]
         return Views(**views)
 
-    def text_feature(self, views: Views):
+    def text_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each text's end token."""
         return l2_normalised(self.text_proj(views.text[:, 0]))
 
-    def image_feature(self, views: Views):
+    def image_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each image's class token."""
         return l2_normalised(self.image_proj(views.pooled))
 
-    def similarity(self, views: Views):
+    def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image].
 
         The published training keeps the scale at most 100 by changing the parameter after each
@@ -147,6 +134,6 @@ class Model(nn.Module):
         scale = jnp.exp(self.logit_scale)
         return self.text_feature(views) @ self.image_feature(views).T * scale
 
-    def _projection(self, width):
+    def _projection(self, width: int) -> nn.Dense:
         init = nn.initializers.normal(width**-0.5)
         return nn.Dense(self.projection_dim, use_bias=False, kernel_init=init)

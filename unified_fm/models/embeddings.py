@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from unified_fm.models import initializers
+from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig, check_patches, choose
 from unified_fm.models.layers import dropout, layer_norm
 
@@ -100,9 +100,9 @@ class PatchEmbed(nn.Module):
         p = self.patch_size
         check_patches(self.image_size, p)
         shape = (p, p, 3, self.config.width)
-        self.kernel = self.param("kernel", initializers.uniform_fan_in, shape)
+        self.kernel = self.param("kernel", draws.uniform_fan_in, shape)
         if self.use_bias:
-            self.bias = self.param("bias", initializers.uniform(p * p * 3), shape[-1:])
+            self.bias = self.param("bias", draws.uniform(p * p * 3), shape[-1:])
 
     def __call__(self, image):
         """Patch embeddings f[B N D], row by row, of images u8[B H W 3] or normalised f[B H W 3].

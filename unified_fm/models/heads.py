@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models import initializers
+from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
 from unified_fm.models.layers import dropout, gelu, layer_norm
@@ -122,8 +122,8 @@ def default_dense(features: int, fan_in: int, dtype: str, name: str | None = Non
     return nn.Dense(
         features,
         dtype=jnp.dtype(dtype),
-        kernel_init=initializers.uniform_fan_in,
-        bias_init=initializers.uniform(fan_in),
+        kernel_init=draws.uniform_fan_in,
+        bias_init=draws.uniform(fan_in),
         name=name,
     )
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models import initializers
+from unified_fm.models import draws
 from unified_fm.models.attention import Attention, relative_position_index
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
@@ -25,13 +25,11 @@ class Layer(nn.Module):
         if self.cross_attention:
             self.cross_attn = Attention(c, self.index)
             self.cross_norm = layer_norm(c)
-        self.mlp_in = nn.Dense(
-            c.mlp_width, dtype=c.compute_dtype, kernel_init=initializers.kernel(c)
-        )
+        self.mlp_in = nn.Dense(c.mlp_width, dtype=c.compute_dtype, kernel_init=draws.kernel(c))
         self.mlp_out = nn.Dense(
             c.width,
             dtype=c.compute_dtype,
-            kernel_init=initializers.residual_kernel(c, self.index),
+            kernel_init=draws.residual_kernel(c, self.index),
         )
         self.mlp_norm = layer_norm(c)
 

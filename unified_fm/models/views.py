@@ -1,8 +1,25 @@
 """What a model says about a batch: the documented record that objectives and evaluators read."""
 
+from collections.abc import Collection, Iterable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+# What a batch must have for a view of it, by the name of the view.
+INPUTS = {
+    "text": ("text",),
+    "text_masked": ("text_masked",),
+    "image": ("image",),
+    "image_masked": ("image", "patch_mask"),
+    "pooled": ("image",),
+    "image_memory": ("image", "text"),  # without a text there is nobody to look at the image
+}
+
+
+def given(keys: Collection[str], views: Iterable[str] = tuple(INPUTS)) -> frozenset[str]:
+    """Those of `views` for which a batch with these keys has the inputs."""
+    return frozenset(view for view in views if all(key in keys for key in INPUTS[view]))
 
 
 @flax.struct.dataclass
@@ -26,7 +43,7 @@ class ImageMemory:
     image_index: jax.Array | None = None
     row_mask: jax.Array | None = None
 
-    def gather(self, rows=None, view="row"):
+    def gather(self, rows: jax.Array | None = None, view: str = "row"):
         """The memory of `rows` i32[B'], for an encoder with cross-attention.
 
         Args:

@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.config import Fields, check_patches, choose, encoder_config
-from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
+from unified_fm.models.base import Batch
+from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Encoder, Vision, mean_of
 from unified_fm.models.heads import MlmHead, PairHead, default_dense, l2_normalised
+from unified_fm.models.parts import Found, ImagePart, TextPart
 from unified_fm.models.views import ImageMemory, Views
 
 # What an encoder is unless its dict says otherwise: RoBERTa, BEiT-2 and a RoBERTa with
@@ -28,46 +30,35 @@ VISION = {
 }
 
 
-class Model(nn.Module):
+class Model(TextPart, ImagePart):
     """The three encoders and their heads. Calling it on a batch returns `Views`.
 
     Attributes:
-        vocab_size: number of words.
-        image_size, patch_size: in pixels.
         projection_dim: size of the contrastive features.
         text, vision, fusion: fields of `EncoderConfig` that differ from TEXT, VISION and FUSION.
-        max_positions, token_types, pad_id, position_offset: see `TextEmbed`.
         class_token: give the vision layers a class token (its output is not used).
         absolute_positions: add learned patch positions; from scratch the relative biases alone
             locate nothing in a short run.
-        word_std, position_std, patch_position_std: of the initial embeddings.
+        patch_position_std: of the initial values of these positions.
         init_temperature: initial divisor of the cosines.
-        mean, std: of image channels in 0..1; uint8 images are normalised with them.
-        dtype, remat, attention: of all three encoders, see `EncoderConfig`.
+        Others: of `TextPart` (the defaults are RoBERTa's) and `ImagePart`.
     """
 
     vocab_size: int = 50265
-    image_size: int = 224
-    patch_size: int = 16
-    projection_dim: int = 256
-    text: Fields = dataclasses.field(default_factory=dict)
-    vision: Fields = dataclasses.field(default_factory=dict)
-    fusion: Fields = dataclasses.field(default_factory=dict)
     max_positions: int = 514
     token_types: int = 1
     pad_id: int = 1
     position_offset: str = "roberta"
+    projection_dim: int = 256
+    text: Fields = dataclasses.field(default_factory=dict)
+    vision: Fields = dataclasses.field(default_factory=dict)
+    fusion: Fields = dataclasses.field(default_factory=dict)
     class_token: bool = True
     absolute_positions: bool = False
-    word_std: float = 0.02
-    position_std: float = 0.02
     patch_position_std: float = 0.02
     init_temperature: float = 0.07
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    dtype: str = "float32"
-    remat: str = "none"
-    attention: str = "auto"
 
     def setup(self):
         self.check()
@@ -77,9 +68,7 @@ class Model(nn.Module):
 
     @nn.nowrap
     def check(self) -> None:
-        """Refuses options that cannot work; runs when a config is read, so without a device."""
-        choose("position_offset", self.position_offset, OFFSETS)
-        check_patches(self.image_size, self.patch_size)
+        super().check()
         text, _, fusion = self._stacks()
         if text.width != fusion.width:
             raise ValueError(
@@ -88,42 +77,29 @@ class Model(nn.Module):
             )
 
     @nn.nowrap
-    def _stacks(self):
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        return (
-            encoder_config(self.text, **TEXT, **common),
-            encoder_config(self.vision, **VISION, **common),
-            encoder_config(self.fusion, **FUSION, **common),
-        )
+    def _stacks(self) -> tuple[EncoderConfig, EncoderConfig, EncoderConfig]:
+        text, vision = self.stack(self.text, TEXT), self.stack(self.vision, VISION)
+        return text, vision, self.stack(self.fusion, FUSION)
 
-    def _make_encoders(self, text, vision, fusion):
-        grid = self.image_size // self.patch_size
-        self.text_embed = TextEmbed(
-            text,
-            vocabulary=self.vocab_size,
-            positions=self.max_positions,
-            segments=self.token_types,
-            pad_id=self.pad_id,
-            position_offset=self.position_offset,
-            word_std=self.word_std,
-            position_std=self.position_std,
-        )
+    def _make_encoders(
+        self, text: EncoderConfig, vision: EncoderConfig, fusion: EncoderConfig
+    ) -> None:
+        self.text_embed = self.make_text_embed(text)
         self.text_encoder = Encoder(text, name="text")
-        self.patch_embed = PatchEmbed(
-            vision, self.image_size, self.patch_size, tuple(self.mean), tuple(self.std)
-        )
+        self.patch_embed = self.make_patch_embed(vision)
         self.vision_encoder = Vision(
             vision,
-            patches=grid * grid,
+            **self.grid(),
             has_class_token=self.class_token,
             absolute_positions=self.absolute_positions,
             position_std=self.patch_position_std,
-            grid=grid,
             name="vision",
         )
         self.fusion_encoder = Encoder(fusion, cross_attention=True, name="fusion")
 
-    def _make_heads(self, text, vision, fusion):
+    def _make_heads(
+        self, text: EncoderConfig, vision: EncoderConfig, fusion: EncoderConfig
+    ) -> None:
         self.text_proj = default_dense(self.projection_dim, text.width, "float32")
         self.image_proj = default_dense(self.projection_dim, vision.width, "float32")
         init = nn.initializers.constant(self.init_temperature)
@@ -133,7 +109,7 @@ class Model(nn.Module):
         self.itm_head = PairHead(2, dtype=self.dtype)
         self.box_head = PairHead(4, activation="sigmoid", dtype=self.dtype)
 
-    def __call__(self, batch) -> Views:
+    def __call__(self, batch: Batch) -> Views:
         """Encodes every view that the batch has the input of.
 
         Args:
@@ -141,24 +117,25 @@ class Model(nn.Module):
                 `image u8[I H W 3]` (or float, already normalised), `patch_mask bool[I N]`; for
                 regions also `image_index i32[B]`, `region_mask bool[B N]`.
         """
-        views = {}
-        for name in ("text", "text_masked"):
-            if name in batch:
-                x = self.text_embed(batch[name])
-                views[name] = self.text_encoder(x, batch["text_mask"])
-        if "image" in batch:
-            patches = self.patch_embed(batch["image"])
-            views["image"] = self.vision_encoder(patches)
-            if "patch_mask" in batch:
-                views["image_masked"] = self.vision_encoder(patches, batch["patch_mask"])
+        views = self.encode_texts(batch, self.text_encoder)
+        views |= self.encode_images(batch, self.vision_encoder, masked=True)
+        if "image" in views:
             views |= self._rows(views["image"], batch)
         return Views(**views)
 
-    def remember(self, image) -> ImageMemory:
+    def remember(self, image: jax.Array) -> ImageMemory:
         """The fusion memory of images f[I 1+N D], for texts that come from elsewhere."""
         return ImageMemory(self.fusion_encoder.project_memory(image))
 
-    def fuse(self, *, text, text_mask, memory: ImageMemory, rows=None, view="row"):
+    def fuse(
+        self,
+        *,
+        text: jax.Array,
+        text_mask: jax.Array,
+        memory: ImageMemory,
+        rows: jax.Array | None = None,
+        view: str = "row",
+    ) -> jax.Array:
         """Fusion states f[B' L D] of texts that look at images.
 
         Args:
@@ -168,22 +145,24 @@ class Model(nn.Module):
             rows: i32[B'], which row's image each text looks at; None = text b at row b.
             view: "row" (a region row shows its region) or "image" (its whole image).
         """
+        chex.assert_rank(text, 3)
+        chex.assert_shape(text_mask, text.shape[:2])
         layers, memory_mask = memory.gather(rows, view)
         return self.fusion_encoder(text, text_mask, layers, memory_mask)
 
-    def text_feature(self, views: Views):
+    def text_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each text's first token."""
         return l2_normalised(self.text_proj(views.text[:, 0]))
 
-    def image_feature(self, views: Views):
+    def image_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each row's pooled image or region."""
         return l2_normalised(self.image_proj(views.pooled))
 
-    def similarity(self, views: Views):
+    def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image]."""
         return self.text_feature(views) @ self.image_feature(views).T / self.clipped_temperature()
 
-    def clipped_temperature(self):
+    def clipped_temperature(self) -> jax.Array:
         """The temperature within [0.001, 0.5].
 
         A clip inside the graph has no gradient beyond its ends and would never let the parameter
@@ -193,7 +172,7 @@ class Model(nn.Module):
         # The difference is exactly 0; only its gradient counts.
         return inside + (self.temperature - jax.lax.stop_gradient(self.temperature))
 
-    def _rows(self, image, batch):
+    def _rows(self, image: jax.Array, batch: Batch) -> Found:
         """What each row of the batch sees of the images: pooled summary and fusion memory."""
         if "image_index" in batch:
             index, mask = batch["image_index"], batch["region_mask"]

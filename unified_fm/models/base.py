@@ -1,0 +1,103 @@
+"""The contract of a model: what the step, the objectives, teachers and evaluators rely on."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+
+from unified_fm.models.targets import Targets, targets
+from unified_fm.models.views import Views, given
+
+Batch = Mapping[str, Any]
+
+
+class Net(Protocol):
+    """A model, or one bound to its parameters: the `net` of an objective.
+
+    `Model` below has all of it but `__call__`. What else an objective asks for is between it and
+    the models that it works with: `fuse`, `similarity`, `mlm_head`, `itm_head`, ...
+
+    Attributes:
+        vocab_size: number of words that it knows; None = it reads no text, or does not say.
+        classes: of the image head; None = it has none.
+    """
+
+    vocab_size: int | None
+    classes: int | None
+
+    def __call__(self, batch: Batch) -> Views:
+        """Encodes every view that the batch has the input of, once."""
+        ...
+
+    def gives(self, keys: Collection[str]) -> frozenset[str]:
+        """The names of the views that a batch with these keys gets: known before anything runs."""
+        ...
+
+    def check(self) -> None:
+        """Refuses options that cannot work; runs when a config is read, so without a device.
+
+        Raises:
+            ValueError: what was wrong, and what is possible.
+        """
+        ...
+
+    def image_head(self, x: jax.Array) -> jax.Array:
+        """Class logits f32[... C] of summaries x f[... D]."""
+        ...
+
+    def targets(self, batch: Batch) -> Targets:
+        """What it teaches, rows on axis 0; see `models.targets`."""
+        ...
+
+    def attach(self, name: str, head: nn.Module) -> nn.Module:
+        """The head of a task in this model's tree, made where it is first asked for."""
+        ...
+
+
+class Model(nn.Module):
+    """What every model has unless it says otherwise; see `Net`."""
+
+    vocab_size = None
+    classes = None
+
+    @nn.nowrap
+    def gives(self, keys: Collection[str]) -> frozenset[str]:
+        """All views that there are, by the batch's keys."""
+        return given(keys)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Accepts every option."""
+
+    def image_head(self, x: jax.Array) -> jax.Array:
+        """There is none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"this model ({type(self).__module__}) has no image head")
+
+    def targets(self, batch: Batch) -> Targets:
+        """What `models.targets` reads off the views."""
+        return targets(self, batch)
+
+    @nn.compact
+    def attach(self, name: str, head: nn.Module) -> nn.Module:
+        """The head of a task, in this model's tree; made when an objective first asks for it.
+
+        A second call with the same name has the same parameters, so the head may be asked for in
+        every objective and evaluator that uses it.
+
+        Args:
+            name: of its parameters, `NAME/...`; ends in `_head` by custom, for the rules.
+            head: an unbound module; it decides the initial values.
+
+        Raises:
+            ValueError: a part of the model itself has this name.
+        """
+        # Linen forgets after the first compact call which names are taken.
+        own = {x.name for x in vars(self).values() if isinstance(x, nn.Module)}
+        if name in own or name in vars(self):
+            raise ValueError(f"this model has a part {name!r} of its own; another name is needed")
+        return head.clone(parent=self, name=name)

@@ -1,0 +1,186 @@
+"""What the models set up alike: their options for texts and images, and what is made of these.
+
+A model inherits the parts that it has, restates the options whose default is another, and makes the
+encoders between them in its own `setup`. Submodules keep the names that checkpoints know.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unified_fm.models.base import Batch, Model
+from unified_fm.models.config import EncoderConfig, check_patches, choose, encoder_config
+from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
+from unified_fm.models.heads import class_dense
+
+Found = dict[str, jax.Array]  # views by name
+
+
+class Stacks(Model):
+    """A model of transformer stacks that are all computed in one way.
+
+    Attributes:
+        dtype, remat, attention: of all encoders, see `EncoderConfig`.
+    """
+
+    dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "auto"
+
+    @nn.nowrap
+    def stack(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> EncoderConfig:
+        """One stack: the model's defaults, overridden by the option `given`."""
+        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        return encoder_config(given, **defaults, **common)
+
+
+class TextPart(Stacks):
+    """A model with a text embedding.
+
+    Attributes:
+        vocab_size: number of words.
+        max_positions, token_types, pad_id, position_offset: see `TextEmbed`.
+        word_std, position_std: of the initial embeddings.
+    """
+
+    vocab_size: int = 30522
+    max_positions: int = 512
+    token_types: int = 2
+    pad_id: int = 0
+    position_offset: str = "bert"
+    word_std: float = 0.02
+    position_std: float = 0.02
+
+    @nn.nowrap
+    def check(self) -> None:
+        choose("position_offset", self.position_offset, OFFSETS)
+        super().check()
+
+    @nn.nowrap
+    def make_text_embed(self, config: EncoderConfig) -> TextEmbed:
+        """The embedding before the encoder of `config`, for `setup`."""
+        return TextEmbed(
+            config,
+            vocabulary=self.vocab_size,
+            positions=self.max_positions,
+            segments=self.token_types,
+            pad_id=self.pad_id,
+            position_offset=self.position_offset,
+            word_std=self.word_std,
+            position_std=self.position_std,
+        )
+
+    def encode_texts(self, batch: Batch, encode: Callable) -> Found:
+        """The views `text` and `text_masked` f[B L D] of a batch, as far as it has them.
+
+        Args:
+            batch: `text i32[B L]` and/or `text_masked i32[B L]`, with `text_mask bool[B L]` and
+                optionally `segments i32[B L]` (which of several texts; absent = all 0).
+            encode: `(f[B L D], text_mask) -> f[B L D]`.
+        """
+        views = {}
+        for name in given_texts(batch):
+            x = self.text_embed(batch[name], batch.get("segments"))
+            views[name] = encode(x, batch["text_mask"])
+        return views
+
+
+class ImagePart(Stacks):
+    """A model with a patch embedding.
+
+    Attributes:
+        image_size, patch_size: in pixels.
+        mean, std: of image channels in 0..1; uint8 images are normalised with them.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @nn.nowrap
+    def check(self) -> None:
+        check_patches(self.image_size, self.patch_size)
+        super().check()
+
+    @nn.nowrap
+    def grid(self) -> dict[str, int]:
+        """`grid`, patches on a side, and `patches`, all: arguments of `Vision`."""
+        side = self.image_size // self.patch_size
+        return {"grid": side, "patches": side * side}
+
+    @nn.nowrap
+    def make_patch_embed(self, config: EncoderConfig, *, use_bias: bool = True) -> PatchEmbed:
+        """The embedding before the encoder of `config`, for `setup`."""
+        sizes = self.image_size, self.patch_size
+        return PatchEmbed(config, *sizes, tuple(self.mean), tuple(self.std), use_bias=use_bias)
+
+    def encode_images(self, batch: Batch, encode: Callable, *, masked: bool) -> Found:
+        """The views `image`, `pooled` and `image_masked` of a batch, as far as it has them.
+
+        Args:
+            batch: `image u8[I H W 3]` (or float, already normalised), `patch_mask bool[I N]`.
+            encode: `(f[I N D]) -> f[I 1+N D]`, slot 0 the summary; with a second argument
+                `patch_mask` if `masked`.
+            masked: whether the model can hide patches; one that cannot ignores `patch_mask`.
+        """
+        if "image" not in batch:
+            return {}
+        patches = self.patch_embed(batch["image"])
+        image = encode(patches)
+        views = {"image": image, "pooled": image[:, 0]}
+        if masked and "patch_mask" in batch:
+            chex.assert_shape(batch["patch_mask"], patches.shape[:2])
+            views["image_masked"] = encode(patches, batch["patch_mask"])
+        return views
+
+
+class ClassPart(ImagePart):
+    """A model of images that may have a head for their classes.
+
+    Attributes:
+        classes: of the image head; None = it has none.
+        pre_logits: width of a dense layer with tanh below the image head, or None.
+        head_bias: initial bias of the image head; -10 for sigmoid losses over many classes, so that
+            the first loss is small.
+        mask_token: have a token for masked patches, for masked image modelling.
+    """
+
+    classes: int | None = None
+    pre_logits: int | None = None
+    head_bias: float = 0.0
+    mask_token: bool = False
+
+    @nn.nowrap
+    def make_image_head(self) -> None:
+        """Makes `pre_logits` and `image_head`, in `setup`."""
+        if self.pre_logits:
+            self.before_logits = nn.Dense(self.pre_logits, name="pre_logits")
+        if self.classes:
+            self.classifier = class_dense(self.classes, self.head_bias, name="image_head")
+
+    def image_head(self, x: jax.Array) -> jax.Array:
+        """Class logits f32[... C] of summaries x f[... D].
+
+        Raises:
+            ValueError: the model was made without classes.
+        """
+        if not self.classes:
+            raise ValueError("this model has no image head: set its option `classes`")
+        if self.pre_logits:
+            x = jnp.tanh(self.before_logits(x))
+        return self.classifier(x.astype(jnp.float32))
+
+
+def given_texts(batch: Batch) -> list[str]:
+    """Which of `text` and `text_masked` a batch has, after a look at their shapes and types."""
+    names = [name for name in ("text", "text_masked") if name in batch]
+    for name in names:
+        chex.assert_rank(batch[name], 2)
+        chex.assert_type(batch[name], int)
+        chex.assert_equal_shape([batch[name], batch["text_mask"]])
+    return names
