@@ -1,12 +1,16 @@
 """A model and objectives that compile in a second, for tests of the step and the loop."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 
 from unified_fm.evaluators.base import Metric
+from unified_fm.models import base as models
+from unified_fm.objectives import base as objectives
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 
 
@@ -34,7 +38,7 @@ class Layer(nn.Module):
         return x + self.drop(y, deterministic=not self.has_rng("dropout"))
 
 
-class Model(nn.Module):
+class Model(models.Model):
     """Words and patches through one layer each; no attention."""
 
     vocab_size: int = 261
@@ -80,7 +84,7 @@ class Model(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(objectives.Objective):
     """The mean over rows of a function of the text, for gradients that are easy to check.
 
     kind: "mean" of the squared states; "spread" compares the rows of a batch with each other, so it
@@ -90,6 +94,7 @@ class Objective:
 
     kind: str = "mean"
     word: int = 7
+    reads: ClassVar[Mapping[str, bool]] = {"text": True}
 
     @property
     def accumulates(self):

@@ -44,7 +44,7 @@ def program(settings: Settings) -> step.Program:
         ),
     )
     if made.needs_ema and settings.ema is None:
-        raise ValueError("an objective has target='ema', so config.ema must be a decay like 0.999")
+        raise ValueError("an objective reads the average, so config.ema must be a decay like 0.999")
     return made
 
 

@@ -1,15 +1,16 @@
 """One training step: streams -> views -> losses -> a gradient tree per group -> one update.
 
-The step knows no objective: a stream's objectives are called with the model, its views and the
-batch, and return a loss with the number it was divided by. That number is what makes micro-batches
-(`accumulate`) recombine exactly.
+The step knows no objective but by the contract (`objectives.base.Objective`): a stream's objectives
+are called with the model, its views and the batch, and return a loss with the number it was divided
+by. That number is what makes micro-batches (`accumulate`) recombine exactly.
 """
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -18,6 +19,7 @@ import optax
 
 from unified_fm import micro_batches
 from unified_fm import spikes as gradient_spikes
+from unified_fm.objectives.base import Objective
 from unified_fm.optim.build import ClipState
 
 Batches = Mapping[str, Mapping[str, Any]]
@@ -52,9 +54,14 @@ class Stream:
         packs: number of groups of rows that reference each other; None when rows are independent.
     """
 
-    objectives: Mapping[str, Callable]
+    objectives: Mapping[str, Objective]
     weights: Mapping[str, float]
     packs: int | None = None
+
+    @property
+    def ema_reads(self) -> frozenset[str]:
+        """The views of the averaged parameters that its objectives read as a teacher's."""
+        return frozenset().union(*(fn.ema_reads for fn in self.objectives.values()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +87,7 @@ class Program:
     @property
     def needs_ema(self) -> bool:
         """Whether an objective reads the moving average as a teacher."""
-        return any(_needs_ema(stream) for stream in self.streams.values())
+        return any(stream.ema_reads for stream in self.streams.values())
 
     @property
     def inexact(self) -> list[str]:
@@ -89,8 +96,29 @@ class Program:
             f"{name}/{key}"
             for name, stream in self.streams.items()
             for key, objective in stream.objectives.items()
-            if not getattr(objective, "accumulates", True)
+            if not objective.accumulates
         ]
+
+    def check(self, batches: Mapping[str, Collection[str]]) -> None:
+        """Refuses an objective on a stream that cannot give what it reads; traces nothing.
+
+        Args:
+            batches: {stream: names of the arrays in its batches}, or the batches themselves.
+
+        Raises:
+            ValueError: with what the stream's batches have, and which views they give.
+        """
+        for name, stream in self.streams.items():
+            given = self.model.gives(batches[name])
+            for key, objective in stream.objectives.items():
+                missing = sorted({*objective.reads, *objective.ema_reads} - given)
+                if missing:
+                    raise ValueError(
+                        f"objective {key!r} of stream {name!r} reads {', '.join(missing)}, which "
+                        f"{type(self.model).__module__} does not give here: it gives "
+                        f"{', '.join(sorted(given)) or 'nothing'} of batches with "
+                        f"{', '.join(sorted(batches[name]))}"
+                    )
 
 
 def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
@@ -103,14 +131,18 @@ def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
 
     Returns:
         Nested dict of f32 arrays. Call it under `jit` or `eval_shape`.
+
+    Raises:
+        ValueError: see `Program.check`.
     """
+    program.check(batches)
 
     def run(net, batches):
         for name, stream in program.streams.items():
             batch = batches[name]
             views = net(batch)
-            if _needs_ema(stream):
-                batch = _with_teacher(batch, "ema", {"image": views.image})
+            if stream.ema_reads:
+                batch = _with_teacher(batch, "ema", _views(views, stream.ema_reads))
             for objective in stream.objectives.values():
                 objective(net, views, batch)
 
@@ -273,15 +305,19 @@ def _outputs(program, name, params, ema, batch, rng):
     # By the stream's name, so that a stream draws the same whatever the others are.
     rng = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
     rngs = dict(zip(("dropout", "objective"), jax.random.split(rng), strict=True))
-    if _needs_ema(stream):
-        image = nn.apply(lambda net, batch: net(batch).image, program.model)({"params": ema}, batch)
-        batch = _with_teacher(batch, "ema", {"image": jax.lax.stop_gradient(image)})
+    if stream.ema_reads:
+        # Without random numbers, so without dropout, as a teacher is.
+        averaged = nn.apply(lambda net, batch: _views(net(batch), stream.ema_reads), program.model)
+        found = averaged({"params": ema}, batch)
+        batch = _with_teacher(batch, "ema", jax.lax.stop_gradient(found))
 
     def run(net, batch):
         views = net(batch)
         return {key: fn(net, views, batch) for key, fn in stream.objectives.items()}
 
-    return nn.apply(run, program.model)({"params": params}, batch, rngs=rngs)
+    outputs = nn.apply(run, program.model)({"params": params}, batch, rngs=rngs)
+    chex.assert_rank([x for output in outputs.values() for x in jax.tree.leaves(output)], 0)
+    return outputs
 
 
 def _shares(program, state, teacher_params, pieces, rngs):
@@ -307,8 +343,8 @@ def _shares(program, state, teacher_params, pieces, rngs):
     return jax.tree.map(lambda x: x / jnp.maximum(x.sum(), jnp.finfo(x.dtype).tiny), found)
 
 
-def _needs_ema(stream: Stream) -> bool:
-    return any(getattr(fn, "target", None) == "ema" for fn in stream.objectives.values())
+def _views(views, names):
+    return {name: vars(views)[name] for name in sorted(names)}
 
 
 def _with_teacher(batch, name, arrays):

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -18,15 +17,17 @@ from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
 from unified_fm import rules
 from unified_fm import step as steps
+from unified_fm.models import base as models
 from unified_fm.models import ufm
 from unified_fm.models.heads import ClassHead, PooledHead
+from unified_fm.objectives import base as objectives
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 
 TASKS = {"digits": "image", "sentiment": "text"}  # task: the stream whose tokenizer it needs
 _ORDER = {"digits": 10, "sentiment": 11}  # numbers of their random orders
 
 
-class Model(nn.Module):
+class Model(models.Model):
     """UFM under a head for one task.
 
     Attributes:
@@ -53,7 +54,7 @@ class Model(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
+class Objective(objectives.Objective):
     """Cross-entropy of `label i32[B]`; the metric `accuracy`."""
 
     def __call__(self, net, views, batch) -> Output:

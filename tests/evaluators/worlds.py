@@ -13,6 +13,7 @@ import numpy as np
 
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.sources import base
+from unified_fm.objectives import base as objectives
 
 COLOURS = ("red", "green", "blue", "black", "white", "pink", "grey", "brown")
 SIZE = 8  # pixels
@@ -151,7 +152,7 @@ class Oracle:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(objectives.Objective):
     """The mean colour of the rows below a colour: the denominator depends on the batch."""
 
     below: int = 8

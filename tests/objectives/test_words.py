@@ -64,10 +64,3 @@ def test_imlm_moves_the_text_only_if_asked_to(options, moves):
 
     _, gradient = stubs.gradient(loss, views.text_masked)
     assert gradient.any() == moves
-
-
-def test_a_batch_without_masked_text_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"'mlm' needs views.text_masked.*the batch has box, ex"):
-        build("objectives", "mlm")(
-            stubs.Net(), stubs.make_views().replace(text_masked=None), stubs.make_batch()
-        )

@@ -72,12 +72,12 @@ def _check_objectives(settings: Settings, name: str, stream: Stream) -> None:
         raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
     for key, value in stream.objectives.items():
         made, weight = chosen.objective(key, value)
+        place = f"config.streams.{name}.objectives.{key}"
         if not math.isfinite(weight):
-            raise ValueError(f"config.streams.{name}.objectives.{key} has the weight {weight!r}")
-        if getattr(made, "target", None) == "ema" and settings.ema is None:
+            raise ValueError(f"{place} has the weight {weight!r}")
+        if made.ema_reads and settings.ema is None:
             raise ValueError(
-                f"config.streams.{name}.objectives.{key} has target='ema', so config.ema must be a "
-                "decay like 0.999"
+                f"{place} reads the averaged parameters, so config.ema must be a decay like 0.999"
             )
 
 
@@ -123,13 +123,12 @@ def _check_groups(settings: Settings) -> None:
 
 
 def _check_model(options: Mapping[str, Any], place: str) -> None:
-    """Makes the model, which touches no device, and lets it refuse its options if it can."""
+    """Makes the model, which touches no device, and lets it refuse its options."""
     model = chosen.model(options, place)
-    if hasattr(model, "check"):
-        try:
-            model.check()
-        except ValueError as error:
-            raise ValueError(f"config.{place}: {error}") from error
+    try:
+        model.check()
+    except ValueError as error:
+        raise ValueError(f"config.{place}: {error}") from error
 
 
 def _check_teachers(settings: Settings) -> None:

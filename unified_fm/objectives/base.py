@@ -1,8 +1,12 @@
-"""What an objective returns, and the weighted means that all of them take."""
+"""The contract of an objective, what it returns, and the weighted means that all of them take."""
 
 import dataclasses
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -33,26 +37,76 @@ class Output:
     parts: dict[str, tuple[jax.Array, jax.Array]] = dataclasses.field(default_factory=dict)
 
 
-def row_weights(batch, rows: int):
+class Lesson(NamedTuple):
+    """What an objective reads of a teacher.
+
+    Attributes:
+        key: which of the teacher's arrays (`models.targets`).
+        kind: how student and teacher are compared, a `kind` of `distill`.
+        temperature: of that comparison.
+    """
+
+    key: str
+    kind: str
+    temperature: float
+
+
+class Objective(Protocol):
+    """A loss of a batch: a frozen dataclass, whose fields are options of the config.
+
+    Derive from it: then `reads` and `__call__` are all that is to be written. What depends on the
+    options is a property. A batch that cannot give what is read is refused before anything is
+    traced, so `__call__` need not look whether it is there.
+
+    Attributes:
+        reads: {name of a view: whether the gradient of the loss flows into it}.
+        accumulates: whether the losses of micro-batches recombine exactly (see `Output`); False
+            where the rows of a batch look at each other.
+        ema_reads: views of the model with the averaged parameters; the step puts them into
+            `batch["teacher"]["ema"]`. Such an objective needs `ema` in the config.
+        lessons: {name of a teacher: what is read of it}, in `batch["teacher"][NAME]`.
+    """
+
+    reads: ClassVar[Mapping[str, bool]] = MappingProxyType({})
+    accumulates: ClassVar[bool] = True
+    ema_reads: ClassVar[Collection[str]] = ()
+    lessons: ClassVar[Mapping[str, Lesson]] = MappingProxyType({})
+
+    @abstractmethod
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+        """The loss, from inside `nn.apply`.
+
+        Args:
+            net: the model bound to its parameters: `net.mlm_head(...)`, `net.fuse(...)`,
+                `net.attach("my_head", Head())`, `net.make_rng("objective")`.
+            views: `net(batch)`.
+            batch: arrays by name, rows on axis 0.
+        """
+        ...
+
+
+def row_weights(batch: Mapping[str, Any], rows: int) -> jax.Array:
     """The batch's `weight` as f32[B], or ones. A row of weight 0 is padding and counts nowhere."""
     if "weight" not in batch:
         return jnp.ones(rows, jnp.float32)
+    chex.assert_shape(batch["weight"], (rows,))
     return batch["weight"].astype(jnp.float32)
 
 
-def weighted_mean(values, weights):
+def weighted_mean(values: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(mean, denominator) of values f[...] with weights f[...] of the same shape.
 
     Values of weight 0 may be NaN or infinite; they change neither the mean nor its gradient, as
     long as their own gradient is finite. Without any weight the mean is 0.
     """
+    chex.assert_equal_shape([values, weights])
     values = jnp.where(weights > 0, values.astype(jnp.float32), 0.0)
     total = jax.lax.stop_gradient(weights.sum())
     mean = (values * weights).sum() / jnp.where(total > 0, total, 1.0)
     return mean, total
 
 
-def standardised(x, eps: float = 1e-6):
+def standardised(x: jax.Array, eps: float = 1e-6) -> jax.Array:
     """(x - mean) / sqrt(variance + eps) over the last axis, f32[... D] of x f[... D].
 
     The mean goes first: mean(x^2) - mean(x)^2 has no digits left for a bright, nearly even patch.
@@ -62,7 +116,9 @@ def standardised(x, eps: float = 1e-6):
     return difference * jax.lax.rsqrt(jnp.square(difference).mean(-1, keepdims=True) + eps)
 
 
-def masked_word_loss(logits, ids, weights, ignored: int = -100) -> Output:
+def masked_word_loss(
+    logits: jax.Array, ids: jax.Array, weights: jax.Array, ignored: int = -100
+) -> Output:
     """Cross-entropy of masked words.
 
     Args:
@@ -71,6 +127,9 @@ def masked_word_loss(logits, ids, weights, ignored: int = -100) -> Output:
         weights: f32[B].
         ignored: see `ids`.
     """
+    chex.assert_rank(logits, 3)
+    chex.assert_shape(ids, logits.shape[:2])
+    chex.assert_shape(weights, logits.shape[:1])
     used = ids != ignored
     labels = jnp.where(used, ids, 0)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
@@ -80,23 +139,14 @@ def masked_word_loss(logits, ids, weights, ignored: int = -100) -> Output:
     return Output(loss=mean, denominator=denominator, metrics={"accuracy": accuracy})
 
 
-def take_positions(x, positions):
+def take_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
     """States f[B K D] at positions i32[B K] of x f[B L D].
 
     Gathered before the head: logits over a large vocabulary at every position would be most of the
     memory of a step.
     """
+    chex.assert_rank([x, positions], [3, 2])
     return jnp.take_along_axis(x, positions[..., None], axis=1)
-
-
-def require(objective: str, views, names: tuple[str, ...], batch) -> None:
-    """Raises a ValueError if one of the views that an objective needs is missing."""
-    for name in names:
-        if getattr(views, name) is None:
-            raise ValueError(
-                f"objective {objective!r} needs views.{name}, which this batch does not give; "
-                f"the batch has {', '.join(sorted(batch))}"
-            )
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -105,7 +155,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; possible: {', '.join(choices)}")
 
 
-def same_pair(batch, rows: int, by: str):
+def same_pair(batch: Mapping[str, Any], rows: int, by: str) -> jax.Array:
     """Which rows carry the same pair, bool[B B], so that one is no negative of the other.
 
     Args:

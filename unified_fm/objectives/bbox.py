@@ -1,17 +1,21 @@
 """Predicting the box that a text speaks of (X-FM section 2.5)."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+from unified_fm.objectives import base
+from unified_fm.objectives.base import Output, check_choice, row_weights, weighted_mean
 
 _NOTHING = 1e-12  # an area, as a share of the image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """L1 distance and 1 - GIoU of the box that the fusion encoder reads off the whole image.
 
     Both are means over the rows that describe a region; rows of `is_image` describe the whole
@@ -33,8 +37,11 @@ class Objective:
     def __post_init__(self) -> None:
         check_choice("bbox.degenerate", self.degenerate, ("row", "batch"))
 
-    def __call__(self, net, views, batch) -> Output:
-        require("bbox", views, ("text", "image_memory"), batch)
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        return {"text": not self.stop_text_gradient, "image_memory": True}
+
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = views.text  # f[R L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)
@@ -44,6 +51,7 @@ class Objective:
         predicted = net.box_head(fused[:, 0])  # f32[R 4]
         target = batch["box"].astype(jnp.float32)
 
+        chex.assert_shape([predicted, target], (len(text), 4))
         weights = row_weights(batch, len(text)) * (1 - batch["is_image"].astype(jnp.float32))
         l1, boxes = weighted_mean(jnp.abs(predicted - target).sum(-1), weights)
         giou_loss, overlap = self._giou(predicted, target, weights)

@@ -1,16 +1,20 @@
 """Classification of images by the image head: the supervised loss of ViT, and of UFM's images."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.objectives.base import Output, check_choice, require, row_weights, weighted_mean
+from unified_fm.objectives import base
+from unified_fm.objectives.base import Output, check_choice, row_weights, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Cross-entropy of the class, mean over the images.
 
     Reads `label i32[B]` (or `labels f[B C]`, several classes or soft ones) and `weight` of a batch.
@@ -23,6 +27,8 @@ class Objective:
             yes and no are moved towards 1/2 (sigmoid).
     """
 
+    reads: ClassVar[Mapping[str, bool]] = {"image": True}
+
     loss: str = "softmax"
     label_smoothing: float = 0.0
 
@@ -31,9 +37,9 @@ class Objective:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
 
-    def __call__(self, net, views, batch) -> Output:
-        require("classify", views, ("image",), batch)
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         logits = net.image_head(views.image[:, 0]).astype(jnp.float32)  # f32[B C]
+        chex.assert_rank(logits, 2)
         labels = _labels(batch, logits.shape[-1])
         smoothed = self._smoothed(labels)
         if self.loss == "softmax":

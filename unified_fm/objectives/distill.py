@@ -14,16 +14,18 @@ outcomes, the k and all others as one lump (`_lumps`), of the teacher as of the 
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.objectives import _lumps
+from unified_fm.objectives import _lumps, base
 from unified_fm.objectives.base import (
+    Lesson,
     Output,
     check_choice,
-    require,
     row_weights,
     take_positions,
     weighted_mean,
@@ -35,7 +37,7 @@ IGNORED = -100  # an unused slot of `masked_ids`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Mean divergence from the teacher, over images or over token positions.
 
     Reads `batch["teacher"]`, and for text `text_mask`, `masked_positions`, `masked_ids`; `weight`.
@@ -65,8 +67,15 @@ class Objective:
         if self.temperature <= 0:
             raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
 
-    def __call__(self, net, views, batch) -> Output:
-        require("distill", views, ("image" if self.of == "image" else "text_masked",), batch)
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        return {"image" if self.of == "image" else "text_masked": True}
+
+    @property
+    def lessons(self) -> Mapping[str, Lesson]:
+        return {self.teacher: Lesson(self._key(), self.kind, self.temperature)}
+
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         target = self._target(batch)
         pair = self._images if self.of == "image" else self._texts
         mine, theirs, weights = pair(net, views, batch, target)
@@ -137,14 +146,17 @@ class Objective:
         self._check(_shape(target), mine.shape)
         return mine, target, weights
 
-    def _target(self, batch):
-        """The teacher's array of what this objective compares."""
+    def _key(self) -> str:
+        """The name of the teacher's array that this objective compares with."""
         if self.kind in HIDDEN:
-            key = "image_hidden" if self.of == "image" else "text_hidden"
-        elif self.of == "image":
-            key = "image"
-        else:
-            key = "mlm" if self.positions == "masked" else "mlm_all"
+            return "image_hidden" if self.of == "image" else "text_hidden"
+        if self.of == "image":
+            return "image"
+        return "mlm" if self.positions == "masked" else "mlm_all"
+
+    def _target(self, batch):
+        """That array."""
+        key = self._key()
         teachers = batch.get("teacher", {})
         if self.teacher not in teachers:
             raise ValueError(

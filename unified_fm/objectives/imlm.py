@@ -1,20 +1,22 @@
 """Masked language modelling with the image in sight (X-FM section 2.3)."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
+from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     Output,
     masked_word_loss,
-    require,
     row_weights,
     take_positions,
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Cross-entropy of the masked words of a caption, predicted by the fusion encoder.
 
     Reads `text_masked`, `text_mask`, `masked_positions`, `masked_ids` and `weight` of a batch.
@@ -25,8 +27,11 @@ class Objective:
 
     stop_text_gradient: bool = True
 
-    def __call__(self, net, views, batch) -> Output:
-        require("imlm", views, ("text_masked", "image_memory"), batch)
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        return {"text_masked": not self.stop_text_gradient, "image_memory": True}
+
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = views.text_masked  # f[B L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)

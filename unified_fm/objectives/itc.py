@@ -1,16 +1,18 @@
 """Image-text contrast over the global batch (CLIP, ALBEF, X-FM section 2.3)."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 
+from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     SAME,
     Output,
     check_choice,
-    require,
     row_weights,
     same_pair,
     weighted_mean,
@@ -18,7 +20,7 @@ from unified_fm.objectives.base import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Cross-entropy of the match among all images for a text, and of all texts for an image.
 
     The loss is the mean over both directions and over the global batch, and so is its gradient, on
@@ -33,6 +35,8 @@ class Objective:
             slice of the gradient.
     """
 
+    reads: ClassVar[Mapping[str, bool]] = {"text": True, "pooled": True}
+
     # Rows are each other's negatives: parts of a batch do not add up to the whole.
     accumulates: ClassVar[bool] = False
 
@@ -42,10 +46,10 @@ class Objective:
     def __post_init__(self) -> None:
         check_choice("itc.targets", self.targets, SAME)
 
-    def __call__(self, net, views, batch) -> Output:
-        require("itc", views, ("text", "pooled"), batch)
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = _scale_gradient(net.text_feature(views), self.gradient_scale)
         image = _scale_gradient(net.image_feature(views), self.gradient_scale)
+        chex.assert_equal_shape([text, image])  # one image or region for each text
         similarity = text @ image.T / net.clipped_temperature()  # f32[text image]
 
         rows = len(text)

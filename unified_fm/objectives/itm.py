@@ -1,17 +1,19 @@
 """Image-text matching with hard negatives (ALBEF, X-FM section 2.3)."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     SAME,
     Output,
     check_choice,
-    require,
     row_weights,
     same_pair,
     weighted_mean,
@@ -19,7 +21,7 @@ from unified_fm.objectives.base import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Tells each matching pair from its text with a wrong image and its image with a wrong text.
 
     Wrong partners are drawn by similarity, without gradient, from the row's group of the global
@@ -45,8 +47,11 @@ class Objective:
     def __post_init__(self) -> None:
         check_choice("itm.exclude", self.exclude, SAME)
 
-    def __call__(self, net, views, batch) -> Output:
-        require("itm", views, ("text", "pooled", "image_memory"), batch)
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        return {"text": not self.stop_text_gradient, "pooled": False, "image_memory": True}
+
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = views.text  # f[B L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)
@@ -63,6 +68,7 @@ class Objective:
             rows=jnp.concatenate([own, other_image, own]),
         )
         logits = net.itm_head(fused[:, 0])  # f32[3B 2]; class 1 = match
+        chex.assert_shape(logits, (3 * rows, 2))
         labels = jnp.repeat(jnp.array([1, 0, 0]), rows, total_repeat_length=3 * rows)
 
         negative = weights * possible

@@ -1,14 +1,17 @@
 """Masked image modelling towards the encoder's own unmasked output (X-FM section 2.4)."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
+from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     Output,
     check_choice,
-    require,
     row_weights,
     standardised,
     weighted_mean,
@@ -16,7 +19,7 @@ from unified_fm.objectives.base import (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Squared error at the masked patches, plus that at the pooled slot; trains the masked pass.
 
     Reads `patch_mask` and `weight` of a batch. Images of one batch must have equally many masked
@@ -37,13 +40,22 @@ class Objective:
     def __post_init__(self) -> None:
         check_choice("mim.target", self.target, ("self", "ema"))
 
-    def __call__(self, net, views, batch) -> Output:
-        require("mim", views, ("image", "image_masked"), batch)
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        own = {"image": False} if self.target == "self" else {}
+        return {"image_masked": True, **own}
+
+    @property
+    def ema_reads(self) -> tuple[str, ...]:
+        return ("image",) if self.target == "ema" else ()
+
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         own = self.target == "self"
         target = views.image if own else batch["teacher"]["ema"]["image"]  # f[B 1+N D]
         target = jax.lax.stop_gradient(target).astype(jnp.float32)
         if self.normalise_target:
             target = standardised(target)
+        chex.assert_equal_shape([views.image_masked, target])
         error = jnp.square(views.image_masked.astype(jnp.float32) - target).mean(-1)  # f32[B 1+N]
 
         weights = row_weights(batch, len(error))

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from unified_fm.objectives.base import Output, require, row_weights, standardised, weighted_mean
+from unified_fm.objectives import base
+from unified_fm.objectives.base import Output, row_weights, standardised, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(base.Objective):
     """Squared error of the pixels of masked patches, mean over pixels and over those patches.
 
     Reads `image`, `patch_mask` and `weight` of a batch; the model has a mask token and `mim_head`.
@@ -19,10 +22,11 @@ class Objective:
             brightness.
     """
 
+    reads: ClassVar[Mapping[str, bool]] = {"image_masked": True}
+
     normalised: bool = True
 
-    def __call__(self, net, views, batch) -> Output:
-        require("pixels", views, ("image_masked",), batch)
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         guess = net.mim_head(views.image_masked[:, 1:]).astype(jnp.float32)  # f32[B N 3pp]
         target = _patches(batch["image"], math.isqrt(guess.shape[-1] // 3))
         if self.normalised:

@@ -124,7 +124,7 @@ def load_params(
         if teacher.model is None:
             params[name] = {}
             continue
-        known = getattr(teacher.model, "vocab_size", None)
+        known = teacher.model.vocab_size
         if words is not None and known is not None and known < words:
             raise ValueError(
                 f"teachers.{name} knows vocab_size = {known} words, the run's tokenizer has {words}"
@@ -138,10 +138,7 @@ def load_params(
 def _model(name: str, entry: config.Teacher, modules: Sequence[str]) -> Any:
     own = entry.config.model if isinstance(entry.config, config.Settings) else None
     told = entry.model or own or start.model_of(entry.plain().get("init"))
-    model = chosen.model(told or _saved_model(name, entry.path, modules), f"teachers.{name}.model")
-    if not hasattr(model, "targets"):
-        raise ValueError(f"teachers.{name}: its model has no method 'targets'")
-    return model
+    return chosen.model(told or _saved_model(name, entry.path, modules), f"teachers.{name}.model")
 
 
 def _saved_model(name: str, path: Any, modules: Sequence[str]) -> Mapping[str, Any]:

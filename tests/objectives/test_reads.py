@@ -1,0 +1,129 @@
+"""What objectives say that they read: no more, no less, and with the gradient that they say."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.models import tiny_ufm, tiny_xfm
+from tests.objectives import stubs
+from unified_fm import step
+from unified_fm.models.views import INPUTS
+from unified_fm.objectives import base
+from unified_fm.plugins import build
+
+CASES = {
+    "mlm": {},
+    "imlm": {},
+    "imlm moving": {"stop_text_gradient": False},
+    "mim": {},
+    "mim ema": {"target": "ema"},
+    "itc": {},
+    "itm": {},
+    "itm moving": {"stop_text_gradient": False},
+    "bbox": {},
+    "bbox moving": {"stop_text_gradient": False},
+    "classify": {},
+    "distill image": {"teacher": "vit", "of": "image"},
+    "distill mlm": {"teacher": "bert", "of": "mlm"},
+}
+
+
+class Net(stubs.Net):
+    def image_head(self, x):
+        return x @ self.kernels[7]
+
+
+def objective_of(case):
+    return build("objectives", case.split()[0], **CASES[case])
+
+
+def loss_of(case, views):
+    batch = stubs.make_batch() | {"label": jnp.arange(4)}
+    seen = stubs.make_views(seed=1)
+    batch["teacher"] = {
+        "ema": {"image": seen.image},
+        "vit": {"image": seen.text[:, 0] @ Net().kernels[7]},
+        "bert": {"mlm": seen.text[:, :2] @ Net().kernels[7]},
+    }
+    return objective_of(case)(Net(), views, batch).loss
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_flows_where_it_is_said_to(case):
+    reads = objective_of(case).reads
+    views = stubs.make_views()
+    others = {view: None for view in INPUTS if view not in reads}
+    assert loss_of(case, views.replace(**others)) == loss_of(case, views)
+
+    gradient = jax.grad(lambda views: loss_of(case, views))(views)
+    moved = {
+        view: any(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(vars(gradient)[view]))
+        for view in reads
+    }
+    assert moved == dict(reads)
+
+
+def program(model, **streams):
+    made = {
+        name: step.Stream(objectives={key: build("objectives", key) for key in keys}, weights={})
+        for name, keys in streams.items()
+    }
+    return step.Program(model=model, streams=made, groups={"all": list(made)})
+
+
+@pytest.mark.parametrize(
+    ("model", "stream", "objective", "message"),
+    [
+        (
+            tiny_xfm.model,
+            "image",
+            "mlm",
+            "objective 'mlm' of stream 'image' reads text_masked, which unified_fm.models.xfm does "
+            "not give here: it gives image, image_masked, pooled of batches with image, patch_mask",
+        ),
+        (tiny_xfm.model, "text", "imlm", "reads image_memory, which"),
+        (tiny_ufm.student, "pairs", "itm", "reads image_memory, which unified_fm.models.ufm"),
+        (tiny_ufm.student, "image", "pixels", "reads image_masked, which unified_fm.models.ufm"),
+        (tiny_ufm.image_teacher, "text", "mlm", "it gives nothing of batches with masked_ids"),
+        (tiny_ufm.text_teacher, "image", "mim", "reads image, image_masked, which unified_fm.mo"),
+    ],
+)
+def test_a_stream_that_cannot_give_it_is_refused_before_tracing(model, stream, objective, message):
+    batch = tiny_xfm.make_batches()[stream]
+    made = program(model(), **{stream: [objective]})
+    with pytest.raises(ValueError) as error:
+        made.check({stream: list(batch)})
+    assert message in str(error.value)
+    with pytest.raises(ValueError) as error:
+        step.init_params(made, {}, {stream: dict.fromkeys(batch)})  # no arrays: nothing is traced
+    assert message in str(error.value)
+
+
+def test_streams_that_can_are_let_through():
+    names = {
+        "text": ["mlm"],
+        "image": ["mim"],
+        "pairs": ["itc", "itm", "imlm", "mim"],
+        "regions": ["itc", "itm", "imlm", "bbox"],
+    }
+    program(tiny_xfm.model(), **names).check(tiny_xfm.make_batches())
+    program(tiny_ufm.student(mask_token=True), image=["pixels"], text=["mlm"]).check(
+        tiny_xfm.make_batches()
+    )
+
+
+def test_an_objective_that_says_nothing_reads_nothing_and_accumulates():
+    class Quiet(base.Objective):
+        def __call__(self, net, views, batch):
+            return base.Output(loss=jnp.float32(0), denominator=jnp.float32(0))
+
+    found = Quiet()
+    assert (dict(found.reads), found.accumulates) == ({}, True)
+    assert (tuple(found.ema_reads), dict(found.lessons)) == ((), {})
+
+
+def test_distillation_says_what_it_reads_of_its_teacher():
+    hidden = build("objectives", "distill", teacher="bert", of="mlm", kind="hidden_cos")
+    assert hidden.lessons == {"bert": ("text_hidden", "hidden_cos", 1.0)}
+    words = build("objectives", "distill", teacher="b", of="mlm", positions="all", temperature=2)
+    assert words.lessons == {"b": ("mlm_all", "kl", 2)}
