@@ -270,12 +270,14 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
     """Its signature is read as well: plain functions, no annotations, any keyword."""
     (tmp_path / "my_losses_for_overrides.py").write_text(
         "import dataclasses\n"
+        "from unified_fm.objectives import base\n"
         "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
-        "class Objective:\n"
+        "class Objective(base.Objective):\n"
         "    rate: float = 1.0\n"
         "    table: dict = None\n"
         "    groups: int = 1\n"  # a merge is given one of this name; this is no merge
         "    note: 'Missing' = None\n"
+        "    def __call__(self, net, views, batch): ...\n"
     )
     package = tmp_path / "my_parts_for_overrides"
     package.mkdir()
@@ -286,7 +288,8 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
         "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
         "class Pipeline(base.Pipeline):\n"
         "    length: int = 7\n"
-        "def merge(groups, strength=7, **more):\n    return None\n"
+        "import optax\n"
+        "def merge(groups, strength=7, **more):\n    return optax.identity()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = _parse(

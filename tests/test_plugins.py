@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import pytest
 
@@ -6,10 +7,37 @@ from unified_fm import plugins
 
 LOSS = """
 import dataclasses
+from unified_fm.objectives import base
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective(base.Objective):
+    weight: float = 1.0
+    def __call__(self, net, views, batch): ...
+"""
+TASK = (
+    LOSS
+    + """
+from unified_fm.data.pipelines import base as pipelines
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline(pipelines.Pipeline):
+    size: int = 384
+    def __call__(self, example, rng): ...
+
+class Evaluator:
+    task = "nlvr2"
+"""
+)
+BARE = """
+import dataclasses
+import flax.linen as nn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    weight: float = 1.0
+    def __call__(self, net, views, batch): ...
+
+class Model(nn.Module):
+    width: int = 3
 """
 
 
@@ -18,6 +46,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "my_project_for_plugins").mkdir()
     (tmp_path / "my_project_for_plugins" / "loss.py").write_text(LOSS)
     (tmp_path / "my_project_for_plugins" / "empty.py").write_text("")
+    (tmp_path / "my_project_for_plugins" / "nlvr2.py").write_text(TASK)
+    (tmp_path / "my_project_for_plugins" / "bare.py").write_text(BARE)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -26,6 +56,59 @@ def test_a_dotted_name_is_the_users_own_module(folder):
     objective = plugins.build("objectives", "my_project_for_plugins.loss", weight=2.0)
     assert objective.weight == 2.0
     assert dataclasses.is_dataclass(objective)
+
+
+def test_one_module_of_the_users_is_a_whole_task(folder):
+    name = "my_project_for_plugins.nlvr2"
+    assert plugins.build("objectives", name, weight=3.0).weight == 3.0
+    assert plugins.build("data.pipelines", name).size == 384
+    assert plugins.load("evaluators", name).task == "nlvr2"
+    with pytest.raises(ValueError, match="has no 'Model': a plugin of models must define it"):
+        plugins.load("models", name)
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    """A folder of tasks that the library would have."""
+    from unified_fm import tasks as package
+
+    (tmp_path / "nlvr2.py").write_text(TASK)
+    (tmp_path / "mlm.py").write_text(TASK)  # named like an objective of the library
+    (tmp_path / "_metrics.py").write_text("x = 1")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    plugins._choices.cache_clear()
+    yield
+    plugins._choices.cache_clear()
+    for name in ("nlvr2", "mlm"):
+        sys.modules.pop(f"unified_fm.tasks.{name}", None)
+
+
+def test_a_task_is_found_by_its_name(tasks):
+    found = [plugins.load(kind, "nlvr2") for kind in ("objectives", "data.pipelines", "evaluators")]
+    assert {plugin.__module__ for plugin in found} == {"unified_fm.tasks.nlvr2"}
+    assert {"nlvr2", "mlm"} <= set(plugins.choices("evaluators"))
+    assert "_metrics" not in plugins.choices("evaluators")
+    assert plugins.load("objectives", "mlm").__module__ == "unified_fm.objectives.mlm"
+    with pytest.raises(ValueError, match=r"unknown name 'nlvr3' in obj.*did you mean 'nlvr2'"):
+        plugins.load("objectives", "nlvr3")
+    for kind in ("models", "optim.merge", "data.sources"):
+        with pytest.raises(ValueError, match="unknown name 'nlvr2'"):
+            plugins.load(kind, "nlvr2")
+
+
+def test_a_file_may_name_a_task_of_the_library():
+    plugins.refuse_unnamed("unified_fm.tasks.nlvr2", "config.json", [])
+
+
+def test_a_class_that_does_not_say_what_it_must_is_refused(folder):
+    with pytest.raises(
+        TypeError,
+        match=r"bare.Objective lacks reads, accumulates, ema_reads, lessons: derive it from "
+        r"unified_fm.objectives.base.Objective",
+    ):
+        plugins.load("objectives", "my_project_for_plugins.bare")
+    with pytest.raises(TypeError, match=r"lacks .*gives.*attach.*unified_fm.models.base.Model"):
+        plugins.load("models", "my_project_for_plugins.bare")
 
 
 def test_unknown_keyword_names_the_nearest(folder):

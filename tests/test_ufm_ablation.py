@@ -157,7 +157,7 @@ def test_the_update_of_every_arm_is_its_own_merge(name):
     grads = {stream: grads[stream] for stream in arms.ARMS[name].streams}
     state = merge.init(params)
     for step in range(20):  # past the masks' warm-up and ramp
-        state = merge.refresh(state, step) if hasattr(merge, "refresh") else state
+        state = merge.refresh(state, step) if merge.refresh else state
         found, state = merge.update(grads, state, params)
     kernel = np.asarray(found["encoder"]["layer_00"]["kernel"])
     expected = {

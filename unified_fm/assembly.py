@@ -15,6 +15,7 @@ from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.optim import build
 from unified_fm.optim import telemetry as measurements
+from unified_fm.optim.merge.base import Refresh
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
 
@@ -78,7 +79,7 @@ def streams(settings: Settings, loaded: Any) -> Streams:
 
 def optimizer(
     settings: Settings, params: Any
-) -> tuple[optax.GradientTransformationExtraArgs, Callable | None]:
+) -> tuple[optax.GradientTransformationExtraArgs, Refresh | None]:
     """Makes the optax chain.
 
     Args:
@@ -100,7 +101,7 @@ def optimizer(
         rules=settings.rules.plain(),
         project=project,
     )
-    return chain, getattr(merge, "refresh", None)
+    return chain, merge.refresh
 
 
 def spikes(settings: Settings) -> gradient_spikes.Spikes:

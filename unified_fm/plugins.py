@@ -2,7 +2,8 @@
 
 `build("objectives", "itm", **kw)` imports `unified_fm.objectives.itm` and makes its `Objective`. A
 dotted name (`my_project.loss`) imports as it is, so a user adds a file outside the library. There
-are no tables and no decorators: the folders are the list of choices.
+are no tables and no decorators: the folders are the list of choices. What is special about one task
+may stand together in `tasks/`: there `build("objectives", "nlvr2")` looks next.
 
 To load a plugin is to run its module, so its name must come from the user: from the command line,
 or from the config file that it names. A name that a *file* brings along (a run's saved
@@ -33,6 +34,10 @@ _PUBLIC = {
     "evaluators": "Evaluator",
     "optim.merge": "merge",
 }
+_OF_TASKS = ("data.pipelines", "objectives", "evaluators")  # what a module of tasks/ may define
+# Kinds whose class has all that the class of the same name in their `base` promises.
+_DERIVED = ("models", "objectives")
+_CALLED = ("__call__", "__len__", "__getitem__")  # what a contract may ask for beside plain names
 
 # What the library itself gives a plugin of a kind, so no config does.
 GIVEN: Mapping[str, Sequence[str]] = {
@@ -81,7 +86,7 @@ def refuse_unnamed(name: str, where: str, modules: Sequence[str]) -> None:
     """
     if "." not in name:
         return
-    library = [f"unified_fm.{kind}" for kind in _PUBLIC]
+    library = [f"unified_fm.{kind}" for kind in (*_PUBLIC, "tasks")]
     if any(name.startswith(f"{module}.") for module in library):
         return
     if not any(name == module or name.startswith(f"{module}.") for module in modules):
@@ -97,16 +102,18 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     Args:
         kind: "models", "objectives", "data.pipelines", "data.sources", "evaluators" or
             "optim.merge".
-        name: a module of that folder ("itm"), or a dotted module path of the user's.
+        name: a module of that folder ("itm") or of `tasks/`, or a dotted module path of the user's,
+            which may define plugins of several kinds.
 
     Raises:
         ValueError: unknown kind or name; the message lists the choices and the nearest one. Or the
             module has no public object of the kind's name.
+        TypeError: a class lacks a part of its kind's contract.
     """
     if kind not in _PUBLIC:
         raise ValueError(f"unknown kind of plugin {kind!r}; {possible(kind, _PUBLIC)}")
     public = _PUBLIC[kind]
-    path = name if "." in name else f"unified_fm.{kind}.{name}"
+    path = _path(kind, name)
     if not _exists(path):
         if "." in name:
             raise ValueError(
@@ -116,7 +123,36 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     module = importlib.import_module(path)
     if not hasattr(module, public):
         raise ValueError(f"{path} has no {public!r}: a plugin of {kind} must define it")
-    return getattr(module, public)
+    found = getattr(module, public)
+    if kind in _DERIVED:
+        contract = getattr(importlib.import_module(f"unified_fm.{kind}.base"), public)
+        check_contract(found, contract, f"{path}.{public}")
+    return found
+
+
+def check_contract(found: Any, contract: type, what: str) -> None:
+    """Refuses a plugin that lacks a part of its contract.
+
+    Args:
+        found: a class or an object of the user's.
+        contract: the base class of its kind, whose defaults a class derived from it has.
+        what: names the plugin in the message.
+
+    Raises:
+        TypeError: with what is missing, and the class to derive from.
+    """
+    known = set(dir(found))
+    missing = [name for name in members(contract) if name not in known]
+    if missing:
+        raise TypeError(
+            f"{what} lacks {', '.join(missing)}: derive it from {contract.__module__}."
+            f"{contract.__name__}, which says what each is for and has a default of all but a few"
+        )
+
+
+def members(contract: type) -> list[str]:
+    """The names that a contract asks for."""
+    return [name for name in vars(contract) if not name.startswith("_") or name in _CALLED]
 
 
 def build(kind: str, name: str, /, **config: Any) -> Any:
@@ -131,19 +167,29 @@ def build(kind: str, name: str, /, **config: Any) -> Any:
 
 
 def choices(kind: str) -> list[str]:
-    """Lists the names in the library's folder of `kind`, without importing them."""
+    """Lists the names in the library's folder of `kind` and in `tasks/`, without importing them."""
     return list(_choices(kind))
 
 
 @functools.cache
 def _choices(kind: str) -> tuple[str, ...]:
     """The modules that define the public object; the others there are parts of them."""
-    package = importlib.import_module(f"unified_fm.{kind}")
-    folder = package.__path__[0]
     defines = re.compile(rf"^(class|def) {_PUBLIC[kind]}\b", re.MULTILINE)
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    texts = {name: os.path.join(folder, f"{name}.py") for name in names if name != "base"}
-    return tuple(name for name, file in texts.items() if _has(file, defines))
+    names = set()
+    for package in (kind, "tasks") if kind in _OF_TASKS else (kind,):
+        folders = importlib.import_module(f"unified_fm.{package}").__path__
+        for folder in folders:
+            found = (module.name for module in pkgutil.iter_modules([folder]))
+            names |= {n for n in found if _has(os.path.join(folder, f"{n}.py"), defines)}
+    return tuple(sorted(names - {"base"}))
+
+
+def _path(kind: str, name: str) -> str:
+    """The module of a plugin: the user's, of the kind's folder, or else of a task."""
+    if "." in name:
+        return name
+    own, task = f"unified_fm.{kind}.{name}", f"unified_fm.tasks.{name}"
+    return task if kind in _OF_TASKS and not _exists(own) and _exists(task) else own
 
 
 def _has(file: str, pattern: re.Pattern) -> bool:

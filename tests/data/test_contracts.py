@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from unified_fm.data import contracts, source
+from unified_fm import plugins
+from unified_fm.data import source
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.data.pipelines import text
 from unified_fm.data.sources import base as sources
@@ -19,10 +20,10 @@ def write_plugin(tmp_path, monkeypatch, name, text):
 
 def test_the_members_of_the_contracts():
     """A new one is a promise to every user's plugin: it needs a default."""
-    assert contracts.members(sources.Source) == [
+    assert plugins.members(sources.Source) == [
         *("problems", "lost", "class_names", "__len__", "__getitem__", "place")
     ]
-    assert contracts.members(pipelines.Pipeline) == [
+    assert plugins.members(pipelines.Pipeline) == [
         *("packed", "__call__", "sample", "spec", "collate")
     ]
 

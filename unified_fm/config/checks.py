@@ -41,6 +41,7 @@ def check(settings: Settings) -> None:
     _check_model(settings.model, "model")
     start.check(settings.plain()["init"], "init")
     _check_teachers(settings)
+    _check_lessons(settings)
     _check_best(settings, _checked_evaluators(settings))
     schedule = settings.optimizer.schedule
     schedules.build(total_steps=settings.total_steps, **schedule.plain())
@@ -140,6 +141,19 @@ def _check_teachers(settings: Settings) -> None:
             if stream not in settings.streams:
                 known = choices.possible(stream, settings.streams)
                 raise ValueError(f"teachers.{name} names the stream {stream!r}; {known}")
+
+
+def _check_lessons(settings: Settings) -> None:
+    """A stream's objectives may learn from the teachers that see the stream, and from no other."""
+    for name, stream in settings.streams.items():
+        seeing = [t for t, teacher in settings.teachers.items() if name in (teacher.streams or ())]
+        for key, value in stream.objectives.items():
+            for teacher in chosen.objective(key, value)[0].lessons:
+                if teacher not in seeing:
+                    raise ValueError(
+                        f"config.streams.{name}.objectives.{key} learns from {teacher!r}, but no "
+                        f"teacher of this name sees the stream; {choices.possible(teacher, seeing)}"
+                    )
 
 
 def _checked_evaluators(settings: Settings) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from unified_fm import choices, plugins
 from unified_fm.config.settings import Settings
+from unified_fm.objectives.base import Objective
+from unified_fm.optim.merge.base import Merge, as_merge
 
 
 def model(chosen: Mapping[str, Any], place: str = "model") -> Any:
@@ -16,7 +18,7 @@ def model(chosen: Mapping[str, Any], place: str = "model") -> Any:
     return _made("models", {**chosen}, place)
 
 
-def objective(key: str, value: Any) -> tuple[Any, float]:
+def objective(key: str, value: Any) -> tuple[Objective, float]:
     """Makes one entry of a stream's objectives.
 
     Args:
@@ -31,12 +33,15 @@ def objective(key: str, value: Any) -> tuple[Any, float]:
     return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
 
 
-def merge(settings: Settings) -> Any:
-    """Makes the merge of the gradient groups; one with a ramp is told how long the run is."""
-    chosen = dict(settings.merge)
-    if "total_steps" in plugins.parameters(plugins.load("optim.merge", _name(chosen))).known:
-        chosen.setdefault("total_steps", settings.total_steps)
-    return _made("optim.merge", {**chosen, "groups": list(settings.groups)}, "merge")
+def merge(settings: Settings) -> Merge:
+    """Makes the merge of the gradient groups, for a run of this length."""
+    what = f"optim.merge.{_name(settings.merge)}"
+    chosen = {**settings.merge, "groups": list(settings.groups)}
+    made = as_merge(_made("optim.merge", chosen, "merge"), what)
+    try:
+        return made.for_run(settings.total_steps)
+    except ValueError as error:
+        raise ValueError(f"config.merge: {error}") from error
 
 
 def evaluators(settings: Settings, tokenizer: Any = None) -> dict[str, Any]:

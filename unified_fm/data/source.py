@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import plugins
-from unified_fm.data import contracts
 from unified_fm.data.sections import Sections
 from unified_fm.data.sources.base import Source
 
@@ -88,5 +87,5 @@ def _open(part: str) -> Source:
         known = ", ".join(f"{name}:..." for name in plugins.choices("data.sources"))
         raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
     opened = plugins.load("data.sources", prefix)(arguments)
-    contracts.check(opened, Source, f"source {prefix!r}")
+    plugins.check_contract(opened, Source, f"source {prefix!r}")
     return opened

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.objectives import _lumps
 
@@ -224,14 +225,9 @@ def keys_needed(settings: Settings, teacher: str, stream: str) -> dict[str, list
     """{key: (divergence, temperature) of each objective} that a stream reads of a teacher."""
     needed: dict[str, list[Need]] = {}
     for name, value in settings.streams[stream].objectives.items():
-        options = dict(value) if isinstance(value, Mapping) else {}
-        if options.get("name", name) == "distill" and options.get("teacher") == teacher:
-            of, kind = options.get("of"), options.get("kind", "kl")
-            if kind.startswith("hidden"):
-                of = "image_hidden" if of == "image" else "text_hidden"
-            elif of == "mlm" and options.get("positions") == "all":
-                of = "mlm_all"
-            needed.setdefault(of, []).append((kind, float(options.get("temperature", 1.0))))
+        lesson = chosen.objective(name, value)[0].lessons.get(teacher)
+        if lesson is not None:
+            needed.setdefault(lesson.key, []).append((lesson.kind, float(lesson.temperature)))
     return needed
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.optim.merge import examples
 from unified_fm import plugins
+from unified_fm.optim.merge import base
 from unified_fm.optim.merge.base import Groups, block_name
 
 OPTIONS = {
@@ -177,3 +178,20 @@ def test_names_of_blocks():
     assert block_name("student/encoder/layer_07/kernel") == "student/encoder/layer_07"
     assert block_name("text_embed/word/embedding") == "text_embed"
     assert block_name("encoder/layer_07/bias", "tensor") == "encoder/layer_07/bias"
+
+
+def test_any_optax_transformation_is_a_merge_that_needs_nothing_of_the_run():
+    plain = base.as_merge(optax.identity(), "optim.merge.mine")
+    assert (plain.refresh, plain.for_run(7)) == (None, plain)
+    update, _ = plain.update({"a": jnp.ones(2)}, plain.init({}), None, losses={"a": 1.0})
+    np.testing.assert_array_equal(update["a"], 1)
+    assert base.as_merge(plain, "mine") is plain
+    with pytest.raises(TypeError, match=r"optim.merge.mine returned None: a merge is an optax tr"):
+        base.as_merge(None, "optim.merge.mine")
+
+
+@pytest.mark.parametrize("name", [*MERGES, "sum"])
+def test_every_merge_of_the_library_says_what_it_needs_of_the_run(name):
+    made = build(name).for_run(100)
+    assert isinstance(made, base.Merge)
+    assert (made.refresh is not None) == (name == "igm")

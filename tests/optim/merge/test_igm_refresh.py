@@ -184,3 +184,17 @@ def test_the_step_does_not_sort():
     assert "sort" not in str(step)
     refresh = jax.make_jaxpr(lambda state: merge.refresh(state, 900))(merge.init(params))
     assert "sort" in str(refresh)
+
+
+def test_a_ramp_in_shares_waits_for_the_length_of_the_run():
+    merge = igm.merge(groups=GROUPS, shared=".*", t0=0.5, t1=1.0, dt=1)
+    with pytest.raises(ValueError, match=r"t0=0.5 is a fraction of the run, and total_steps was"):
+        merge.init({"kernel": jnp.ones((2, 2))})
+    with pytest.raises(ValueError, match=r"t0=0.5 is a fraction"):
+        _ = merge.refresh
+    told = merge.for_run(6)
+    assert [step for step in range(9) if told.refresh.is_due(step)] == [3, 4, 5, 6]
+    assert told.for_run(100) is told  # the options have the last word
+    assert merge_of(total_steps=2000).for_run(7).refresh.is_due(900)
+    with pytest.raises(ValueError, match=r"ends at step 900, after the run: total_steps=7"):
+        merge_of().for_run(7)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from unified_fm import plugins
-from unified_fm.data import captions, contracts, images, masking, specs
+from unified_fm.data import captions, images, masking, specs
 from unified_fm.data.randaugment import randaugment
 from unified_fm.data.skips import Skip
 from unified_fm.data.specs import ArraySpec
@@ -115,7 +115,7 @@ def checked(plugin: Any) -> type[Pipeline]:
     """
     what = f"{plugin.__module__}.{plugin.__qualname__}"
     if dataclasses.is_dataclass(plugin):
-        contracts.check(plugin, Pipeline, what)
+        plugins.check_contract(plugin, Pipeline, what)
         return cast(type[Pipeline], plugin)
     raise TypeError(f"{what} is no dataclass: the fields of a pipeline are its options")
 

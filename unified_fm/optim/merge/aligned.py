@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm.optim import jacobi
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 
-def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     """Weights `sqrt(lambda_min) G^(-1/2) 1` (Senushkin et al., CVPR 2023), equal preferences.
 
     Two groups use the closed form of the 2 x 2 root, more an eigendecomposition. Directions that

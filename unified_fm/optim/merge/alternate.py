@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, weighted
+from unified_fm.optim.merge.base import Groups, Merge, weighted
 
 
 class State(NamedTuple):
@@ -16,9 +16,7 @@ class State(NamedTuple):
     count: jax.Array  # i32[]
 
 
-def merge(
-    *, groups: Sequence[str], shared: str = ".*", order: Sequence[str] = ()
-) -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*", order: Sequence[str] = ()) -> Merge:
     """Gives the shared parameters the gradient of one group at a time.
 
     As in Akbari et al. 2023 (arXiv 2305.06324), with the optimizer's moments shared by all groups.

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, divide, total
+from unified_fm.optim.merge.base import Groups, Merge, divide, total
 
 
-def merge(
-    *, groups: Sequence[str], shared: str = ".*", threshold: float = 1.0
-) -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*", threshold: float = 1.0) -> Merge:
     """The mean gradient where `|mean of signs| >= threshold`, 0 elsewhere (arXiv 2009.00329).
 
     Each tensor is divided by the share of its entries that is kept, as in the code of DomainBed.
@@ -42,4 +40,4 @@ def merge(
         del params, extra
         return members.combine(rule, members.ordered(grads)), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Merge(init, update)

@@ -11,7 +11,7 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,56 @@ class Gram(NamedTuple):
 
     dots: jax.Array
     unit: jax.Array
+
+
+class Refresh(Protocol):
+    """What the loop does to the optimizer state between two steps, outside the compiled step."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether anything changes before the step of this index (the first is 0)."""
+        ...
+
+    def __call__(self, opt_state: Tree, step: int) -> Tree:
+        """`opt_state` as that step must find it; itself where nothing is due."""
+        ...
+
+
+class Merge(optax.GradientTransformationExtraArgs):
+    """The first link of the optimizer: from `{group: gradient tree}` to one tree.
+
+    The step gives every update `losses={group: f32[]}`. Any optax transformation of that kind will
+    do (`as_merge`); this one has beside `init` and `update` what a run asks for.
+
+    Attributes:
+        refresh: called before every step; None if all happens inside the step.
+    """
+
+    refresh: Refresh | None = None
+
+    def for_run(self, total_steps: int) -> "Merge":
+        """The same merge for a run of this length; itself, unless it counts in shares of a run.
+
+        Raises:
+            ValueError: it needs a longer run.
+        """
+        del total_steps
+        return self
+
+
+def as_merge(made: Any, what: str) -> Merge:
+    """What a merge plugin returned, with the defaults of `Merge` if it is a plain transformation.
+
+    Raises:
+        TypeError: it is none; `what` names the plugin in the message.
+    """
+    if isinstance(made, Merge):
+        return made
+    if not isinstance(made, optax.GradientTransformation):
+        raise TypeError(
+            f"{what} returned {made!r}: a merge is an optax transformation from "
+            "{group: gradient tree} to one tree"
+        )
+    return Merge(*optax.with_extra_args_support(made))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,7 +215,7 @@ def weighted(
     start: Callable[[int], Any] = lambda blocks: optax.EmptyState(),
     scope: str = "model",
     uses_losses: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Makes a merge that gives each group's shared gradient a weight.
 
     Args:
@@ -197,7 +247,7 @@ def weighted(
         _, index = groups.blocks(trees[0], scope)
         return groups.combine(rule, trees, index), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Merge(init, update)
 
 
 def total(values: Any) -> jax.Array:

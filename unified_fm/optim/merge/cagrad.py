@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm import choices
 from unified_fm.optim import simplex
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 _RESCALE = ("quadratic", "linear", "none")
 
@@ -20,7 +19,7 @@ def merge(
     conflict: float = 0.5,
     rescale: str = "quadratic",
     reduction: str = "mean",
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Maximises the smallest progress of any group within a ball around the mean (2110.14048).
 
     With g0 the mean, it minimises `g_w . g0 + c |g0| |g_w|` over weights w on the simplex and takes

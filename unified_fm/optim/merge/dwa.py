@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 
 class State(NamedTuple):
@@ -23,7 +23,7 @@ def merge(
     shared: str = ".*",
     temperature: float = 2.0,
     window: int = 25,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Weights `K softmax(r / T)`, r a loss's mean over the last window by that of the one before.
 
     From Liu et al. (arXiv 1803.10704), over sliding windows of updates as in the code of Nash-MTL.

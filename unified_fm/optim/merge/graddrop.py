@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from unified_fm.optim.merge.base import Groups, divide, new_key, next_key, total
+from unified_fm.optim.merge.base import Groups, Merge, divide, new_key, next_key, total
 
 
 class State(NamedTuple):
@@ -16,9 +15,7 @@ class State(NamedTuple):
     key: jax.Array  # u32[2]
 
 
-def merge(
-    *, groups: Sequence[str], shared: str = ".*", leak: float = 0.0, seed: int = 0
-) -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*", leak: float = 0.0, seed: int = 0) -> Merge:
     """Keeps, entry by entry, only the positive or only the negative gradients (arXiv 2010.06808).
 
     The positive ones are kept with probability `(1 + sum g / sum |g|) / 2`. The paper drops
@@ -56,4 +53,4 @@ def merge(
 
         return members.combine(rule, trees, keys), State(following)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Merge(init, update)

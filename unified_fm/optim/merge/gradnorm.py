@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 
 class State(NamedTuple):
@@ -25,7 +25,7 @@ def merge(
     shared: str = ".*",
     alpha: float = 1.5,
     learning_rate: float = 0.025,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Learns weights w that even out `w_i |g_i|` (Chen et al., arXiv 1711.02257).
 
     It descends `sum of |w_i n_i - mean(w n) r_i^alpha|`, where r_i is the group's loss as a share

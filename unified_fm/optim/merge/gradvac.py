@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from unified_fm.optim.merge.base import Groups, divide, new_key, next_key, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, new_key, next_key, weighted
 from unified_fm.optim.merge.pcgrad import pairwise, random_orders
 
 _MOST = 1 - 1e-6  # of a target cosine: at 1 the factor would be infinite
@@ -27,7 +26,7 @@ def merge(
     scope: str = "model",
     rate: float = 0.5,
     seed: int = 0,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Gradient vaccine (arXiv 2010.05874): each pair's cosine is lifted to its moving average.
 
     Args:

@@ -19,7 +19,7 @@ import optax
 
 from unified_fm import choices, rules
 from unified_fm.optim import masks
-from unified_fm.optim.merge.base import Groups, divide
+from unified_fm.optim.merge.base import Groups, Merge, divide
 from unified_fm.optim.ramp import Ramp, make_ramp
 
 COMBINE = ("exclusive", "other_plus_masked_owner", "owner_plus_masked_other", "sum")
@@ -39,13 +39,35 @@ _OF_PARAMS = ("saliency", "weight_magnitude")
 _NOT_KERNELS = r"(.*[/_])?(bias|scale)"
 
 
-class Merge(optax.GradientTransformationExtraArgs):
-    """An optax transformation with `refresh(opt_state, step)`, which the loop calls."""
+class Masking(Merge):
+    """The merge of these options; its mask changes in `refresh`."""
 
-    refresh: masks.Refresh
+    options: "Options"
+
+    @property
+    def refresh(self) -> masks.Refresh:
+        """Chooses the next mask.
+
+        Raises:
+            ValueError: the ramp is in shares of a run whose length nobody told.
+        """
+        options = self.options
+        return masks.Refresh(
+            ramp=options.ramp,
+            scope=options.scope,
+            nested=options.nested,
+            clear_score=options.accumulate == "window_sum",
+            reset_moments=options.reset_moments_on_flip,
+        )
+
+    def for_run(self, total_steps: int) -> "Masking":
+        """The same with the ramp of a run of this length, unless the options say another."""
+        if self.options.total_steps is not None:
+            return self
+        return _masking(dataclasses.replace(self.options, total_steps=total_steps))
 
 
-def merge(**options: Any) -> Merge:
+def merge(**options: Any) -> Masking:
     """Masks the gradients of two groups on the parameters that they share.
 
     The options are the fields of `Options`, checked at once. The mask and its scores live in the
@@ -74,16 +96,13 @@ def merge(**options: Any) -> Merge:
         ValueError: not two groups, an owner that is none of them, a ramp that ends after the run or
             any other impossible value: what was found, and what is possible.
     """
-    rule = Options(**options)
-    transformation = Merge(rule.init, rule.update)
-    transformation.refresh = masks.Refresh(
-        ramp=rule.ramp,
-        scope=rule.scope,
-        nested=rule.nested,
-        clear_score=rule.accumulate == "window_sum",
-        reset_moments=rule.reset_moments_on_flip,
-    )
-    return transformation
+    return _masking(Options(**options))
+
+
+def _masking(options: "Options") -> Masking:
+    made = Masking(options.init, options.update)
+    made.options = options
+    return made
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +117,8 @@ class Options:
         groups: names of the two gradient groups.
         shared: regex of the shared parameters; on the others the gradients are summed.
         owner: the group that starts with every entry.
-        total_steps: length of the run, for fractions and to check that the ramp fits into it.
+        total_steps: length of the run, for fractions and to check that the ramp fits into it; None
+            is that of the run that the merge is used in (`for_run`).
         combine: "exclusive": M g_owner + (1 - M) g_other, after a warm-up to t0 with the sum;
             "other_plus_masked_owner": g_other + M g_owner; "owner_plus_masked_other": g_owner +
             (1 - M) g_other; "sum": the mask is kept but not used.
@@ -159,7 +179,10 @@ class Options:
         choices.check("score_dtype", self.score_dtype, ("float32", "bfloat16"))
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"igm: ema_decay must be in [0, 1), found {self.ema_decay!r}")
-        _ = self.ramp  # refuses an impossible one now
+        if self.total_steps is not None or not any(
+            isinstance(value, float) for value in (self.t0, self.t1, self.dt)
+        ):
+            _ = self.ramp  # refuses an impossible one now; shares wait for the length of the run
 
     @functools.cached_property
     def members(self) -> Groups:
@@ -178,6 +201,7 @@ class Options:
 
     def init(self, params: Any) -> masks.State:
         self.members.check(params)
+        _ = self.ramp  # refused here if nobody told the length of the run
         return masks.start(
             params,
             self._maskable(params),

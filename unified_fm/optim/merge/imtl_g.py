@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm.optim import linear
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 _RIDGE = 1e-6  # keeps parallel gradients solvable
 
 
-def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     """Weights that sum to 1 and project equally on every group's unit gradient (Liu et al. 2021).
 
     For two groups `n1 n2 / (n1 + n2) (u1 + u2)`: the bisector, as in `nash`, with another length,

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm import choices
 from unified_fm.optim import simplex
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 _NORMALISE = ("none", "l2", "loss", "loss+")
 
@@ -19,7 +18,7 @@ def merge(
     shared: str = ".*",
     normalise: str = "none",
     reduction: str = "mean",
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Weights the groups so that the norm of the weighted mean is smallest (arXiv 1810.04650).
 
     The direction lowers every group's loss, or is zero where that is impossible: so it is zero

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm.optim import linear
-from unified_fm.optim.merge.base import Groups, divide, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, weighted
 
 _STEPS = 40  # of damped Newton; it converges quadratically once close
 _LEAST = 1e-6  # of 1 + cosine: opposite gradients have no bargain
 
 
-def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     """The bargaining solution `G a = 1 / a` of Navon et al. 2022 (arXiv 2202.01017).
 
     For two groups `(u1 + u2) / sqrt(1 + cos)`, whose norm is always sqrt(2), so no solver is

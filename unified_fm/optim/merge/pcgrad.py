@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unified_fm import choices
-from unified_fm.optim.merge.base import Groups, divide, new_key, next_key, weighted
+from unified_fm.optim.merge.base import Groups, Merge, divide, new_key, next_key, weighted
 
 
 class State(NamedTuple):
@@ -24,7 +23,7 @@ def merge(
     scope: str = "model",
     reduction: str = "sum",
     seed: int = 0,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Projects every gradient on the normal plane of each gradient it conflicts with (2001.06782).
 
     With two groups the order cannot matter; with more it is drawn anew at every update.

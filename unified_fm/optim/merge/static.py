@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
-import optax
 
-from unified_fm.optim.merge.base import Groups, weighted
+from unified_fm.optim.merge.base import Groups, Merge, weighted
 
 
-def merge(
-    *, groups: Sequence[str], weights: Mapping[str, float], shared: str = ".*"
-) -> optax.GradientTransformationExtraArgs:
+def merge(*, groups: Sequence[str], weights: Mapping[str, float], shared: str = ".*") -> Merge:
     """Weights each group's gradient of the shared parameters by a constant.
 
     The baseline to beat: Kurin et al. 2022 and Xin et al. 2022 find that tuned static weights are

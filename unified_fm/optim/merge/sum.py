@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import jax
 import optax
 
+from unified_fm.optim.merge.base import Merge
 
-def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransformationExtraArgs:
+
+def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     """Sums the gradient trees of all groups.
 
     Args:
@@ -29,4 +31,4 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> optax.GradientTransfo
         trees = [grads[group] for group in groups]
         return functools.reduce(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), trees), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return Merge(init, update)

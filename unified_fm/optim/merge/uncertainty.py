@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm.optim.merge.base import Groups, weighted
+from unified_fm.optim.merge.base import Groups, Merge, weighted
 
 
 class State(NamedTuple):
@@ -23,7 +23,7 @@ def merge(
     shared: str = ".*",
     learning_rate: float = 1e-3,
     initial: float = 0.0,
-) -> optax.GradientTransformationExtraArgs:
+) -> Merge:
     """Descends `sum of exp(-s_i) L_i / 2 + s_i / 2` also in s (Kendall et al., arXiv 1705.07115).
 
     The gradient of group i has the weight `exp(-s_i) / 2`; s_i tends to `log L_i`. The update needs

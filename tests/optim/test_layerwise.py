@@ -1,0 +1,76 @@
+"""Rates by depth: exact values, and every parameter of a stack has one."""
+
+import pytest
+
+from tests.models import tiny_ufm, tiny_xfm
+from unified_fm import rules
+from unified_fm.optim import build
+from unified_fm.optim.layerwise import layerwise
+
+
+def test_the_values_of_three_layers():
+    assert layerwise("fusion", 3, 0.5) == [
+        ("fusion/layer_00/.*", 0.25),
+        ("fusion/layer_01/.*", 0.5),
+        ("fusion/layer_02/.*", 1.0),
+    ]
+    assert layerwise("text", 2, 0.1) == [
+        ("text/layer_00/.*", 0.1),
+        ("text/layer_01/.*", 1.0),
+        ("text_embed/.*", 0.1**2),
+    ]
+
+
+def test_BEiT_base_at_its_published_decay():
+    scales = dict(layerwise("vision", 12, 0.65))
+    assert scales["vision/layer_11/.*"] == 1
+    assert scales["vision/layer_00/.*"] == pytest.approx(0.65**11)
+    assert list(scales.values())[-1] == pytest.approx(0.65**12)
+
+
+def scales_of(params, *stacks):
+    lists = [rule for stack in stacks for rule in layerwise(stack, 2, 0.5)]
+    assigned = build.assigned_rules(params, {"lr_scale": [*lists, (".*", 7.0)]})["lr_scale"]
+    return dict(rules.named_leaves(assigned))
+
+
+def test_every_parameter_of_X_FM():
+    two = tiny_xfm.LAYER | {"layers": 2}
+    net = tiny_xfm.model(text=two, vision=two, fusion=two, absolute_positions=True)
+    scales = scales_of(tiny_xfm.shapes(net), "text", "vision", "fusion")
+    of = {}
+    for path, scale in scales.items():
+        of.setdefault(scale, set()).add("/".join(path.split("/")[:2]))
+    assert of[1.0] == {"text/layer_01", "vision/layer_01", "fusion/layer_01"}
+    assert of[0.5] == {"text/layer_00", "vision/layer_00", "fusion/layer_00"}
+    assert of[0.25] == {
+        *("text_embed/word", "text_embed/position", "text_embed/token_type", "text_embed/norm"),
+        *("patch_embed/kernel", "patch_embed/bias", "vision/class_token", "vision/position"),
+        "vision/mask_token",
+    }
+    assert "vision/norm" in of[7.0]
+    assert all(path.split("/")[0] not in ("text", "fusion") for path in of[7.0])
+
+
+def test_every_parameter_of_UFM():
+    net = tiny_ufm.student(encoder=tiny_ufm.LAYERS | {"layers": 2}, modality_embedding=True)
+    scales = scales_of(tiny_ufm.shapes(net, tiny_ufm.everything, tiny_ufm.batches()), "encoder")
+    lowest = {path.split("/")[0] for path, scale in scales.items() if scale == 0.25}
+    assert lowest == {"text_embed", "patch_embed", "vision", "modality_embed"}
+    assert {path.split("/")[0] for path, scale in scales.items() if scale == 7.0} == {
+        *("encoder", "mlm_head", "image_head")  # of the encoder its last norm
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("txt", 3, 0.5), "no stack is named 'txt'; possible: text, vision, encoder, fusion"),
+        (("text", 0, 0.5), "found 0 and 0.5"),
+        (("text", 3, 0.0), "found 3 and 0.0"),
+        (("text", 3, 1.5), "found 3 and 1.5"),
+    ],
+)
+def test_what_cannot_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        layerwise(*arguments)
