@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from unified_fm import assembly, ending, sharding, step
+from unified_fm import assembly, ending, files, sharding, step
+from unified_fm.checkpoint import assets
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.config.settings import Settings
@@ -75,6 +76,7 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
         OSError: checkpoints could not be written several times in a row.
     """
     workdir = epath.Path(workdir)
+    settings = assets.located(settings, workdir)
     run = None
     with Watchdog(stop, minutes=settings.watchdog.minutes) as dog:
         try:
@@ -108,7 +110,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     """
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
     with contextlib.suppress(Interrupted), dog, stop.leavable():
-        run = _start(settings, epath.Path(workdir), stop, dog)
+        run = _start(assets.located(settings, workdir), epath.Path(workdir), stop, dog)
         if not run.at:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
         ending.evaluate(run)
@@ -146,7 +148,7 @@ def _start(settings, workdir, stop, dog, lock=None) -> _Run:
         allow = ("seed", "batch", "records", "streams")
         streams.restore(saved, allow=allow if settings.checkpoint.allow_changes else ())
         position, first = saved, None
-    _write_config(settings, workdir)
+    _write_config(settings, workdir, tokenizer, streams)
     options = {"ema_decay": settings.ema, "spikes": assembly.spikes(settings)}
     make_step = functools.partial(
         step.make_train_step, program, tx, state_shardings=shardings, **options
@@ -318,8 +320,8 @@ def _rate(settings, count: int) -> float:
     return float(optimizer.lr * schedule(jnp.asarray(count)))
 
 
-def _write_config(settings: Settings, workdir: Any) -> None:
+def _write_config(settings: Settings, workdir: Any, tokenizer: Any, streams: Any) -> None:
     if jax.process_index() == 0:
-        temporary = workdir / "config.json.tmp"
-        temporary.write_text(json.dumps(settings.plain(), indent=1))
-        temporary.replace(workdir / "config.json")
+        config = json.dumps(settings.plain(), indent=1)
+        files.write_whole(workdir / "config.json", config, durable=True)
+        assets.keep(workdir, tokenizer, streams.loaders)

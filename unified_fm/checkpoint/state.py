@@ -6,8 +6,7 @@ from typing import Any
 import jax
 
 from unified_fm import step
-from unified_fm.checkpoint import start
-from unified_fm.config.changes import data_changes
+from unified_fm.checkpoint import assets, start
 from unified_fm.config.settings import Settings
 from unified_fm.spikes import Spikes
 
@@ -35,7 +34,8 @@ def restored_state(settings: Settings, checkpoints, target) -> tuple[step.TrainS
     steps = checkpoints.steps()[::-1]
     for number, at in enumerate(steps):
         try:
-            changes = data_changes(checkpoints.saved_config(at), settings.plain())
+            saved = checkpoints.saved_config(at)
+            changes = assets.changes(checkpoints.directory.parent, saved, settings)
             if changes and not settings.checkpoint.allow_changes:
                 shown = "\n  ".join(changes)
                 raise ValueError(

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
+from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from unified_fm import files
 
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
@@ -163,17 +166,20 @@ class Tokenizer:
         if path.suffix != ".json":
             path = path / "tokenizer.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-        os.replace(temporary, path)
+        files.write_whole(path, self.text())
         return path
+
+    def text(self) -> str:
+        """All of it as JSON: what `tokenizer.json` holds."""
+        return self._inner.to_str(pretty=True)
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
     """Loads a tokenizer from local files.
 
     Args:
-        path: "bytes" (no file: bytes and RoBERTa's special tokens, 261 ids); or `tokenizer.json`;
+        path: "bytes" (no file: bytes and RoBERTa's special tokens, 261 ids); or `tokenizer.json`,
+            which may be in a bucket;
             or `vocab.txt` (WordPiece; lower-cases unless the vocabulary has capitals); or
             `vocab.json` with `merges.txt` beside it (byte-level BPE); or a folder with one of them.
 
@@ -188,6 +194,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def _load(path: str) -> Tokenizer:
     if path == "bytes":
         return Tokenizer(_bytes())
+    if "://" in path:  # one `tokenizer.json` in a bucket
+        return Tokenizer(tokenizers.Tokenizer.from_str(epath.Path(path).read_text()))
     found = _find(pathlib.Path(path))
     try:
         loaded = Tokenizer(_open(found))

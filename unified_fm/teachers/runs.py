@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from unified_fm.checkpoint import assets
 from unified_fm.checkpoint.store import Checkpoints
-from unified_fm.config.changes import data_changes
 from unified_fm.config.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def _finished(name: str, folder: Any, wanted: Settings) -> bool:
     latest = saved.latest()
     if latest is None or latest < wanted.total_steps:
         return False
-    changes = data_changes(saved.saved_config(latest), wanted.plain())
+    changes = assets.changes(folder, saved.saved_config(latest), wanted)
     if changes:
         raise ValueError(
             "\n  ".join([f"teachers.{name}: {folder} was trained with other settings:", *changes])
