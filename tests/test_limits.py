@@ -148,8 +148,8 @@ def test_D7_numbers_that_do_not_fit_each_other(flags, message):
         (["model.text.heads=3"], "config.model: width 32 is not a multiple of heads 3"),
         (["model.text.dropout=1.0"], "config.model: dropout is 1.0; it must be in [0, 1)"),
         (["model.text.width=64"], "the widths must be equal"),
-        (["model.attention=fast"], "config.model: attention is 'fast'; possible: auto"),
-        (["model.position_offset=clip"], "config.model: position_offset is 'clip'; possible"),
+        (["model.attention=fast"], "config.model: attention is 'fast'; did you mean"),
+        (["model.position_offset=clip"], "config.model: position_offset is 'clip'; Possible"),
         (
             ["streams.regions.packs=3"],
             "config.streams.regions.batch_size = 8 cannot be split into 3",

@@ -175,7 +175,7 @@ def test_E_none_takes_an_entry_or_an_option_out():
         ("streams.pairs.objectives.mlmm=1", "no key 'mlmm'; did you mean 'mlm'?"),
         ("streams.pairs.objectives.mim=much", "so 'much' cannot be set"),
         ("model.dtyp=bfloat16", "no option 'dtyp'; did you mean 'dtype'?"),
-        ("model.dtype=float17", "config.model: dtype is 'float17'; possible: float32, bfloat16"),
+        ("model.dtype=float17", "dtype is 'float17'; did you mean 'bfloat16'? Possible: float32"),
         ("model.text.widht=3", "config.model.text has no option 'widht'; did you mean 'width'?"),
         ("model.width=3", "config.model has no option 'width'"),  # of its stacks
         ("model.parent=3", "no option 'parent'"),

@@ -10,7 +10,7 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding
 
-from unified_fm import sharding, step
+from unified_fm import files, sharding, step
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.evaluators import base
@@ -92,9 +92,7 @@ class Evaluation:
                 records=records,
                 title=self._workdir.name,
             )
-            temporary = target.with_name(f"{target.name}.tmp")
-            temporary.write_text(page.read_text(encoding="utf-8"))
-            temporary.replace(target)
+            files.write_whole(target, page.read_bytes())
         _log.info("report: %s", target)
 
 

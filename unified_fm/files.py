@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,8 @@ def whole(path: Any, *, durable: bool = False) -> Iterator[Any]:
     If the body raises, what it has written is removed. Arguments as for `write_whole`.
     """
     path = path if hasattr(path, "write_bytes") else pathlib.Path(path)
-    # The process is in the name, so that two that write the same file do not write into each other.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Two that write the same file, maybe on two hosts, do not write into each other's.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         if durable and "://" not in os.fspath(path):

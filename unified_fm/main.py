@@ -19,7 +19,7 @@ from absl import flags
 from etils import epath
 from jax._src import clusters
 
-from unified_fm import plugins
+from unified_fm import choices
 from unified_fm.config import file as config_file
 from unified_fm.config.settings import Settings
 from unified_fm.runtime import errors, link, processes, roll_call, surroundings, workdir
@@ -144,7 +144,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
 
 def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
-        return f"unknown flag --{error.flagname}; {plugins.possible(error.flagname, list(options))}"
+        return f"unknown flag --{error.flagname}; {choices.possible(error.flagname, list(options))}"
     return str(error)
 
 

@@ -15,7 +15,6 @@ decides what may run.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -25,6 +24,8 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from unified_fm.choices import possible
 
 _PUBLIC = {
     "models": "Model",
@@ -249,14 +250,6 @@ def parameters(function: Callable[..., Any]) -> Parameters:
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             known[name] = Parameter(kind, default)
     return Parameters(known, others)
-
-
-def possible(name: str, known: Iterable[str]) -> str:
-    """Says what could have been meant: "did you mean 'x'? Possible: a, b, x."."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Possible: {', '.join(known) or 'none'}."
 
 
 def _exists(path: str) -> bool:

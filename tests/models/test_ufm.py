@@ -164,7 +164,7 @@ def test_a_post_ln_student_starts_exactly_as_the_bert():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"pool": "max"}, "pool is 'max'; possible: class, mean"),
+        ({"pool": "max"}, r"pool is 'max'; did you mean 'mean'\? Possible: class, mean"),
         ({"encoder": {"depth": 3}}, "an encoder has no field 'depth'"),
     ],
 )

@@ -128,7 +128,7 @@ def test_bfloat16_is_finite_and_close_to_float32(net, params, batches):
 
 
 def test_the_model_rejects_an_unknown_view(net, params, batches):
-    with pytest.raises(ValueError, match="view is 'whole'; possible: row, image"):
+    with pytest.raises(ValueError, match="view is 'whole'; Possible: row, image"):
         jax.eval_shape(
             nn.apply(lambda net, b: net(b).image_memory.gather(view="whole"), net),
             {"params": params},

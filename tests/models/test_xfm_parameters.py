@@ -153,7 +153,7 @@ def test_an_unknown_field_of_an_encoder_names_the_nearest():
         ({"text": tiny_xfm.LAYER | {"norm": "post_"}}, "norm is 'post_'.*did you mean 'post'"),
         ({"text": tiny_xfm.LAYER | {"heads": 3}}, "width 16 is not a multiple of heads 3"),
         ({"fusion": tiny_xfm.LAYER | {"width": 32}}, "widths must be equal"),
-        ({"dtype": "float16"}, "dtype is 'float16'; possible: float32, bfloat16"),
+        ({"dtype": "float16"}, r"dtype is 'float16'; did you mean 'bfloat16'\? Possible: float32"),
         ({"position_offset": "gpt"}, "position_offset is 'gpt'"),
         ({"image_size": 18}, "image_size 18 is not a multiple of patch_size 4"),
     ],

@@ -60,7 +60,7 @@ def test_what_is_missing_or_wrong_is_said():
         run({"image": None})
     with pytest.raises(ValueError, match="labels have 4 classes, the image head 3"):
         run({"labels": np.zeros((2, 4))})
-    with pytest.raises(ValueError, match="possible: softmax, sigmoid"):
+    with pytest.raises(ValueError, match="Possible: softmax, sigmoid"):
         run({}, loss="sigmoids")
     with pytest.raises(ValueError, match="label_smoothing is 1"):
         run({}, label_smoothing=1.0)

@@ -93,5 +93,5 @@ def test_it_says_that_micro_batches_do_not_add_up():
 
 
 def test_an_unknown_kind_of_target_is_refused():
-    with pytest.raises(ValueError, match=r"itc.targets is 'soft'; possible: row, ids, texts"):
+    with pytest.raises(ValueError, match=r"itc.targets is 'soft'; Possible: row, ids, texts"):
         Objective(targets="soft")

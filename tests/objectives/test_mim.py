@@ -73,5 +73,5 @@ def test_padded_images_count_nowhere():
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match=r"mim.target is 'teacher'; possible: self, ema"):
+    with pytest.raises(ValueError, match=r"mim.target is 'teacher'; Possible: self, ema"):
         Objective(target="teacher")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data import images, masking
+from unified_fm import choices
+from unified_fm.data import images
 from unified_fm.data.skips import Parts
 
 # How four numbers name a box. Fractions are of the image's width and height.
@@ -38,8 +39,8 @@ class BoxOptions:
     exif: str = "upright"
 
     def __post_init__(self):
-        masking.check_choice("box_format", self.box_format, FORMATS)
-        masking.check_choice("exif", self.exif, FRAMES)
+        choices.check("box_format", self.box_format, FORMATS)
+        choices.check("exif", self.exif, FRAMES)
 
     def read_box(
         self, box: Any, picture: images.Picture, parts: Parts

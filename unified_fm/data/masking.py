@@ -2,11 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm import choices
 from unified_fm.data.tokenizer import Encoded, Tokenizer
 
 IGNORED = -100  # the label of an unused slot; only this value marks it
@@ -37,8 +36,8 @@ class TokenMasker:
             raise ValueError(f"mask_rate is {self.rate}; it is a fraction, 0 to 1")
         if self.max_masked < 1:
             raise ValueError(f"max_masked is {self.max_masked}; at least 1 slot is needed")
-        check_choice("mask_units", self.units, ("words", "spans"))
-        check_choice("special_tokens", self.special_tokens, ("never", "official"))
+        choices.check("mask_units", self.units, ("words", "spans"))
+        choices.check("special_tokens", self.special_tokens, ("never", "official"))
 
     def __call__(
         self, encoded: Encoded, tokenizer: Tokenizer, rng: np.random.Generator
@@ -175,9 +174,3 @@ def random_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> n
 
 
 PATCH_MASKS = {"blocks": block_patch_mask, "random": random_patch_mask}
-
-
-def check_choice(option: str, value: str, possible: Iterable[str]) -> None:
-    """Refuses a value of a config option that is not one of `possible`."""
-    if value not in possible:
-        raise ValueError(f"{option} is {value!r}; {plugins.possible(str(value), possible)}")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from unified_fm import choices
+
 # Two operations, each applied with probability 0.5, at level 7 of 10.
 _OPERATIONS = 2
 _PROBABILITY = 0.5
@@ -46,9 +48,7 @@ def _operations(name: str) -> tuple[Callable[[np.ndarray, np.random.Generator], 
         "B": colour,
         "none": (),
     }
-    if name not in sets:
-        raise ValueError(f"randaugment is {name!r}; possible: {', '.join(sets)}")
-    return sets[name]
+    return sets[choices.check("randaugment", name, sets)]
 
 
 def identity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

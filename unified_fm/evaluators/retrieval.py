@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm import choices
 from unified_fm.evaluators import _pairs, base
 from unified_fm.evaluators.base import Metric, RetrievalExample
 
@@ -51,10 +51,7 @@ class Evaluator(base.HeldOut):
     shown: int = 6
 
     def __post_init__(self) -> None:
-        if self.same not in SAME:
-            raise ValueError(
-                f"retrieval: same is {self.same!r}; {plugins.possible(self.same, SAME)}"
-            )
+        choices.check("retrieval: same", self.same, SAME)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """The numbers that describe one stack of transformer layers."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax.numpy as jnp
+
+from unified_fm import choices
 
 CHOICES = {
     "norm": ("post", "pre"),
@@ -69,8 +70,8 @@ class EncoderConfig:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            choose(name, getattr(self, name), choices)
+        for name, known in CHOICES.items():
+            choices.check(name, getattr(self, name), known)
         for name in ("layers", "width", "heads", "mlp_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -114,19 +115,5 @@ def encoder_config(given: Mapping[str, Any], **defaults: Any) -> EncoderConfig:
     fields = [field.name for field in dataclasses.fields(EncoderConfig)]
     for key in given:
         if key not in fields:
-            raise TypeError(f"an encoder has no field {key!r}{nearest(key, fields)}")
+            raise TypeError(f"an encoder has no field {key!r}; {choices.possible(key, fields)}")
     return EncoderConfig(**(defaults | dict(given)))
-
-
-def choose(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Returns `value` if it is one of `choices`; otherwise raises a ValueError that lists them."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}{nearest(str(value), choices)}")
-    return value
-
-
-def nearest(name: str, names: tuple[str, ...] | list[str]) -> str:
-    """The end of a message about an unknown name: what is possible, and the closest of it."""
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"; possible: {', '.join(names)}{hint}"

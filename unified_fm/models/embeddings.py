@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm.models import draws
-from unified_fm.models.config import EncoderConfig, check_patches, choose
+from unified_fm.models.config import EncoderConfig, check_patches
 from unified_fm.models.layers import dropout, layer_norm
 
 OFFSETS = ("roberta", "bert")
@@ -37,7 +38,7 @@ class TextEmbed(nn.Module):
     normalised: bool = True
 
     def setup(self):
-        choose("position_offset", self.position_offset, OFFSETS)
+        choices.check("position_offset", self.position_offset, OFFSETS)
         self.word = self._table(self.vocabulary, self.word_std)
         self.position = self._table(self.positions, self.position_std)
         if self.segments:

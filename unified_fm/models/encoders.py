@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.config import EncoderConfig, choose
+from unified_fm import choices
+from unified_fm.models.config import EncoderConfig
 from unified_fm.models.embeddings import VisionTokens
 from unified_fm.models.layers import Layer, layer_norm
 
@@ -64,7 +65,7 @@ class Vision(VisionTokens):
 
     def setup(self):
         super().setup()
-        choose("pool", self.pool, ("mean", "mean_before_norm", "class"))
+        choices.check("pool", self.pool, ("mean", "mean_before_norm", "class"))
         if self.pool == "class" and not self.has_class_token:
             raise ValueError("pool='class' needs a class token")
         _make_layers(self, self.config, self.grid, cross_attention=False)

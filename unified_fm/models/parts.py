@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm.models.base import Batch, Model
-from unified_fm.models.config import EncoderConfig, check_patches, choose, encoder_config
+from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
 from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
 from unified_fm.models.heads import class_dense
 
@@ -57,7 +58,7 @@ class TextPart(Stacks):
 
     @nn.nowrap
     def check(self) -> None:
-        choose("position_offset", self.position_offset, OFFSETS)
+        choices.check("position_offset", self.position_offset, OFFSETS)
         super().check()
 
     @nn.nowrap

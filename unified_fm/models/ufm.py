@@ -10,8 +10,9 @@ from collections.abc import Collection
 import flax.linen as nn
 import jax
 
+from unified_fm import choices
 from unified_fm.models.base import Batch
-from unified_fm.models.config import EncoderConfig, Fields, choose
+from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.embeddings import VisionTokens
 from unified_fm.models.encoders import Encoder, mean_of
 from unified_fm.models.heads import MlmHead
@@ -56,7 +57,7 @@ class Model(TextPart, ClassPart):
     @nn.nowrap
     def check(self) -> None:
         super().check()
-        choose("pool", self.pool, ("class", "mean"))
+        choices.check("pool", self.pool, ("class", "mean"))
         self.stack(self.encoder, ENCODER)
 
     @nn.nowrap

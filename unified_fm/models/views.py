@@ -6,6 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
+
 # What a batch must have for a view of it, by the name of the view.
 INPUTS = {
     "text": ("text",),
@@ -56,8 +58,7 @@ class ImageMemory:
         Raises:
             ValueError: another `view`.
         """
-        if view not in ("row", "image"):
-            raise ValueError(f"view is {view!r}; possible: row, image")
+        choices.check("view", view, ("row", "image"))
         images = rows
         if self.image_index is not None:
             images = self.image_index if rows is None else self.image_index[rows]

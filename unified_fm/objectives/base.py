@@ -149,12 +149,6 @@ def take_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, positions[..., None], axis=1)
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises a ValueError if an option has a value that does not exist."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; possible: {', '.join(choices)}")
-
-
 def same_pair(batch: Mapping[str, Any], rows: int, by: str) -> jax.Array:
     """Which rows carry the same pair, bool[B B], so that one is no negative of the other.
 

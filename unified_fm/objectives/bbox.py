@@ -8,8 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm.objectives import base
-from unified_fm.objectives.base import Output, check_choice, row_weights, weighted_mean
+from unified_fm.objectives.base import Output, row_weights, weighted_mean
 
 _NOTHING = 1e-12  # an area, as a share of the image
 
@@ -35,7 +36,7 @@ class Objective(base.Objective):
     giou_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("bbox.degenerate", self.degenerate, ("row", "batch"))
+        choices.check("bbox.degenerate", self.degenerate, ("row", "batch"))
 
     @property
     def reads(self) -> Mapping[str, bool]:

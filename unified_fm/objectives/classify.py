@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm.objectives import base
-from unified_fm.objectives.base import Output, check_choice, row_weights, weighted_mean
+from unified_fm.objectives.base import Output, row_weights, weighted_mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Objective(base.Objective):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("classify.loss", self.loss, ("softmax", "sigmoid"))
+        choices.check("classify.loss", self.loss, ("softmax", "sigmoid"))
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
 

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm.objectives import _lumps, base
 from unified_fm.objectives.base import (
     Lesson,
     Output,
-    check_choice,
     row_weights,
     take_positions,
     weighted_mean,
@@ -61,9 +61,9 @@ class Objective(base.Objective):
     positions: str = "masked"
 
     def __post_init__(self) -> None:
-        check_choice("distill.of", self.of, ("image", "mlm"))
-        check_choice("distill.kind", self.kind, LOGITS + HIDDEN)
-        check_choice("distill.positions", self.positions, ("masked", "all"))
+        choices.check("distill.of", self.of, ("image", "mlm"))
+        choices.check("distill.kind", self.kind, LOGITS + HIDDEN)
+        choices.check("distill.positions", self.positions, ("masked", "all"))
         if self.temperature <= 0:
             raise ValueError(f"distill.temperature is {self.temperature}; it must be above 0")
 

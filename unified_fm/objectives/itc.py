@@ -8,11 +8,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     SAME,
     Output,
-    check_choice,
     row_weights,
     same_pair,
     weighted_mean,
@@ -44,7 +44,7 @@ class Objective(base.Objective):
     gradient_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("itc.targets", self.targets, SAME)
+        choices.check("itc.targets", self.targets, SAME)
 
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = _scale_gradient(net.text_feature(views), self.gradient_scale)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unified_fm import choices
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     SAME,
     Output,
-    check_choice,
     row_weights,
     same_pair,
     weighted_mean,
@@ -45,7 +45,7 @@ class Objective(base.Objective):
     exclude: str = "row"
 
     def __post_init__(self) -> None:
-        check_choice("itm.exclude", self.exclude, SAME)
+        choices.check("itm.exclude", self.exclude, SAME)
 
     @property
     def reads(self) -> Mapping[str, bool]:

@@ -8,10 +8,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     Output,
-    check_choice,
     row_weights,
     standardised,
     weighted_mean,
@@ -38,7 +38,7 @@ class Objective(base.Objective):
     pooled: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("mim.target", self.target, ("self", "ema"))
+        choices.check("mim.target", self.target, ("self", "ema"))
 
     @property
     def reads(self) -> Mapping[str, bool]:

@@ -21,6 +21,8 @@ from typing import Any
 
 from etils import epath
 
+from unified_fm import files
+
 _NAME = "run.lock"
 _BEAT = 15.0  # seconds between two signs of life of the holder
 # Without a sign of life for so long a holder of another host is lost; it may be a slow disk of a
@@ -208,13 +210,7 @@ def _create(path: Path, mine: dict[str, Any]) -> bool:
 
 
 def _replace(path: Path, mine: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{_NAME}.{mine['key']}.tmp")
-    try:
-        temporary.write_text(json.dumps(mine))
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.write_whole(path, json.dumps(mine))
 
 
 def _look(path: Path) -> _Found | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm import choices, plugins
 from unified_fm.data import captions, images, masking, specs
 from unified_fm.data.randaugment import randaugment
 from unified_fm.data.skips import Skip
@@ -149,7 +149,7 @@ def make(
     known, given = options_of(plugin), dict(options)
     for key in given:
         if key not in known or key == "tokenizer":
-            possible = plugins.possible(key, {*known, *others} - {"tokenizer"})
+            possible = choices.possible(key, {*known, *others} - {"tokenizer"})
             raise TypeError(f"{what} takes no option {key!r}; {possible}")
     if "tokenizer" in known:
         given["tokenizer"] = tokenizer
@@ -185,7 +185,7 @@ class TextOptions(Pipeline):
     def __post_init__(self):
         if self.max_len < 3:
             raise ValueError(f"max_len is {self.max_len}; cls, sep and one word need 3")
-        masking.check_choice("clean", self.clean, captions.KINDS)
+        choices.check("clean", self.clean, captions.KINDS)
         _ = self.masker  # refuses wrong options
 
     @functools.cached_property
@@ -304,10 +304,10 @@ class ImageOptions(Pipeline):
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale is {self.crop_scale}; 0 < low <= high <= 1 is needed")
-        masking.check_choice("augment", self.augment, ("default", "none"))
-        masking.check_choice("flip", self.flip, ("random", "careful", "none"))
-        masking.check_choice("randaugment", self.randaugment, ("A", "B", "none"))
-        masking.check_choice("mask_patches", self.mask_patches, masking.PATCH_MASKS)
+        choices.check("augment", self.augment, ("default", "none"))
+        choices.check("flip", self.flip, ("random", "careful", "none"))
+        choices.check("randaugment", self.randaugment, ("A", "B", "none"))
+        choices.check("mask_patches", self.mask_patches, masking.PATCH_MASKS)
 
     @property
     def grid(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data import masking
+from unified_fm import choices
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, PairOptions, label
 from unified_fm.data.tokenizer import Tokenizer
 
@@ -29,7 +29,7 @@ class Pipeline(ImageOptions, PairOptions):
     def __post_init__(self):
         ImageOptions.__post_init__(self)
         PairOptions.__post_init__(self)
-        masking.check_choice("inputs", self.inputs, ("image", "text"))
+        choices.check("inputs", self.inputs, ("image", "text"))
         if self.inputs == "text" and self.tokenizer is None:
             raise ValueError('inputs="text" needs a tokenizer; none was given')
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm.data import masking
+from unified_fm import choices
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, label
 
 
@@ -22,7 +22,7 @@ class Pipeline(ImageOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        masking.check_choice("labels", self.labels, ("none", "class"))
+        choices.check("labels", self.labels, ("none", "class"))
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable image or label."""

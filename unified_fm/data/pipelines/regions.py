@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from unified_fm.data import boxes, images, masking, packing, specs
+from unified_fm import choices
+from unified_fm.data import boxes, images, packing, specs
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions, example_id
 from unified_fm.data.skips import Parts, Skip
 from unified_fm.data.specs import ArraySpec
@@ -41,7 +42,7 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
         ImageOptions.__post_init__(self)
         TextOptions.__post_init__(self)
         boxes.BoxOptions.__post_init__(self)
-        masking.check_choice("caption", self.caption, ("first", "none"))
+        choices.check("caption", self.caption, ("first", "none"))
         if self.max_regions < 1:
             raise ValueError(f"max_regions is {self.max_regions}; at least 1 is needed")
         if self.randaugment == "A":

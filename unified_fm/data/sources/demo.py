@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_fm import plugins
+from unified_fm import choices
 from unified_fm.data.sources import array_record, base
 from unified_fm.demo import corpus, scenes
 
@@ -145,4 +145,4 @@ def _compose(address: Address, folder: Path) -> scenes.Scenes:
 
 def _check(name: str, known: Iterable[str], what: str) -> None:
     if name not in known:
-        raise ValueError(f"no {what} called {name!r}; {plugins.possible(name, known)}")
+        raise ValueError(f"no {what} called {name!r}; {choices.possible(name, known)}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm import plugins
+from unified_fm import choices
 from unified_fm.data.sources import base
 
 _KINDS = ("text", "image", "pairs", "regions")
@@ -50,7 +50,7 @@ class Source(base.Source):
         """Raises ValueError for an unknown kind or a count that is not a number."""
         kind, _, count = argument.partition(":")
         if kind not in _KINDS:
-            raise ValueError(f"synthetic:{kind} is unknown; {plugins.possible(kind, _KINDS)}")
+            raise ValueError(f"synthetic:{kind} is unknown; {choices.possible(kind, _KINDS)}")
         if count and not count.isdigit():
             raise ValueError(f"synthetic:{argument}: {count!r} is not a number of examples")
         self._kind = kind
