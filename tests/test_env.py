@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -250,6 +251,27 @@ def test_what_is_imported_is_declared():
         if name != "unified_fm" and name not in sys.stdlib_module_names:
             packages = {p.lower().replace("_", "-") for p in of_import.get(name, [name])}
             assert packages & declared, f"{name} of {files} is not in setup.cfg"
+
+
+def test_the_type_checker_is_pinned_apart_from_the_lock():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    [wanted] = map(Requirement, config["options.extras_require"]["typing"].split())
+    found = {pin.name: next(iter(pin.specifier)).version for pin in pins("typing.txt")}
+    assert wanted.specifier.contains(found[wanted.name])
+    assert wanted.name not in {pin.name for pin in pins("lock.txt")}
+
+
+def test_hooks_and_workflow_run_the_locked_tools_only():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in hooks["repos"]] == ["local"]
+    stages = (ROOT / ".ci" / "run").read_text()
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["language"] == "system"
+        assert hook["entry"] in stages
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["run"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run", ".ci/nightly"]
 
 
 def test_demo_packages_are_pinned_and_never_imported():

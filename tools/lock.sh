@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes requirements/{build,lock,demo}.txt from the ranges in setup.cfg: one lock for every Python
+# Writes requirements/{build,lock,demo,typing}.txt from the ranges in setup.cfg: one lock for every Python
 # from 3.11 on and every platform, with hashes and without the address of any index. Pins that
 # still fit are kept; give --upgrade to move them. Needs uv (pip install uv).
 set -euo pipefail
@@ -31,4 +31,5 @@ PY
 
 listed build-system requires | compile requirements/build.txt "$@" -
 listed options.extras_require demo | compile requirements/demo.txt --no-deps "$@" -
+listed options.extras_require typing | compile requirements/typing.txt "$@" -
 compile requirements/lock.txt --extra dev "$@" setup.cfg
