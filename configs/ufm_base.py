@@ -103,8 +103,8 @@ def _smoke(c: config_dict.ConfigDict) -> None:
     c.model.dtype = "float32"
     c.model.encoder.update(layers=2, width=16, heads=2, mlp_width=32)
     c.teachers = dict(
-        vit=dict(config="configs/teacher_vit.py:smoke", streams=["image"]),
-        bert=dict(config="configs/teacher_bert.py:smoke", streams=["text"]),
+        vit=dict(config="teacher_vit:smoke", streams=["image"]),
+        bert=dict(config="teacher_bert:smoke", streams=["text"]),
     )
     c.streams.image.update(source="synthetic:image", batch_size=8, size=16, patch_size=8)
     c.streams.text.update(source="synthetic:text", batch_size=8, max_len=32, max_masked=6)

@@ -45,8 +45,8 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         patch_position_std=0.3,
     )
     c.teachers = dict(
-        vit=dict(config="configs/teacher_vit.py:demo", streams=["image"]),
-        bert=dict(config="configs/teacher_bert.py:demo", streams=["text"]),
+        vit=dict(config="teacher_vit:demo", streams=["image"]),
+        bert=dict(config="teacher_bert:demo", streams=["text"]),
     )
     c.streams = _streams(pixels, words)
     c.gradient_groups = dict(image=["image"], text=["text"])

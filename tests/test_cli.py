@@ -39,7 +39,7 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"{unified_fm.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["convert", "data", "golden"])
+@pytest.mark.parametrize("verb", ["bench", "convert", "data", "golden", "show"])
 def test_help_of_a_verb_is_under_its_name(verb, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([verb, "--help"])
@@ -49,7 +49,13 @@ def test_help_of_a_verb_is_under_its_name(verb, capsys):
 
 @pytest.mark.parametrize(
     ("tool", "verb"),
-    [("convert_checkpoint", "convert"), ("check_golden", "golden"), ("prepare_data", "data")],
+    [
+        ("bench", "bench"),
+        ("check_golden", "golden"),
+        ("convert_checkpoint", "convert"),
+        ("prepare_data", "data"),
+        ("show_params", "show"),
+    ],
 )
 def test_a_tool_in_its_old_place_is_the_verb(tool, verb):
     found = runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))["main"]

@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from unified_fm import main, sharding
+from unified_fm.commands import show
+from unified_fm.config import file
 from unified_fm.config.changes import data_changes
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,9 +49,7 @@ def test_the_published_options_are_one_argument():
 
 @pytest.mark.parametrize("argument", ["", ":official"])
 def test_the_base_model_has_the_published_number_of_parameters(argument):
-    from tools import show_params
-
-    table = show_params.show(["show_params", f"--config={ROOT}/configs/xfm_base.py{argument}"])
+    table = show.params_text(file.load(f"{ROOT}/configs/xfm_base.py{argument}"))
     assert table.endswith("365,898,873")
     assert "temperature" in table
     word = next(line for line in table.splitlines() if line.startswith("fusion_mlm_head/embedding"))

@@ -9,6 +9,7 @@ is that of the verb; 2 where there is no such verb.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,8 +19,10 @@ from unified_fm import __version__, choices
 VERBS = {
     "train": "train a config, or go on where its workdir stopped",
     "evaluate": "evaluate a checkpoint of a run",
+    "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
     "data": "prepare the demo corpus",
+    "bench": "measure the step and the loader of a config on this machine",
     "golden": "compare X-FM with recorded values of the published system",
 }
 
@@ -48,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """The console script. Modules in the folder of the call are found, as by `python -m`."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
     sys.exit(main())
 
 

@@ -62,7 +62,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
             folder = epath.Path(options.workdir)
             stop.grace_s = options.grace_s
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
-            _prepare_data(settings)
+            prepare_data(settings)
             _cache_compilations()
             stop.link = _join_other_processes(options, settings, stop)
         return _run(options, settings, stop)
@@ -161,7 +161,8 @@ def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> Sett
         raise Refused(str(error)) from error
 
 
-def _prepare_data(settings: Settings) -> None:
+def prepare_data(settings: Settings) -> None:
+    """Makes the demo corpus, as far as these settings ask for it and it is not there."""
     runs = (settings, *settings.own_runs().values())
     for wanted in dict.fromkeys(run.prepare for run in runs if run.prepare):
         from unified_fm.demo import corpus

@@ -10,7 +10,7 @@ from typing import Any
 
 from unified_fm import choices, plugins
 
-_PACKAGE = "unified_fm.configs"  # where an installed library has its own
+_LIBRARY = Path(__file__).parents[1]
 
 
 def read(spec: str) -> dict[str, Any]:
@@ -56,9 +56,8 @@ def plain(config: Any) -> Any:
 
 def folders() -> list[Path]:
     """Where a config is looked for that is named without a path: the library's, then ./configs."""
-    found = importlib.util.find_spec(_PACKAGE)
-    installed = (found.submodule_search_locations or ()) if found else ()
-    return [*map(Path, installed), Path("configs")]
+    own = _LIBRARY / "configs"  # of a wheel; in a clone they lie beside the library
+    return [own if own.is_dir() else _LIBRARY.parent / "configs", Path("configs")]
 
 
 def _found(name: str) -> Path:

@@ -4,7 +4,7 @@
           -> learning rate (schedule x path rules) -> projection
 
 Every per-parameter number comes from path rules, so a rule list says all there is to know about how
-a parameter is trained; `tools/show_params.py` prints the outcome.
+a parameter is trained; `unified-fm show params` prints the outcome.
 """
 
 import dataclasses

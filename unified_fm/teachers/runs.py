@@ -1,6 +1,6 @@
 """Teachers that a run trains first, each as a run of its own in WORKDIR/teachers/NAME.
 
-    c.teachers = dict(bert=dict(config="configs/teacher_bert.py:demo", streams=["text"]))
+    c.teachers = dict(bert=dict(config="teacher_bert:demo", streams=["text"]))
 
 So one command goes from nothing to a distilled student. A teacher's run can be interrupted and goes
 on like any other; one that is finished is not trained again.

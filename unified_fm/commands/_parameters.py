@@ -1,0 +1,62 @@
+"""The parameters of a config as a table: shapes, counts, and the rules each of them got.
+
+Nothing is computed or loaded: shapes only, so neither the data nor the tokenizer nor the teachers
+of the config have to be there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from unified_fm import assembly, rules, sharding, step
+from unified_fm.config.settings import Settings
+from unified_fm.data import streams
+from unified_fm.optim import build
+
+
+def table(config: Settings) -> str:
+    """One line per parameter, then the count per top-level module and the total."""
+    shapes = parameter_shapes(config)
+    values = build.assigned_rules(shapes, config.rules.plain())
+    where = rules.assign(shapes, sharding.named_rules(config.rules.sharding))
+    rows = [("parameter", "shape", "count", "lr", "decay", "frozen", "sharding")]
+    totals: dict[str, int] = {}
+    trees = (values["lr_scale"], values["weight_decay"], values["frozen"], where)
+    for (name, leaf), *got in zip(
+        rules.named_leaves(shapes), *map(jax.tree.leaves, trees), strict=True
+    ):
+        rate, decay, frozen, split = got
+        shape = " ".join(map(str, leaf.shape)) or "scalar"
+        frozen = "frozen" if frozen else "-"
+        rows.append((name, shape, f"{leaf.size:,}", f"{rate:g}", f"{decay:g}", frozen, split))
+        top = name.split("/")[0]
+        totals[top] = totals.get(top, 0) + leaf.size
+    lines = _table(rows)
+    width = max(map(len, totals))
+    lines += ["", *(f"{top:<{width}}  {count:>13,}" for top, count in totals.items())]
+    lines.append(f"{'total':<{width}}  {sum(totals.values()):>13,}")
+    return "\n".join(lines)
+
+
+def parameter_shapes(config: Settings) -> Any:
+    """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
+    entries = {name: stream.plain() for name, stream in config.streams.items()}
+    batches = jax.tree.map(
+        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype),
+        streams.spec(entries, tokenizer="bytes"),
+    )
+    program = assembly.program(config.replace(teachers={}))
+    return jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = (False, False, True, True, True, False, False)
+    return [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
