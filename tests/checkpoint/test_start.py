@@ -1,5 +1,7 @@
 """One way in: names, parts, grids, what is new and what is left over, whatever the source."""
 
+import ast
+import json
 import logging
 
 import jax
@@ -9,11 +11,13 @@ import pytest
 
 from tests.convert.test_parity import read
 from tests.convert.test_xfm import GOLDEN
+from unified_fm import plugins
 from unified_fm.checkpoint import start, store
 from unified_fm.convert import families
 from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.table import export_params, flatten, import_params, unflatten
 from unified_fm.convert.tables import xfm
+from unified_fm.models.config import EncoderConfig
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +182,64 @@ def test_heads_are_the_models_where_nothing_else_tells_them(tmp_path):
     wanted = shapes(families.load("roberta", tmp_path / "text.safetensors", heads=2))
     found = start.read(f"roberta:{tmp_path}/text.safetensors", wanted)
     assert found.arrays["text/layer_00/self_attn/query/kernel"].shape == (16, 2, 8)
+
+
+def test_a_part_may_be_copied_to_another_and_the_fresh_of_one_part_is_no_fault_of_the_other():
+    arrays = {"text/layer_00/bias": np.ones(2), "vision/norm/bias": np.ones(3)}
+    wanted = {name: leaf.shape for name, leaf in arrays.items()} | {"decoder/layer_00/bias": (2,)}
+    found = start.fitted(
+        arrays, wanted, part="text", copy=[("text/(layer_.*)", r"decoder/\1")], partial=True
+    )
+    assert sorted(found.arrays) == ["decoder/layer_00/bias", "text/layer_00/bias"]
+    assert found.new == ["vision/norm/bias"]
+
+
+def test_every_source_may_have_its_own_copies_and_fresh_paths(tmp_path):
+    for part in ("text", "vision"):
+        store.save_params(tmp_path / part, {part: {"norm": {"bias": np.ones(2)}}})
+    wanted = dict.fromkeys(("text/norm/bias", "vision/norm/bias", "more/text", "more/vision"), (2,))
+    init = {
+        **{part: str(tmp_path / part) for part in ("text", "vision")},
+        "copy": [("(text)/norm/bias", r"more/\1"), ("(vision)/norm/bias", r"more/\1")],
+        "fresh": ["vision/norm/.*"],
+    }
+    found = start.read(init, wanted)
+    assert sorted(found.arrays) == ["more/text", "more/vision", "text/norm/bias"]
+    assert found.new == ["vision/norm/bias"]
+
+
+BERT = {"model_type": "bert", "hidden_act": "gelu_new", "layer_norm_eps": 1e-12}
+VIT = {"model_type": "vit", "hidden_act": "gelu", "layer_norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("init", "lines"),
+    [
+        ("bert:{}", ["gelu = 'tanh', model.text.gelu is 'erf'"]),
+        ({"text": "bert:{}"}, ["gelu = 'tanh', model.text.gelu is 'erf'"]),
+        ({"vision": "vit:{}"}, ["eps = 1e-06, model.vision.eps is 1e-05"]),
+        ({"vision": "bert:{}"}, []),  # it tells nothing of an image side
+        ("{}", []),  # a run of ours: its model is its own business
+        (None, []),
+    ],
+)
+def test_numbers_that_the_weights_were_not_trained_with_are_said(tmp_path, caplog, init, lines):
+    of = VIT if "vit" in str(init) else BERT
+    (tmp_path / "config.json").write_text(json.dumps(of))
+    if init:
+        init = ast.literal_eval(repr(init).replace("{}", str(tmp_path)))
+    towers = {"text": EncoderConfig(eps=1e-12), "vision": EncoderConfig(eps=1e-5)}
+    start.warn_of_other_numbers(init or {}, towers)
+    assert len(caplog.messages) == len(lines)
+    for line, message in zip(lines, caplog.messages, strict=True):
+        assert f"{tmp_path} was trained with {line}: other outputs than there" in message
+
+
+def test_every_model_tells_its_towers():
+    found = {
+        name: sorted(plugins.build("models", name).towers())
+        for name in ("bert", "vit", "clip", "ufm", "xfm")
+    }
+    both = ["text", "vision"]
+    assert found == {"bert": ["text"], "vit": ["vision"], "clip": both, "ufm": both, "xfm": both}
+    assert plugins.build("models", "bert", text={"eps": 0.5}).towers()["text"].eps == 0.5

@@ -51,6 +51,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 KEYS = ("path", *PARTS, "step", "heads", "rename", "copy", "fresh", "allow")
 _FAMILY = re.compile(r"[\w.-]+:(?!//)")  # what begins FAMILY:PATH, but not a bucket
 
+_OTHER = "init: %s was trained with %s = %r, model.%s.%s is %r: other outputs than there"
 _MISFIT = "does not fit this model (init.allow lists paths that may differ):"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -103,7 +104,7 @@ def check(init: Any, where: str) -> None:
     for key in init if isinstance(init, Mapping) else ():
         if key not in KEYS:
             raise ValueError(f"config.{where} has no key {key!r}; {choices.possible(key, KEYS)}")
-    _check_patterns(init if isinstance(init, Mapping) else {}, where)
+    _check_patterns(_options(init), where)
     sources = _sources(init)
     if not sources:
         raise ValueError(
@@ -188,21 +189,26 @@ def read(init: Any, shapes: Shapes, *, title: str | None = None, partial: bool =
         partial: what is in the source alone is no fault: only a part of it is wanted.
 
     Raises:
-        ValueError: no checkpoint, a damaged or hostile file, an unknown family; or other arrays or
-            shapes than wanted that nothing allows, with the first ten of them.
+        ValueError: no checkpoint, a damaged or hostile file, an unknown family; other arrays or
+            shapes than wanted that nothing allows, with the first ten of them; or an entry of
+            `copy` or `fresh` that fits nothing.
     """
-    options = init if isinstance(init, Mapping) else {}
+    options = {key: value for key, value in _options(init).items() if value is not None}
+    _check_used("fresh", options.get("fresh", ()), shapes, "the model")
+    loaded = {part: _loaded(text, options, shapes) for part, text in _sources(init).items()}
+    names = [name for arrays, _ in loaded.values() for name in arrays]
+    _check_used("copy", [pattern for pattern, _ in options.get("copy", ())], names, "the source")
+
     total = Found()
     for part, text in _sources(init).items():
-        own = _part(shapes, part)
-        arrays, may = _loaded(text, options, own)
+        arrays, may_lack = loaded.pop(part)
         found = fitted(
             arrays,
-            own,
-            rename=options.get("rename") or (),
-            copy=options.get("copy") or (),
-            fresh=options.get("fresh") or (),
-            allow=(*(options.get("allow") or ()), *may),
+            shapes,
+            part=part,
+            copy=options.get("copy", ()),
+            fresh=options.get("fresh", ()),
+            allow=(*options.get("allow", ()), *may_lack),
             title=title or f"{text} {_MISFIT}",
             # Other libraries' files have heads that we have not; a part leaves the others out.
             partial=partial or part != "all" or is_foreign(text),
@@ -218,6 +224,7 @@ def fitted(
     arrays: Mapping[str, np.ndarray],
     shapes: Shapes,
     *,
+    part: str = "all",
     rename: Sequence[tuple[str, str]] = (),
     copy: Sequence[tuple[str, str]] = (),
     fresh: Sequence[str] = (),
@@ -228,22 +235,23 @@ def fitted(
     """Names and resizes the arrays of one source; arguments as in the module and `read`.
 
     Raises:
-        ValueError: what does not fit, or a pair of `copy` or a regex of `fresh` that fits nothing.
+        ValueError: what does not fit.
     """
-    arrays = _copied(_renamed(arrays, rename), copy)
-    unfit = [regex for regex in fresh if not any(re.fullmatch(regex, name) for name in shapes)]
-    if unfit:
-        raise ValueError(f"init.fresh: no parameter of the model matches {unfit[0]!r}")
-    wanted = {name: shape for name, shape in shapes.items() if not _fits(fresh, name)}
-    there = {name: leaf for name, leaf in arrays.items() if not _fits(fresh, name)}
-    found = Found(left=sorted(set(there) - set(wanted)))
-    sized = {n: resize.fit(n, leaf, wanted[n]) for n, leaf in there.items() if n in wanted}
-    found.arrays = {name: leaf for name, leaf in sized.items() if leaf.shape == wanted[name]}
-    found.resized = {
-        name: there[name].shape
-        for name, leaf in found.arrays.items()
-        if leaf.shape != there[name].shape
+    own = _Part(part)
+    arrays = {name: leaf for name, leaf in _renamed(arrays, rename).items() if own.has(name)}
+    # A copy may go to another part: a decoder starts from the text side.
+    arrays = _copied(arrays, copy) | arrays
+    wanted = {
+        name: shape
+        for name, shape in shapes.items()
+        if (own.has(name) or name in arrays) and not _fits(fresh, name)
     }
+    there = {name: leaf for name, leaf in arrays.items() if not _fits(fresh, name)}
+    sized = {n: resize.fit(n, leaf, wanted[n]) for n, leaf in there.items() if n in wanted}
+    found = Found(left=sorted(set(there) - set(wanted)))
+    found.arrays = {name: leaf for name, leaf in sized.items() if leaf.shape == wanted[name]}
+    was = {name: there[name].shape for name in found.arrays}
+    found.resized = {name: shape for name, shape in was.items() if shape != wanted[name]}
     found.new = sorted(set(shapes) - set(found.arrays))
     lines = tree_diff.shape_differences(
         {n: x.shape for n, x in there.items() if n not in found.arrays and not _fits(allow, n)},
@@ -255,37 +263,27 @@ def fitted(
     return found
 
 
-def warn_of_other_numbers(init: Any, towers: Mapping[str, Mapping[str, Any]]) -> None:
+def warn_of_other_numbers(init: Any, towers: Mapping[str, Any]) -> None:
     """Warns where a model computes otherwise than the one that its foreign weights were trained in.
 
     Args:
         init: the setting.
-        towers: {"text" or "vision": {"eps", "gelu"}} of the model.
+        towers: {"text" or "vision": its encoder's numbers, `eps` and `gelu`}, of the model.
     """
-    for part, text in _sources(init).items() if init else ():
+    for part, text in _sources(init).items():
         if not is_foreign(text):
             continue
         family, path = families.parse(text)
         told = source.of_hf(family, weights.read_config(families.fetch(path)))
-        for name, numbers in told.items():
-            if name not in towers or part not in ("all", name):
-                continue
-            theirs = {
-                "eps": numbers.get("layer_norm_eps"),
-                "gelu": hf_models.GELU.get(numbers.get("hidden_act", "")),
+        for name in set(told) & set(towers) & ({"text", "vision"} if part == "all" else {part}):
+            eps, gelu = told[name].get("layer_norm_eps"), told[name].get("hidden_act", "")
+            pairs = {
+                "eps": (eps, towers[name].eps),
+                "gelu": (hf_models.GELU.get(gelu), towers[name].gelu),
             }
-            for key, value in theirs.items():
-                if value is not None and towers[name][key] != value:
-                    _log.warning(
-                        "init: %s was trained with %s=%r; model.%s.%s is %r, so it gives other "
-                        "outputs than there",
-                        text,
-                        key,
-                        value,
-                        name,
-                        key,
-                        towers[name][key],
-                    )
+            for key, (theirs, ours) in pairs.items():
+                if theirs is not None and theirs != ours:
+                    _log.warning(_OTHER, text, key, theirs, name, key, ours)
 
 
 def model_of(init: Any) -> dict[str, Any] | None:
@@ -304,20 +302,31 @@ def _sources(init: str | Mapping[str, Any]) -> dict[str, str]:
     return {"all": str(init["path"]), **found} if init.get("path") else found
 
 
-def _part(shapes: Shapes, part: str) -> Shapes:
-    tops = PARTS[part]
-    return {name: s for name, s in shapes.items() if not tops or name.split("/")[0] in tops}
+def _options(init: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return init if isinstance(init, Mapping) else {}
+
+
+class _Part:
+    """Which paths belong to a part of a model."""
+
+    def __init__(self, name: str):
+        self.tops = PARTS[name]
+
+    def has(self, path: str) -> bool:
+        """Whether the path does."""
+        return not self.tops or path.split("/")[0] in self.tops
 
 
 def _loaded(
     text: str, options: Mapping[str, Any], shapes: Shapes
 ) -> tuple[dict[str, np.ndarray], Sequence[str]]:
-    """The arrays of one source by its names in our tree, and what such a source need not have."""
+    """The arrays of one source, renamed, and the paths that such a source need not have."""
     if not is_foreign(text):
         folder, step = workdir.absolute(text), options.get("step")
         if folder.name.isdigit():  # RUN/checkpoints/8000
             folder, step = folder.parent, int(folder.name)
-        return dict(rules.named_leaves(load_params(folder, step))), ()
+        tree = load_params(folder, step)
+        return _renamed(dict(rules.named_leaves(tree)), options.get("rename", ())), ()
     family, path = families.parse(text)
     query = "/layer_00/self_attn/query/kernel"
     own = {n.split("/")[0]: shape[1] for n, shape in shapes.items() if n.endswith(query)}
@@ -328,7 +337,8 @@ def _loaded(
         fallback_heads=own,
         allow=options.get("allow") or (),
     )
-    return dict(rules.named_leaves(tree)), families.FAMILIES[family].fresh
+    arrays = _renamed(dict(rules.named_leaves(tree)), options.get("rename", ()))
+    return arrays, families.FAMILIES[family].fresh
 
 
 def _renamed(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -342,14 +352,19 @@ def _renamed(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dic
     return {name_here(name): leaf for name, leaf in arrays.items()}
 
 
-def _copied(arrays: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    copies = {}
-    for pattern, replacement in pairs:
-        names = [name for name in arrays if re.fullmatch(pattern, name)]
-        if not names:
-            raise ValueError(f"init.copy: no parameter of the source matches {pattern!r}")
-        copies |= {re.sub(pattern, replacement, name): arrays[name] for name in names}
-    return copies | arrays
+def _copied(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return {
+        re.sub(pattern, replacement, name): leaf
+        for pattern, replacement in pairs
+        for name, leaf in arrays.items()
+        if re.fullmatch(pattern, name)
+    }
+
+
+def _check_used(key: str, patterns: Iterable[str], names: Iterable[str], where: str) -> None:
+    for pattern in patterns:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise ValueError(f"init.{key}: no parameter of {where} matches {pattern!r}")
 
 
 def _fits(patterns: Iterable[str], name: str) -> bool:

@@ -20,6 +20,7 @@ def fresh_state(
     init = jax.jit(lambda t, b: step.init_params(program, t, b), out_shardings=shardings.params)
     params = init(teacher_params, batches)
     if init_from := settings.plain()["init"]:
+        start.warn_of_other_numbers(init_from, program.model.towers())
         params = start.start(params, init_from)
     seen = Spikes(**settings.spikes.plain())
     make = jax.jit(

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 
+from unified_fm.models.config import EncoderConfig
 from unified_fm.models.targets import Targets, targets
 from unified_fm.models.views import Views, given
 
@@ -42,6 +43,10 @@ class Net(Protocol):
         """
         ...
 
+    def towers(self) -> Mapping[str, EncoderConfig]:
+        """{"text", "vision": the numbers of the encoder that reads it}, as far as it has them."""
+        ...
+
     def image_head(self, x: jax.Array) -> jax.Array:
         """Class logits f32[... C] of summaries x f[... D]."""
         ...
@@ -69,6 +74,11 @@ class Model(nn.Module):
     @nn.nowrap
     def check(self) -> None:
         """Accepts every option."""
+
+    @nn.nowrap
+    def towers(self) -> Mapping[str, EncoderConfig]:
+        """It tells of none."""
+        return {}
 
     def image_head(self, x: jax.Array) -> jax.Array:
         """There is none.

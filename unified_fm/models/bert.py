@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unified_fm.models.base import Batch
-from unified_fm.models.config import Fields
+from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import TextPart
@@ -46,7 +46,11 @@ class Model(TextPart):
     @nn.nowrap
     def check(self) -> None:
         super().check()
-        self.stack(self.text, TEXT)
+        self.towers()
+
+    @nn.nowrap
+    def towers(self) -> dict[str, EncoderConfig]:
+        return {"text": self.stack(self.text, TEXT)}
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:

@@ -55,7 +55,7 @@ class Model(ImagePart):
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def setup(self):
-        text, vision = self._stacks()
+        text, vision = self.towers().values()
         self.text_embed = TextEmbed(
             text,
             vocabulary=self.vocab_size,
@@ -86,15 +86,15 @@ class Model(ImagePart):
     @nn.nowrap
     def check(self) -> None:
         super().check()
-        self._stacks()
+        self.towers()
+
+    @nn.nowrap
+    def towers(self) -> dict[str, EncoderConfig]:
+        return {"text": self.stack(self.text, TEXT), "vision": self.stack(self.vision, TOWER)}
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         return given(keys, ("text", "image", "pooled"))
-
-    @nn.nowrap
-    def _stacks(self) -> tuple[EncoderConfig, EncoderConfig]:
-        return self.stack(self.text, TEXT), self.stack(self.vision, TOWER)
 
     def __call__(self, batch: Batch) -> Views:
         """Encodes what the batch has.

@@ -61,6 +61,10 @@ class Model(TextPart, ClassPart):
         self.stack(self.encoder, ENCODER)
 
     @nn.nowrap
+    def towers(self) -> dict[str, EncoderConfig]:
+        return dict.fromkeys(("text", "vision"), self.stack(self.encoder, ENCODER))
+
+    @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         views = ("text", "text_masked", "image", "pooled")
         return given(keys, (*views, "image_masked") if self.mask_token else views)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import flax.linen as nn
 
 from unified_fm.models.base import Batch
-from unified_fm.models.config import Fields
+from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Vision
 from unified_fm.models.parts import ClassPart
 from unified_fm.models.views import Views, given
@@ -52,7 +52,11 @@ class Model(ClassPart):
     @nn.nowrap
     def check(self) -> None:
         super().check()
-        self.stack(self.vision, VISION)
+        self.towers()
+
+    @nn.nowrap
+    def towers(self) -> dict[str, EncoderConfig]:
+        return {"vision": self.stack(self.vision, VISION)}
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:

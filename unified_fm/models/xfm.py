@@ -77,6 +77,10 @@ class Model(TextPart, ImagePart):
             )
 
     @nn.nowrap
+    def towers(self) -> dict[str, EncoderConfig]:
+        return dict(zip(("text", "vision"), self._stacks()[:2], strict=True))
+
+    @nn.nowrap
     def _stacks(self) -> tuple[EncoderConfig, EncoderConfig, EncoderConfig]:
         text, vision = self.stack(self.text, TEXT), self.stack(self.vision, VISION)
         return text, vision, self.stack(self.fusion, FUSION)
