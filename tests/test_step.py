@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,6 +140,19 @@ def test_one_step_is_the_gradient_of_the_weighted_sum():
     new, metrics = step.make_train_step(program, tx)(jax.tree.map(jnp.copy, state), {}, batches)
     _close(new.params, expected)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-5)
+
+
+def test_a_step_is_traced_once_for_all_batches():
+    """A second trace would compile again, minutes of it in a large model."""
+    program = _program()
+    state, tx = _start(program)
+    chex.clear_trace_counter()
+    counted = chex.assert_max_traces(lambda *args: tx.update(*args[:3], losses=args[3]), n=1)
+    spied = tx._replace(update=lambda g, s, p, *, losses: counted(g, s, p, losses))
+    train_step = step.make_train_step(program, spied)
+    for seed in range(3):
+        state, _ = train_step(state, {}, _batches(seed=seed))
+    assert int(state.step) == 3
 
 
 def test_groups_give_the_merge_one_gradient_tree_each():

@@ -82,6 +82,8 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None)
                 f"stream {stream!r}: {len(x)} rows in {groups} packs cannot be cut into "
                 f"{count} micro-batches"
             )
+        # Whole packs, dealt out like cards: pack i goes to micro-batch i % count. Neighbours lie on
+        # one device, so each micro-batch has rows on every device and none has to be moved.
         x = x.reshape(groups // count, count, len(x) // groups, *x.shape[1:])
         return jnp.moveaxis(x, 1, 0).reshape(count, -1, *x.shape[3:])
 
@@ -89,5 +91,7 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None)
     if "image_index" in batch:
         index = pieces["image_index"]  # i32[count R/count], rows of the whole batch's images
         size = len(batch["image"]) // packs  # images in a pack
+        # Its pack was the (pack // count)-th of those dealt to this micro-batch; its place in the
+        # pack is as before.
         pieces["image_index"] = index // size // count * size + index % size
     return pieces

@@ -65,7 +65,10 @@ def test_every_parameter_of_UFM():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("txt", 3, 0.5), "no stack is named 'txt'; possible: text, vision, encoder, fusion"),
+        (
+            ("txt", 3, 0.5),
+            "stack is 'txt'; did you mean 'text'. *Possible: text, vision, enc",
+        ),
         (("text", 0, 0.5), "found 0 and 0.5"),
         (("text", 3, 0.0), "found 3 and 0.0"),
         (("text", 3, 1.5), "found 3 and 1.5"),

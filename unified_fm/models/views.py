@@ -59,7 +59,7 @@ class ImageMemory:
             ValueError: another `view`.
         """
         choices.check("view", view, ("row", "image"))
-        images = rows
+        images = rows  # rows are numbers of rows; several may show the same image
         if self.image_index is not None:
             images = self.image_index if rows is None else self.image_index[rows]
         layers = self.layers
@@ -71,6 +71,8 @@ class ImageMemory:
         slots, mask = self.row_layers, self.row_mask
         if rows is not None:
             slots, mask = jax.tree.map(lambda x: x[rows], (slots, mask))
+        # The patches of the whole image stay; the mask says which of them the region has. Only
+        # slot 0, a mean, is another for each region, and was projected for each row.
         layers = jax.tree.map(lambda x, slot: x.at[:, 0].set(slot), layers, slots)
         return layers, jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
 

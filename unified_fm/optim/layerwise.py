@@ -4,6 +4,7 @@ What lies far below the head knows least of the task and should be disturbed lea
 the rate of the one above times `decay` (ELECTRA, arXiv 2003.10555; BEiT, arXiv 2106.08254).
 """
 
+from unified_fm import choices
 from unified_fm.rules import Rules
 
 # What lies below the layers of a stack. The fusion encoder starts from states of the text encoder.
@@ -34,8 +35,7 @@ def layerwise(stack: str, layers: int, decay: float) -> Rules:
     Raises:
         ValueError: another stack, no layers, or a decay out of range.
     """
-    if stack not in _BELOW:
-        raise ValueError(f"layerwise: no stack is named {stack!r}; possible: {', '.join(_BELOW)}")
+    choices.check("layerwise: stack", stack, _BELOW)
     if layers < 1 or not 0 < decay <= 1:
         raise ValueError(
             f"layerwise: layers is at least 1 and decay in (0, 1], found {layers!r} and {decay!r}"

@@ -69,6 +69,8 @@ def next_mask(mask: jax.Array, score: jax.Array, released: jax.Array) -> jax.Arr
         score: of the same shape.
         released: how many entries of the new mask are 0, i32[].
     """
+    # By rank and not by a threshold: of equal scores (zeros of words never seen) a threshold would
+    # give away all or none, and the ramp counts on an exact number.
     keys = jnp.where(mask.reshape(-1) == 1, score.reshape(-1), -jnp.inf)
     order = jnp.argsort(keys, stable=True)
     places = jnp.arange(keys.size, dtype=jnp.int32)
@@ -175,8 +177,10 @@ def _choose(
         key, now = next_key(key)
         keys = jax.random.split(now, len(masks))
         scores = [jax.random.uniform(k, mask.shape) for k, mask in zip(keys, masks, strict=True)]
+    # `next_mask` gives away first what is 0 already: from ones, everything is up for choice again.
     kept = masks if nested else [jnp.ones_like(mask) for mask in masks]
     if scope == "global":
+        # One ranking over all tensors, so scores must be of one scale; `ratio` is, by its making.
         everything = [jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (kept, scores)]
         parts = jnp.split(next_mask(*everything, released[0]), _ends(masks))
         new = [part.reshape(mask.shape) for part, mask in zip(parts, masks, strict=True)]
