@@ -93,8 +93,8 @@ class PatchEmbed(nn.Module):
     config: EncoderConfig
     image_size: int
     patch_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     use_bias: bool = True
 
     def setup(self):

@@ -25,7 +25,7 @@ class LayerNorm(nn.Module):
     """
 
     eps: float
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

@@ -18,7 +18,7 @@ from unified_fm.models.config import EncoderConfig, check_patches, encoder_confi
 from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
 from unified_fm.models.heads import class_dense
 
-Found = dict[str, jax.Array]  # views by name
+Found = dict[str, Any]  # views by name: arrays, and the image memory
 
 
 class Stacks(Model):
@@ -109,7 +109,7 @@ class ImagePart(Stacks):
         super().check()
 
     @nn.nowrap
-    def grid(self) -> dict[str, int]:
+    def grid(self) -> dict[str, Any]:
         """`grid`, patches on a side, and `patches`, all: arguments of `Vision`."""
         side = self.image_size // self.patch_size
         return {"grid": side, "patches": side * side}

@@ -36,8 +36,8 @@ def merge(*, groups: Sequence[str], shared: str = ".*", threshold: float = 1.0) 
         kept = jnp.mean(agreed, dtype=jnp.float32)
         return divide(jnp.where(agreed, total(gradients) / count, 0.0), kept)
 
-    def update(grads, state, params=None, **extra):
-        del params, extra
-        return members.combine(rule, members.ordered(grads)), state
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+        return members.combine(rule, members.ordered(updates)), state
 
     return Merge(init, update)

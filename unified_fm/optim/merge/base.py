@@ -105,7 +105,7 @@ class Groups:
         most: the largest.
     """
 
-    names: tuple[str, ...]
+    names: Sequence[str]
     shared: str | rules.Rules
     merge: str
     least: int = 2
@@ -232,9 +232,9 @@ def weighted(
         groups.check(params)
         return start(len(groups.blocks(params, scope)[0]))
 
-    def update(grads, state, params=None, *, losses=None, **extra):
-        del params, extra
-        trees = groups.ordered(grads)
+    def update(updates, state, params=None, *, losses=None, **extra_args):
+        del params, extra_args
+        trees = groups.ordered(updates)
         losses = groups.losses(losses) if uses_losses else None
         # K x K products in TF32 or bfloat16, an accelerator's default, would lose the solution.
         with jax.default_matmul_precision("highest"):
@@ -255,7 +255,7 @@ def total(values: Any) -> jax.Array:
     return functools.reduce(operator.add, values)
 
 
-def divide(a: jax.Array, b: jax.Array) -> jax.Array:
+def divide(a: jax.typing.ArrayLike, b: jax.Array) -> jax.Array:
     """a / b, and 0 where b is 0: a group without a gradient must not turn the update into NaN."""
     return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))
 

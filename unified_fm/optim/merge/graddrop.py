@@ -38,9 +38,9 @@ def merge(*, groups: Sequence[str], shared: str = ".*", leak: float = 0.0, seed:
         members.check(params)
         return State(new_key(seed))
 
-    def update(grads, state, params=None, **extra):
-        del params, extra
-        trees = members.ordered(grads)
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+        trees = members.ordered(updates)
         following, now = next_key(state.key)
         structure = jax.tree.structure(trees[0])
         keys = jax.tree.unflatten(structure, list(jax.random.split(now, structure.num_leaves)))

@@ -210,11 +210,11 @@ class Options:
             seed=self.seed,
         )
 
-    def update(self, grads, state, params=None, **extra):
-        del extra
+    def update(self, updates, state, params=None, **extra_args):
+        del extra_args
         if self.score in _OF_PARAMS and params is None:
             raise ValueError(f"igm: score={self.score!r} needs update(grads, state, params)")
-        trees = self.members.ordered(grads)
+        trees = self.members.ordered(updates)
         warm = state.count < self.ramp.t0
 
         def leaf(first, second, mask):

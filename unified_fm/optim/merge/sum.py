@@ -26,9 +26,9 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
         del params
         return optax.EmptyState()
 
-    def update(grads, state, params=None, **extra):
-        del params, extra
-        trees = [grads[group] for group in groups]
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
+        trees = [updates[group] for group in groups]
         return functools.reduce(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b), trees), state
 
     return Merge(init, update)
