@@ -104,10 +104,10 @@ def test_E_new_entries():
         "evaluate.evaluators.ranks.options.max_len=9",
         "evaluate.evaluators.classify.source=a:b",  # is named like its plugin
         "evaluate.evaluators.classify.train_source=a:c",
-        "evaluate.evaluators.held.name=losses",
-        "evaluate.evaluators.held.streams={'x': {'pipeline': 'text', 'source': 'a:b', "
-        "'batch_size': 4, 'objectives': {'mlm': 1.0}}}",
-        "evaluate.evaluators.held.streams.x.max_len=9",
+        "evaluate.evaluators.held.name=held_out",
+        "evaluate.evaluators.held.like=more",
+        "evaluate.evaluators.held.source=a:b",
+        "evaluate.evaluators.held.num_examples=20",
         "streams.more.pipeline=text",
         "streams.more.source=jsonl:a",
         "streams.more.batch_size=4",
@@ -127,7 +127,8 @@ def test_E_new_entries():
     ranks = {"name": "retrieval", "source": "demo:scenes/val", "candidates": 50}
     assert evaluators["ranks"] == ranks | {"options": options}
     assert evaluators["classify"] == {"source": "a:b", "train_source": "a:c"}
-    assert evaluators["held"]["streams"]["x"]["max_len"] == 9
+    held = {"name": "held_out", "like": "more", "source": "a:b", "num_examples": 20}
+    assert evaluators["held"] == held
     more = {"pipeline": "text", "source": "jsonl:a", "batch_size": 4, "max_len": 9}
     assert streams["more"] == more | {"objectives": {"mlm": 0.5, "second": {"name": "mlm"}}}
     assert streams["whole"]["batch_size"] == 2

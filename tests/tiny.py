@@ -8,7 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
 
-from unified_fm.evaluators.base import Metric
+from unified_fm.evaluators import base as evaluators
 from unified_fm.models import base as models
 from unified_fm.objectives import base as objectives
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
@@ -116,15 +116,14 @@ class Objective(objectives.Objective):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator:
+class Evaluator(evaluators.Evaluator):
     """One number of the parameters."""
 
     scale: float = 1.0
-    tokenizer: object = None
 
     def run(self, apply, params):
         value = apply(_size, params, {"text": jnp.zeros((8, 2), int)})
-        yield Metric("size", self.scale * float(value), chance=0.0)
+        yield evaluators.Metric("size", self.scale * float(value), chance=0.0)
 
 
 def _size(net, batch):

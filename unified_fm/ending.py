@@ -56,7 +56,8 @@ def evaluate(run: Any) -> None:
     averaged = run.settings.evaluate.params == "ema"
     run.dog.progress(f"evaluating step {run.at}")
     with run.log.paused(), run.stop.leavable():
-        found = run.evaluation.run(run.state.ema if averaged else run.state.params)
+        params = run.state.ema if averaged else run.state.params
+        found = run.evaluation.run(params, ema=run.state.ema, teacher_params=run.teacher_params)
     if found:
         run.log.write(run.at, found)
     if run.settings.mode == "train":  # to evaluate alone changes no checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 from etils import epath
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from unified_fm import files, sharding, step
 from unified_fm.config import chosen
@@ -28,17 +28,20 @@ class Evaluation:
         self,
         settings: Settings,
         workdir: Any,
-        model: Any,
-        mesh: Any,
+        program: step.Program,
+        mesh: Mesh,
         tokenizer: Any,
         dog: Watchdog,
     ):
         self._settings = settings
         self._workdir = epath.Path(workdir)
-        self._apply = _watched(step.make_apply(model, place=_placed(mesh)), dog)
+        self._program = program
+        self._mesh = mesh
+        self._apply: _Apply | None = None
         self._dog = dog
         used = settings.evaluates
-        self._evaluators = chosen.evaluators(settings, tokenizer) if used else {}
+        passes = base.Passes(jax.process_index(), jax.process_count())
+        self._evaluators = chosen.evaluators(settings, tokenizer, passes) if used else {}
         self.results = base.Results([], {})
 
     def check(self) -> None:
@@ -51,14 +54,31 @@ class Evaluation:
             self._dog.progress(f"opening the data of the evaluator {name!r}")
             base.check(name, evaluator)
 
-    def run(self, params: Any) -> dict[str, float]:
-        """Runs all evaluators, prints the table, and returns {name: value}."""
+    def run(self, params: Any, *, ema: Any = None, teacher_params: Any = None) -> dict[str, float]:
+        """Runs all evaluators, prints the table, and returns {name: value}.
+
+        With several processes each evaluates its part of the data on its own devices.
+
+        Args:
+            params: to be evaluated.
+            ema: the averaged ones, for objectives that read them.
+            teacher_params: of the run's teachers.
+        """
         if not self._evaluators:
             return {}
-        self.results = base.run_all(self._evaluators, self._apply, params)
+        if self._apply is None:
+            self._apply = _Apply(self._program, sharding.own_mesh(self._mesh), self._dog)
+        if any(evaluator.asks for evaluator in self._evaluators.values()):
+            teachers = (teacher_params or {}).items()
+            self._apply.ema = None if ema is None else self._own(ema)
+            self._apply.teacher_params = {name: self._own(tree) for name, tree in teachers}
+        self.results = base.run_all(self._evaluators, self._apply, self._own(params))
         if jax.process_index() == 0:
             _log.info("\n%s\n", results_table.format_table(self.results.metrics))
         return {metric.name: float(metric.value) for metric in self.results.metrics}
+
+    def _own(self, params: Any) -> Any:
+        return sharding.own_copy(self._mesh, params, self._settings.rules.sharding)
 
     def write_report(
         self,
@@ -96,25 +116,39 @@ class Evaluation:
         _log.info("report: %s", target)
 
 
-def _watched(apply, dog):
-    """Every call is progress, and the compilation in it does not count."""
+class _Apply(base.Apply):
+    """The run's model for its evaluators. Every call is progress; to compile it takes its time.
 
-    def watched(fn, params, batch, rngs=None):
-        with dog.held():
-            return apply(fn, params, batch, rngs=rngs)
+    Attributes:
+        ema, teacher_params: of the state that is evaluated.
+    """
 
-    return watched
+    ema: Any = None
+    teacher_params: Any = None
+
+    def __init__(self, program: step.Program, mesh: Mesh, dog: Watchdog):
+        place = _placed(mesh)
+        self._apply = step.make_apply(program.model, place)
+        self._outputs = step.make_outputs(program, place)
+        self._dog = dog
+
+    def __call__(self, fn: Any, params: Any, batch: Any, rngs: Any = None) -> Any:
+        with self._dog.held():
+            return self._apply(fn, params, batch, rngs=rngs)
+
+    def outputs(self, stream: str, params: Any, batch: Any, rng: Any) -> Mapping[str, Any]:
+        with self._dog.held():
+            return self._outputs(stream, params, self.ema, self.teacher_params, batch, rng)
 
 
-def _placed(mesh: Any):
+def _placed(mesh: Mesh):
     """Puts a batch on the mesh: rows split where the mesh divides them, whole elsewhere."""
     parts = sharding.batch_shards(mesh)
 
     def place(batch):
         def put(leaf):
             split = getattr(leaf, "ndim", 0) and leaf.shape[0] % parts == 0
-            spec = sharding.BATCH if split and jax.process_count() == 1 else None
-            where = sharding.replicated(mesh) if spec is None else NamedSharding(mesh, spec)
+            where = NamedSharding(mesh, sharding.BATCH) if split else sharding.replicated(mesh)
             return jax.device_put(leaf, where)
 
         return jax.tree.map(put, batch)

@@ -132,6 +132,50 @@ def like_params(mesh: Mesh, tree: Any, params: Any, shardings: Any) -> Any:
     return jax.tree.map_with_path(sharding, tree)
 
 
+def own_mesh(mesh: Mesh) -> Mesh:
+    """The devices of this process as a mesh; parameters are split over them if `mesh` does so."""
+    return mesh if jax.process_count() == 1 else _by_process(mesh, [jax.process_index()])
+
+
+def own_copy(mesh: Mesh, params: Any, rules: Any = None) -> Any:
+    """A copy of parameters on the devices of this process, which may then compute what it likes.
+
+    Every process must ask for it.
+
+    Args:
+        mesh: of all processes.
+        params: tree of arrays on it.
+        rules: as for `params_shardings`.
+
+    Returns:
+        The copy, on `own_mesh`; with one process, `params` themselves.
+    """
+    if jax.process_count() == 1:
+        return params
+    own = own_mesh(mesh)
+
+    def copy(leaf, where):
+        parts = [shard.data for shard in jax.device_put(leaf, where).addressable_shards]
+        where = NamedSharding(own, where.spec)
+        return jax.make_array_from_single_device_arrays(leaf.shape, where, parts)
+
+    # One copy for each process: they lie along "data", over which no parameter is split.
+    everyones = _by_process(mesh, range(jax.process_count()))
+    return jax.tree.map(copy, params, params_shardings(everyones, params, rules))
+
+
+def _by_process(mesh: Mesh, processes: Sequence[int]) -> Mesh:
+    devices = [
+        device
+        for process in processes
+        for device in sorted(mesh.devices.flat, key=lambda device: device.id)
+        if device.process_index == process
+    ]
+    split = mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
+    fsdp = len(devices) // len(processes) if split else 1
+    return Mesh(np.reshape(devices, (-1, fsdp, 1)), AXES)
+
+
 def global_batches(mesh: Mesh, batches: Any) -> Any:
     """Turns this process's rows of every stream into global arrays, split over the mesh.
 

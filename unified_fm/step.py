@@ -6,6 +6,7 @@ by. That number is what makes micro-batches (`accumulate`) recombine exactly.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -248,6 +249,29 @@ def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Calla
     return apply
 
 
+def make_outputs(program: Program, place: Callable = lambda batch: batch) -> Callable:
+    """Makes what tells how the objectives of a stream judge other data than a step's.
+
+    Args:
+        program: of the run.
+        place: puts a batch of NumPy arrays on the devices.
+
+    Returns:
+        `outputs(stream, params, ema, teacher_params, batch, rng) -> {objective: Output}`, jitted:
+        as in a step, but without dropout. `ema` may be None where no objective reads it.
+    """
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compiled(name, params, ema, teacher_params, batch, rng):
+        batch = program.teachers(teacher_params, {name: batch})[name]
+        return _outputs(program, name, params, ema, batch, rng, dropout=False)
+
+    def outputs(name, params, ema, teacher_params, batch, rng):
+        return compiled(name, params, ema, teacher_params, place(batch), rng)
+
+    return outputs
+
+
 def _gradients(program, state, teacher_params, batches, rng):
     """Losses {group: f32[]}, gradients {group: tree} and metrics of the whole batch."""
 
@@ -299,12 +323,14 @@ def _group_loss(program, group, params, ema, batches, rng, shares):
     return total, metrics
 
 
-def _outputs(program, name, params, ema, batch, rng):
+def _outputs(program, name, params, ema, batch, rng, dropout=True):
     """{objective: Output} of one stream."""
     stream = program.streams[name]
     # By the stream's name, so that a stream draws the same whatever the others are.
     rng = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
     rngs = dict(zip(("dropout", "objective"), jax.random.split(rng), strict=True))
+    if not dropout:
+        del rngs["dropout"]
     if stream.ema_reads:
         # Without random numbers, so without dropout, as a teacher is.
         averaged = nn.apply(lambda net, batch: _views(net(batch), stream.ema_reads), program.model)

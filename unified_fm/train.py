@@ -130,7 +130,7 @@ def _start(settings, workdir, stop, dog, lock=None) -> _Run:
     first = next(streams)
     sharding.check_divisible(mesh, first, settings.accumulate)
     batches = sharding.global_batches(mesh, first)
-    evaluation = Evaluation(settings, workdir, program.model, mesh, tokenizer, dog)
+    evaluation = Evaluation(settings, workdir, program, mesh, tokenizer, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
     teacher_params = _load_teachers(settings, program, batches, mesh, tokenizer)

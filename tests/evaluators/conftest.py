@@ -15,7 +15,7 @@ def _metrics_have_the_names_announced(monkeypatch):
 def _checked(run):
     def checked(self, apply, params):
         for metric in run(self, apply, params):
-            # A loss of several terms yields those too, below its own name.
+            # Metrics and terms of a loss are below its own name.
             known = [n for n in self.metric_names if f"{metric.name}/".startswith(f"{n}/")]
             assert known, f"{metric.name} is none of {self.metric_names}"
             yield metric

@@ -1,8 +1,13 @@
+import collections
+import dataclasses
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unified_fm.evaluators import base
+from tests.evaluators import worlds
+from unified_fm.evaluators import _batches, _passes, base, grounding, imlm, itm, retrieval
 from unified_fm.evaluators.base import Metric
 from unified_fm.report import table as results_table
 
@@ -35,7 +40,7 @@ def test_in_batches_pads_the_last_batch_and_compiles_once():
         return fn(params, batch)
 
     rows = {"x": np.arange(7)}
-    result = base.in_batches(
+    result = _batches.in_batches(
         apply, lambda net, batch: {"y": jnp.array(batch["x"]) * net}, 2, rows, 3
     )
     np.testing.assert_array_equal(result["y"], [0, 2, 4, 6, 8, 10, 12])
@@ -48,7 +53,9 @@ def test_in_batches_takes_shared_images_by_row():
 
     images = np.array([[10], [20]])
     rows = {"image_row": np.array([1, 0, 1])}
-    result = base.in_batches(apply, lambda net, batch: batch["image"], None, rows, 2, images=images)
+    result = _batches.in_batches(
+        apply, lambda net, batch: batch["image"], None, rows, 2, images=images
+    )
     np.testing.assert_array_equal(result, [[20], [10], [20]])
 
 
@@ -70,13 +77,75 @@ def test_table_shows_value_error_and_chance():
 
 
 def test_run_all_prefixes_names_and_collects_examples():
-    class Fake:
-        def __init__(self):
-            self.examples = ["shown"]
-
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Fake(base.Evaluator):
         def run(self, apply, params):
+            self.examples.append("shown")
             yield Metric("accuracy", params)
 
     results = base.run_all({"itm": Fake()}, None, 0.5)
     assert results.metrics == [Metric("itm/accuracy", 0.5)]
     assert results.examples == {"itm": ["shown"]}
+
+
+class Counting(worlds.Source):
+    """The eight records; says how often each was read."""
+
+    read: ClassVar[collections.Counter] = collections.Counter()
+
+    def __getitem__(self, index):
+        Counting.read[index] += 1
+        return super().__getitem__(index)
+
+
+Source = Counting
+
+
+def together(passes=None, **options):
+    tokenizer = worlds.make_tokenizer()
+    given = {"options": worlds.OPTIONS | options, "tokenizer": tokenizer, "batch_size": 3}
+    given |= {"source": "tests.evaluators.test_base:eight", "passes": passes or base.Passes()}
+    made = {
+        "itm": itm.Evaluator(**given),
+        "imlm": imlm.Evaluator(**given),
+        "grounding": grounding.Evaluator(**given),
+        "retrieval": retrieval.Evaluator(**given, candidates=8),
+    }
+    return made, worlds.Apply(worlds.Oracle(tokenizer))
+
+
+def test_evaluators_of_one_source_decode_it_once():
+    evaluators, apply = together()
+    Counting.read.clear()
+    shared = base.run_all(evaluators, apply, {})
+    assert Counting.read == dict.fromkeys(range(8), 1)
+    alone = [
+        metric
+        for name in evaluators
+        for metric in base.run_all({name: together()[0][name]}, apply, {}).metrics
+    ]
+    assert shared.metrics == alone
+    # Nothing of it is kept for the next evaluation, which may be hours away.
+    base.run_all({"itm": evaluators["itm"]}, apply, {})
+    assert Counting.read == dict.fromkeys(range(8), 6)
+
+
+def test_other_options_are_another_pass():
+    passes = base.Passes()
+    evaluators, apply = together(passes)
+    other, _ = together(passes, max_len=10)
+    Counting.read.clear()
+    base.run_all({"a": evaluators["itm"], "b": other["itm"]}, apply, {})
+    assert Counting.read == dict.fromkeys(range(8), 2)
+
+
+def test_parts_of_all_processes_are_all_records_in_order():
+    for total, count in ((10, 3), (2, 4), (0, 2), (8, 1)):
+        parts = [_passes.Processes(index, count).part(total) for index in range(count)]
+        assert [row for part in parts for row in part] == list(range(total))
+        assert max(map(len, parts)) - min(map(len, parts)) <= -(-total // count)
+
+
+def test_an_evaluator_that_lacks_a_part_of_the_contract_is_refused():
+    with pytest.raises(TypeError, match=r"lacks .*check.*unified_fm.evaluators.base.Evaluator"):
+        base.load("tests.evaluators.lacking")

@@ -89,7 +89,7 @@ def test_A4_boxes_are_read_as_the_options_say_and_bad_ones_left_out(tmp_path, ca
         box_format="xyxy",
         exif="stored",
     )
-    _, _, phrases, targets = evaluator._regions()
+    _, rows, phrases = evaluator._regions()
     assert phrases == ["a thing"]
-    assert targets.tolist() == [[0.875, 0.5, 0.25, 1.0]]
+    assert rows["target"].tolist() == [[0.875, 0.5, 0.25, 1.0]]
     assert "1  (part) box of zero or negative size" in caplog.text

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import types
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.sources import base
 from unified_fm.objectives import base as objectives
+from unified_fm.objectives.base import Output, row_weights
 
 COLOURS = ("red", "green", "blue", "black", "white", "pink", "grey", "brown")
 SIZE = 8  # pixels
@@ -159,19 +159,26 @@ class Objective(objectives.Objective):
 
     def __call__(self, net, views, batch):
         colour = batch["image"][:, 0, 0, 0].astype(jnp.float32)
-        used = colour < self.below
+        used = (colour < self.below) & (row_weights(batch, len(colour)) > 0)
         count = used.sum()
         loss = (colour * used).sum() / jnp.maximum(count, 1)
-        return types.SimpleNamespace(
-            loss=loss, denominator=count, parts={"twice": (2 * loss, count)}
+        return Output(
+            loss=loss,
+            denominator=count,
+            metrics={"half": loss / 2},
+            parts={"twice": (2 * loss, count)},
         )
 
 
 class Apply:
-    """`apply` for a net without parameters; `compiled` counts the programs it made."""
+    """`apply` for a net without parameters; `compiled` counts the programs it made.
 
-    def __init__(self, net):
+    `objectives` are {stream: {name: objective}}, as a run has them.
+    """
+
+    def __init__(self, net, objectives=None):
         self.net = net
+        self.objectives = objectives
         self.compiled = 0
         self._programs = {}
 
@@ -183,3 +190,14 @@ class Apply:
         if fn not in self._programs:
             self._programs[fn] = jax.jit(traced)
         return self._programs[fn](batch)
+
+    def outputs(self, stream, params, batch, rng):
+        return self(_Asked(tuple(self.objectives[stream].items())), params, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    objectives: tuple
+
+    def __call__(self, net, batch):
+        return {name: fn(net, net(batch), batch) for name, fn in self.objectives}

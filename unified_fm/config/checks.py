@@ -13,7 +13,7 @@ from unified_fm.config import chosen, options
 from unified_fm.config.settings import Settings, Stream
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
-from unified_fm.evaluators.base import HeldOut
+from unified_fm.evaluators.base import Evaluator, HeldOut
 from unified_fm.optim import build, schedules
 
 
@@ -156,17 +156,24 @@ def _check_lessons(settings: Settings) -> None:
                     )
 
 
-def _checked_evaluators(settings: Settings) -> dict[str, Any]:
+def _checked_evaluators(settings: Settings) -> dict[str, Evaluator]:
     """Makes the evaluators, without the tokenizer that they are given later."""
     made = chosen.evaluators(settings)
     for name, evaluator in made.items():
         if isinstance(evaluator, HeldOut):
             place = f"config.evaluate.evaluators.{name}.options"
             check_pipeline(evaluator.pipeline, evaluator.pipeline_options, place)
+        for teacher, entry in settings.teachers.items():
+            if entry.cache is not None and {*evaluator.asks} & {*(entry.streams or ())}:
+                raise ValueError(
+                    f"config.evaluate.evaluators.{name} asks about the stream "
+                    f"{', '.join(evaluator.asks)}, whose teacher {teacher!r} is a cache of what it "
+                    f"said about the training data; possible with teachers.{teacher}.path"
+                )
     return made
 
 
-def _check_best(settings: Settings, evaluators: Mapping[str, Any]) -> None:
+def _check_best(settings: Settings, evaluators: Mapping[str, Evaluator]) -> None:
     """Refuses a `checkpoint.best` that no evaluator measures."""
     wanted = settings.checkpoint.best
     if wanted is None:
@@ -176,9 +183,15 @@ def _check_best(settings: Settings, evaluators: Mapping[str, Any]) -> None:
             f"config.checkpoint.best is {wanted!r}, but nothing is evaluated: evaluate.every is 0 "
             "and evaluate.at_end false"
         )
+    every, saved = settings.evaluate.every, settings.checkpoint.every
+    if every and every % saved and saved % every:
+        raise ValueError(
+            f"config.checkpoint.best is {wanted!r}, but a step may be best and not saved: "
+            f"evaluate.every = {every} must be a multiple or a divisor of checkpoint.every = {saved}"
+        )
     known = {}
     for name, evaluator in evaluators.items():
-        names = getattr(evaluator, "metric_names", None)
+        names = evaluator.metric_names
         known[name] = None if names is None else [f"{name}/{metric}" for metric in names]
     name = wanted.partition("/")[0]
     if name in known and known[name] is None and "/" in wanted:

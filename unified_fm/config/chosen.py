@@ -5,6 +5,9 @@ from typing import Any
 
 from unified_fm import choices, plugins
 from unified_fm.config.settings import Settings
+from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.evaluators import base
+from unified_fm.evaluators.base import Evaluator, Passes
 from unified_fm.objectives.base import Objective
 from unified_fm.optim.merge.base import Merge, as_merge
 
@@ -44,13 +47,15 @@ def merge(settings: Settings) -> Merge:
         raise ValueError(f"config.merge: {error}") from error
 
 
-def evaluators(settings: Settings, tokenizer: Any = None) -> dict[str, Any]:
-    """Makes the evaluators; those that take a tokenizer get the run's."""
-    made = {}
+def evaluators(
+    settings: Settings, tokenizer: Tokenizer | None = None, passes: Passes | None = None
+) -> dict[str, Evaluator]:
+    """Makes the evaluators, with the tokenizer and the held-out data that they share."""
+    made, streams = {}, settings.plain()["streams"]
+    given = {"tokenizer": tokenizer, "streams": streams, "passes": passes or Passes()}
     for key, entry in settings.evaluate.evaluators.items():
-        options = {"name": key, **entry}
-        if "tokenizer" in plugins.parameters(plugins.load("evaluators", options["name"])).known:
-            options.setdefault("tokenizer", tokenizer)
+        options = {"name": key, **entry, **given}
+        base.load(options["name"])  # refuses what lacks a part of the contract
         made[key] = _made("evaluators", options, f"evaluate.evaluators.{key}")
     return made
 

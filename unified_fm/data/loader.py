@@ -26,13 +26,22 @@ from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
 _CHUNK = 16  # examples that a thread takes at once, at most
+_FEW = 4  # ... where the whole is not endless
+_AHEAD = 512  # examples that are read ahead, about
 _ATTEMPTS = 100  # replacements tried for one slot
 Batch = Tree  # {array: values}; what a reader gives beside the pipeline's may be nested
-Examples = list[dict[str, Any] | None]
+Examples = list[Any]  # dicts of arrays, or `Example`s
 
 Reader = Callable[[np.ndarray], Tree]
 """Gives, for slots i64[n] of a stream, nested dicts of arrays with a row for each: they come beside
 the pipeline's arrays. Called in the loader's threads."""
+
+
+class Example(NamedTuple):
+    """A record, and the arrays that the pipeline makes of it."""
+
+    record: dict[str, Any]
+    arrays: dict[str, Any]
 
 
 class Loader:
@@ -159,16 +168,21 @@ class Loader:
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Endless batches of this process from global slot `start` on; close() ends the threads."""
-        return self._read(_Slots(self, start), 2**40, self.batching.collate)
+        return self._batched(_Slots(self, start), 2**40, self.batching.collate)
 
-    def once(self, limit: int | None = None) -> Iterator[Batch]:
+    def once(self, limit: int | None = None, turn: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """One pass in the order of the source; the last batch is filled up with weight-0 rows.
 
         Every batch has `weight`; a record that cannot be used has weight 0 too. Rows of weight 0
         are copies of a good row. `extra` is not read: it belongs to the slots of the order.
+
+        Args:
+            limit: records to use, from the first on.
+            turn: (i, n) gives only the batches i, i + n, i + 2n, ...
         """
         total = min(self.records, limit or self.records)
-        return self._read(_Once(self, total), -(-total // self.slots), self._collate_once)
+        batches = range(turn[0], -(-total // self.slots), turn[1])
+        return self._batched(_Once(self, total, batches), len(batches), self._collate_once)
 
     def _collate_once(self, found: Examples) -> Batch:
         if self.pipeline.packed:
@@ -179,6 +193,23 @@ class Loader:
         batch = self.batching.collate([good if example is None else example for example in found])
         return batch | {"weight": np.array([e is not None for e in found], np.float32)}
 
+    def examples(
+        self, numbers: Sequence[int], rng: Callable[[int], np.random.Generator]
+    ) -> Iterator[Example]:
+        """The usable ones of some records in their order, read by Grain's threads.
+
+        Args:
+            numbers: of the records.
+            rng: the random numbers of a record, by its number.
+        """
+
+        def part(places: range) -> _Part:
+            wanted = [numbers[place] for place in places if place < len(numbers)]
+            return _Part([self._read(number, rng(number), self.skips) for number in wanted], {})
+
+        for found in self._parts(part, _FEW, -(-len(numbers) // _FEW), ahead=_AHEAD // _FEW):
+            yield from (example for example in found.examples if example is not None)
+
     def load(
         self, index: int, rng: np.random.Generator, skips: Skips, *, epoch: int = 0
     ) -> dict[str, Any] | None:
@@ -187,6 +218,12 @@ class Loader:
         Raises:
             TooManySkips: more records are unusable than the config allows.
         """
+        found = self._read(index, rng, skips, epoch=epoch)
+        return None if found is None else found.arrays
+
+    def _read(
+        self, index: int, rng: np.random.Generator, skips: Skips, *, epoch: int = 0
+    ) -> Example | None:
         example = None
 
         def record():
@@ -204,26 +241,34 @@ class Loader:
             error.add_note(f"in stream {self.name!r}, {record()}")
             raise
         skips.use(arrays.pop("parts", None), record=record, epoch=epoch)
-        return arrays
+        return Example(example, arrays)
 
-    def _read(
+    def _batched(
         self, part: Callable[[range], "_Part"], batches: int, collate: Callable[[list], Batch]
     ) -> Iterator[Batch]:
-        """Reads `batches` batches of the examples in places 0, 1, ... with Grain's threads."""
+        """Batches of the examples in places 0, 1, ..., read by Grain's threads."""
         # A thread takes several examples at once: for short texts Grain's work for each element
         # is more than the example's own.
         chunk = next(size for size in range(_CHUNK, 0, -1) if self.local_slots % size == 0)
         per_batch = self.local_slots // chunk
-        chunks = grain.MapDataset.source(_Chunks(part, chunk, batches * per_batch))
-        threads = self.config.get("threads") or min(16, _cores())
-        ahead = max(2 * threads, min(2 * per_batch, 512 // chunk))
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        ahead = min(2 * per_batch, _AHEAD // chunk)
+        parts = self._parts(part, chunk, batches * per_batch, ahead=ahead)
 
         def join(parts: Sequence[_Part]) -> Batch:
             batch = collate([example for part in parts for example in part.examples])
             return batch | specs.concatenate([part.extra for part in parts])
 
-        return iter(chunks.to_iter_dataset(options).batch(per_batch, batch_fn=join))
+        return iter(parts.batch(per_batch, batch_fn=join))
+
+    def _parts(
+        self, part: Callable[[range], "_Part"], size: int, count: int, *, ahead: int
+    ) -> grain.IterDataset:
+        """The first `count` parts of `size` places each; about `ahead` of them lie ready."""
+        threads = self.config.get("threads") or min(16, _cores())
+        options = grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=max(2 * threads, ahead)
+        )
+        return grain.MapDataset.source(_Chunks(part, size, count)).to_iter_dataset(options)
 
     def check_filled(self) -> None:
         """Refuses a source with fewer records than one batch takes.
@@ -260,16 +305,17 @@ class _Slots:
 
 
 class _Once:
-    """The examples of one pass, by place; None where there is none."""
+    """The examples of some batches of one pass, by place; None where there is none."""
 
-    def __init__(self, loader: Loader, total: int):
-        self._loader, self._total = loader, total
+    def __init__(self, loader: Loader, total: int, batches: range):
+        self._loader, self._total, self._batches = loader, total, batches
 
     def __call__(self, places: range) -> _Part:
         return _Part([self._example(place) for place in places], {})
 
     def _example(self, place: int) -> dict[str, Any] | None:
-        index = self._loader.slot_of(0, place)
+        batch, within = divmod(place, self._loader.local_slots)
+        index = self._loader.slot_of(self._batches[batch] * self._loader.slots, within)
         if index >= self._total:
             return None
         rng = example_rng(self._loader.seed, 0, index)

@@ -243,6 +243,7 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     limit: int | None = None,
+    turn: tuple[int, int] = (0, 1),
     name: str = "evaluation",
 ) -> Iterator[Batch]:
     """One pass over a stream for evaluation: in order, not augmented, the last batch filled up.
@@ -253,6 +254,8 @@ def batches(
     Args:
         config: as `stream` makes it; `augment` becomes "none" where the pipeline has it.
         limit: records to use, from the first on.
+        turn: (i, n) gives only the batches i, i + n, i + 2n, ...
+        name: for messages; the masks depend on it.
     """
     config = dict(config)
     if "augment" in base.options_of(base.load(config["pipeline"])):
@@ -265,15 +268,15 @@ def batches(
         process_count=process_count,
         tokenizer=_opened(tokenizer),
     )
-    return _told(loader, limit)
+    return _told(loader, limit, turn)
 
 
 def _opened(tokenizer: Tokenizer | str | None) -> Tokenizer | None:
     return tokenizers.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
 
 
-def _told(loader: Loader, limit: int | None) -> Iterator[Batch]:
-    yield from loader.once(limit)
+def _told(loader: Loader, limit: int | None, turn: tuple[int, int]) -> Iterator[Batch]:
+    yield from loader.once(limit, turn)
     if loader.skips.lossy:
         _log.warning("%s", loader.skips.table())
 

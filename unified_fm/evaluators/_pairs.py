@@ -6,13 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.evaluators import base
+from unified_fm.evaluators._batches import Apply, in_batches, padded
 
 _LENGTH_STEP = 8  # captions are grouped by length rounded up to this many tokens
 
 
 def score(
-    apply: base.Apply,
+    apply: Apply,
     params: Any,
     *,
     image: np.ndarray,
@@ -51,7 +51,7 @@ def score(
         inside = np.flatnonzero(pairs[:, 0] // image_batch == start // image_batch)
         if not len(inside):
             continue
-        chunk = base.padded({"image": image[start : start + image_batch]}, image_batch)
+        chunk = padded({"image": image[start : start + image_batch]}, image_batch)
         memory = apply(_image_memory, params, chunk)
         scored = []
         for number, (_, encoded) in enumerate(groups):
@@ -62,7 +62,7 @@ def score(
                     "rows": (pairs[some, 0] - start).astype(np.int32),
                     "which": row_in_group[pairs[some, 1]].astype(np.int32),
                 }
-                batch = {**base.padded(rows, pair_batch), **encoded, "memory": memory}
+                batch = {**padded(rows, pair_batch), **encoded, "memory": memory}
                 scored.append((some, apply(_match_logit, params, batch)))
         for some, logits in scored:  # fetched late, so that the device never waits for us
             result[some] = np.asarray(logits)[: len(some)]
@@ -80,7 +80,7 @@ def _length_groups(apply, params, text, text_mask, size):
     for length in np.unique(rounded):
         members = np.flatnonzero(rounded == length)
         rows = {"text": text[members, :length], "text_mask": text_mask[members, :length]}
-        states = base.in_batches(apply, _text_states, params, rows, size, on_device=True)
+        states = in_batches(apply, _text_states, params, rows, size, on_device=True)
         groups.append((members, {"states": states, "text_mask": rows["text_mask"]}))
     return groups
 

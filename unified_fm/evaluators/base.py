@@ -1,34 +1,25 @@
-"""What evaluators share: the metric record, held-out data, static batches, the table.
-
-An evaluator is a frozen dataclass named `Evaluator` with `run(apply, params) -> Iterator[Metric]`,
-and with `check()`, called before the first step, if it reads data.
-`apply(fn, params, batch, rngs=None)` comes from outside: it runs `fn(net, batch)` inside a jitted
-`nn.apply` of the model. `fn` is a function of a module or a frozen dataclass, never a new closure,
-so that it is compiled once for each shape of `batch`, which may be any tree of arrays.
-"""
+"""What an evaluator is, and what evaluators share: the metric record and held-out data."""
 
 import dataclasses
 import functools
-import inspect
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from unified_fm import plugins
-from unified_fm.data import skips
+from unified_fm.data import contracts, skips
+from unified_fm.data.loader import Loader
+from unified_fm.data.pipelines import base as pipelines
 from unified_fm.data.source import name_record, open_source
-
-
-class Apply(Protocol):
-    """Runs `fn(net, batch)` in a jitted `nn.apply` with these parameters."""
-
-    def __call__(self, fn: Any, params: Any, batch: Any, rngs: Any = None) -> Any: ...
+from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.evaluators import _passes
+from unified_fm.evaluators._batches import Apply, in_batches
+from unified_fm.evaluators._passes import Pass, Passes
 
 
 class Metric(NamedTuple):
@@ -90,22 +81,73 @@ class Results(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The held-out examples of an evaluator: the same ones in the same order at every call.
+class Evaluator(Protocol):
+    """Measures a model: a frozen dataclass, whose further fields are its options in the config.
+
+    Derive from it, or from `HeldOut` to read examples: then `run` is all that is to be written.
+
+    Attributes:
+        tokenizer: the run's; None only while a config is looked at.
+        streams: those of the run, {name: entry as `data.streams.stream` makes it}.
+        passes: the held-out data that this evaluation has decoded, and who has which part of it.
+        examples: what `run` leaves for the report.
+    """
+
+    tokenizer: Tokenizer | None = None
+    streams: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, repr=False)
+    passes: Passes = dataclasses.field(default_factory=Passes, repr=False, compare=False)
+    examples: list[Any] = dataclasses.field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+
+    @property
+    def metric_names(self) -> Sequence[str] | None:
+        """The names of the metrics of `run`, or what they begin with ("task/itc" for
+        "task/itc/accuracy"); None: it does not say so beforehand."""
+        return None
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The source strings of what it reads."""
+        return ()
+
+    @property
+    def asks(self) -> Collection[str]:
+        """The names of the run's streams whose objectives it asks, by `apply.outputs`."""
+        return ()
+
+    def check(self) -> None:
+        """Raises, before the first step, if what it reads is not there or of no use."""
+
+    @abstractmethod
+    def run(self, apply: Apply, params: Any) -> Iterator[Metric]:
+        """Yields the metrics of these parameters.
+
+        All processes of a run call it alike, and get the same metrics.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOut(Evaluator):
+    """Reads held-out examples: the same ones in the same order at every call.
 
     Attributes:
         source: the source string ("demo:scenes/test", "jsonl:captions.jsonl").
         pipeline: name of the pipeline, which is given `options` and the tokenizer.
-        options: keywords of the pipeline. Where they do not say otherwise, nothing is augmented or
-            masked.
+        options: keywords of the pipeline.
         num_examples: how many records are used, from the first on; fewer if the source is shorter.
         batch_size: rows per compiled call.
         seed: of the random choices of the evaluation.
-        tokenizer: the run's tokenizer.
-        examples: filled by `run`, for the report.
+        option_defaults: what `options` are where they say nothing and the pipeline has such an
+            option: by these nothing is augmented or masked.
     """
 
-    quiet: ClassVar[Mapping[str, Any]] = {"augment": "none", "num_masked": 0, "mask_rate": 0.0}
+    option_defaults: ClassVar[Mapping[str, Any]] = {
+        "augment": "none",
+        "num_masked": 0,
+        "mask_rate": 0.0,
+    }
 
     source: str
     pipeline: str = "image_text"
@@ -115,59 +157,64 @@ class HeldOut:
     num_examples: int = 500
     batch_size: int = 100
     seed: int = 0
-    tokenizer: Any = None
-    examples: list[Any] = dataclasses.field(
-        default_factory=list, init=False, repr=False, compare=False
-    )
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Where the examples come from."""
+        return (self.source,)
 
     def check(self) -> None:
-        """Opens every source of the evaluator and makes one batch of its examples.
+        """Opens every source and makes one batch of the examples.
 
         Raises:
             ValueError: a source without a usable record. Whatever opening it raises.
         """
-        for _ in itertools.islice(self.load(), self.batch_size):
-            pass
-        # A second source (`train_source`) is known by its name.
-        for field in dataclasses.fields(self):
-            if field.name.endswith("_source"):
-                next(self.records(getattr(self, field.name), 1), None)
+        for source in self.sources:
+            next(self.records(source, 1), None)
+        loader = self._loader(self.source)
+        part = self.passes.processes.part(min(self.num_examples, loader.records))
+        made = itertools.islice(loader.examples(part, self.rng), self.batch_size)
+        if part and not sum(1 for _ in made):
+            raise _passes.nothing_usable(loader)
 
-    def load(self) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
-        """Yields (record, arrays) of every usable record.
+    def load(self, source: str | None = None, count: int | None = None) -> Pass:
+        """This process's part of the examples, or of the first `count` of another source.
 
         Raises:
             ValueError: the source holds no usable record.
         """
-        yield from self.load_from(self.source, self.num_examples)
+        source, count = source or self.source, count or self.num_examples
+        options = repr(sorted(self.pipeline_options.items()))
+        key = (source, self.pipeline, options, count, self.seed, id(self.tokenizer))
+        return self.passes.get(key, lambda: self._loader(source), count, self.rng)
 
-    def load_from(
-        self, source: str, count: int
-    ) -> Iterator[tuple[Mapping[str, Any], dict[str, np.ndarray]]]:
-        """Yields (record, arrays) of the first `count` records of another source."""
-        seen = skips.Skips(f"evaluation on {source}", max_skip=1.0)
-        opened = open_source(source)
-        for problem, file in getattr(opened, "problems", ()):
-            seen.leave_out(problem, file)
-        for index in range(min(count, len(opened))):
-            record = None
-            try:
-                record = opened[index]
-                arrays = self.prepare(record, index)
-            except skips.Skip as skip:
-                seen.skip(skip, functools.partial(name_record, opened, source, index, record))
-                continue
-            seen.use()
-            yield record, arrays
-        if not seen.used:
-            raise ValueError(f"no usable record in {source!r}\n{seen.table()}")
-        if seen.lossy:
-            logging.warning("%s", seen.table())
+    def ask(
+        self,
+        apply: Apply,
+        fn: Any,
+        params: Any,
+        rows: Mapping[str, np.ndarray],
+        *,
+        images: np.ndarray | None = None,
+        keep: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """What `fn(net, batch)` says of the rows of all processes, whose own ones are `rows`.
+
+        Args:
+            apply, fn, params, rows, images: as for `in_batches`; `fn` returns a dict. A process
+                without rows gives an empty dict.
+            keep: names of `rows` that come back as well.
+        """
+        found = {}
+        if rows:
+            found = in_batches(apply, fn, params, rows, self.batch_size, images=images)
+            found |= {name: rows[name] for name in keep}
+        return self.passes.processes.gather(found)
 
     def records(self, source: str, count: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Yields (index, record) of the readable ones of the first `count` records."""
+        """Yields (index, record) of this process's part of the first `count`, if readable."""
         opened = open_source(source)
-        for index in range(min(count, len(opened))):
+        for index in self.passes.processes.part(min(count, len(opened))):
             try:
                 record = opened[index]
             except skips.Skip as skip:
@@ -176,10 +223,6 @@ class HeldOut:
                 continue
             yield index, record
 
-    def prepare(self, record: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
-        """The pipeline's arrays of one record, with the random numbers of row `index`."""
-        return self.made_pipeline(record, self.rng(index))
-
     def rng(self, index: int) -> np.random.Generator:
         """The random numbers of row `index`, the same in every run."""
         return np.random.default_rng([self.seed, index])
@@ -187,7 +230,7 @@ class HeldOut:
     def tokens(self, text: str, index: int) -> dict[str, np.ndarray] | None:
         """`text i32[L]` and `text_mask bool[L]` of another text; None (and a log line) if unusable.
 
-        The pipeline must have `pick_text` and `text_arrays`, as those with a text have.
+        The pipeline must be one of `TextOptions`, as those with a text are.
         """
         pipeline, rng = self.made_pipeline, self.rng(index)
         try:
@@ -201,48 +244,87 @@ class HeldOut:
     @functools.cached_property
     def made_pipeline(self) -> Any:
         """The pipeline, made at its first use."""
-        options = {**self.pipeline_options, "tokenizer": self.tokenizer}
-        return plugins.build("data.pipelines", self.pipeline, **options)
+        plugin = pipelines.load(self.pipeline)
+        what = f"evaluation on {self.source}"
+        return pipelines.make(plugin, self.pipeline_options, tokenizer=self.tokenizer, what=what)
 
     @property
     def pipeline_options(self) -> dict[str, Any]:
-        """`options`, and where they say nothing what keeps the pipeline quiet."""
-        known = inspect.signature(plugins.load("data.pipelines", self.pipeline)).parameters
-        quiet = {name: value for name, value in self.quiet.items() if name in known}
-        return {**quiet, **self.options}
+        """`options`, and where they say nothing `option_defaults`."""
+        known = pipelines.options_of(pipelines.load(self.pipeline))
+        defaults = {name: value for name, value in self.option_defaults.items() if name in known}
+        return {**defaults, **self.options}
+
+    def _loader(self, source: str) -> Loader:
+        config = {"pipeline": self.pipeline, "source": source, "batch_size": 1, "max_skip": 1.0}
+        return Loader(
+            f"evaluation on {source}",
+            config | self.pipeline_options,
+            seed=self.seed,
+            tokenizer=self.tokenizer,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared(HeldOut):
+    """Reads training data as well, to learn from it or to know what a guess would reach.
+
+    Attributes:
+        train_source: source string of it.
+        train_examples: how many of its records are used.
+    """
+
+    train_source: str
+    train_examples: int = 5000
 
     @property
-    def metric_names(self) -> Sequence[str] | None:
-        """The names of the metrics that `run` may yield; None: it does not say so beforehand."""
-        return None
+    def sources(self) -> Sequence[str]:
+        """Where the examples come from, and the training data."""
+        return (self.source, self.train_source)
 
 
-def check(name: str, evaluator: Any) -> None:
+def load(name: str) -> type[Evaluator]:
+    """The class of an evaluator.
+
+    Args:
+        name: in `evaluators`, or a dotted module of the user's.
+
+    Raises:
+        ValueError: an unknown name.
+        TypeError: it is no dataclass, or lacks a part of the contract.
+    """
+    plugin = plugins.load("evaluators", name)
+    what = f"{plugin.__module__}.{plugin.__qualname__}"
+    contracts.check(plugin, Evaluator, what)
+    if "__dataclass_params__" not in vars(plugin):  # a base class's do not count
+        raise TypeError(f"{what} is no dataclass: the fields of an evaluator are its options")
+    return cast(type[Evaluator], plugin)
+
+
+def check(name: str, evaluator: Evaluator) -> None:
     """Opens the data of an evaluator and makes a batch of it, so that no run ends for want of it.
-
-    An evaluator that reads no data of its own has no `check()`.
 
     Raises:
         ValueError: it cannot be read.
     """
-    opened = getattr(evaluator, "check", None)
-    if opened is None:
-        return
     try:
-        opened()
+        evaluator.check()
     except Exception as error:
         text = f"evaluator {name!r} cannot be run: {type(error).__name__}: {error}"
         raise ValueError(text) from error
 
 
-def run_all(evaluators: Mapping[str, Any], apply: Apply, params: Any) -> Results:
+def run_all(evaluators: Mapping[str, Evaluator], apply: Apply, params: Any) -> Results:
     """Runs every evaluator; metrics are prefixed with its name ("retrieval/...")."""
-    metrics, examples = [], {}
+    metrics, examples, left = [], {}, dict(evaluators)
     for name, evaluator in evaluators.items():
+        evaluator.examples.clear()
         for metric in evaluator.run(apply, params):
             metrics.append(metric._replace(name=f"{name}/{metric.name}"))
-        if getattr(evaluator, "examples", None):
+        if evaluator.examples:
             examples[name] = list(evaluator.examples)
+        del left[name]
+        evaluator.passes.keep({source for later in left.values() for source in later.sources})
     return Results(metrics, examples)
 
 
@@ -284,54 +366,3 @@ def caption(record: Mapping[str, Any]) -> str:
 def text_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The text of a pipeline's arrays: text i32[L] and text_mask bool[L]."""
     return {"text": arrays["text"], "text_mask": arrays["text_mask"]}
-
-
-def stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Stacks the arrays of many examples; all have the same keys and shapes."""
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-
-def padded(rows: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Repeats the first row until there are `size`, so that every call has the same shape."""
-
-    def pad(array):
-        missing = size - len(array)
-        return np.concatenate([array, np.repeat(array[:1], missing, axis=0)]) if missing else array
-
-    return {key: pad(array) for key, array in rows.items()}
-
-
-def in_batches(
-    apply: Apply,
-    fn: Any,
-    params: Any,
-    rows: Mapping[str, np.ndarray],
-    size: int,
-    *,
-    images: np.ndarray | None = None,
-    on_device: bool = False,
-) -> Any:
-    """Runs `fn(net, batch)` over all rows in batches of `size` and joins what it returns.
-
-    Args:
-        rows: arrays with the examples leading; the last batch is padded and its padding dropped.
-        images: u8[I H W 3]; the batch then has `image`, the ones that `rows["image_row"]` names.
-            So an image that several rows share is kept once.
-        on_device: keep the results where they were computed instead of fetching them.
-
-    Returns:
-        The tree that `fn` returns, each leaf with one row per example.
-    """
-    total = len(next(iter(rows.values())))
-    size = min(size, total)
-    parts = []
-    for start in range(0, total, size):
-        count = min(size, total - start)
-        batch = padded({key: array[start : start + size] for key, array in rows.items()}, size)
-        if images is not None:
-            batch["image"] = images[batch["image_row"]]
-        result = apply(fn, params, batch)
-        parts.append(jax.tree.map(lambda leaf, n=count: leaf[:n], result))
-    if on_device:
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves]), *parts)

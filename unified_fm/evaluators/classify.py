@@ -7,47 +7,30 @@ from typing import Any
 import numpy as np
 
 from unified_fm.evaluators import base
-from unified_fm.evaluators.base import Metric
+from unified_fm.evaluators._labelled import Labelled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator(base.HeldOut):
-    """The share of images whose most probable class is theirs.
-
-    Attributes:
-        train_source: source string of the training images, to know their commonest class.
-        train_examples: how many of them are counted.
-    """
-
-    train_source: str
-    pipeline: str = "classify"
-    train_examples: int = 5000
+class Evaluator(Labelled):
+    """The share of images whose most probable class is theirs; the training images are counted."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """What `run` yields."""
         return ("accuracy",)
 
-    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+    def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the accuracy on `source`."""
-        self.examples.clear()
-        rows = base.stack([arrays for _, arrays in self.load()])
-        labels = rows.pop("label")
-        guesses = base.in_batches(apply, _guesses, params, rows, self.batch_size)
+        found = self.ask(apply, _guesses, params, self.load().arrays, keep=("label",))
         known = [
             record["label"]
             for _, record in self.records(self.train_source, self.train_examples)
             if "label" in record
         ]
-        values, counts = np.unique(known, return_counts=True)
-        yield base.share(
-            "accuracy",
-            guesses == labels,
-            chance=float((labels == values[counts.argmax()]).mean()),
-            chance_is=f"majority of {len(values)} classes",
-        )
+        known = self.passes.processes.gather({"label": np.array(known)} if known else {})
+        yield self.accuracy("accuracy", found["guess"], found["label"], known["label"])
 
 
 def _guesses(net, batch):
     """The most probable class of each image, i32[B]."""
-    return net.image_head(net({"image": batch["image"]}).image[:, 0]).argmax(-1)
+    return {"guess": net.image_head(net({"image": batch["image"]}).image[:, 0]).argmax(-1)}

@@ -18,6 +18,7 @@ from unified_fm.data.boxes import BoxOptions
 from unified_fm.data.images import MOST_PIXELS, Picture
 from unified_fm.data.skips import Parts, Skips
 from unified_fm.evaluators import base
+from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import BoxExample, Metric
 
 _STARTS = 200  # true boxes tried as constant boxes before the best are refined
@@ -55,9 +56,11 @@ class Evaluator(base.HeldOut):
         Raises:
             ValueError: no record has a region.
         """
-        self.examples.clear()
-        images, rows, phrases, targets = self._regions()
-        predicted = base.in_batches(apply, _boxes, params, rows, self.batch_size, images=images)
+        images, rows, phrases = self._regions()
+        found = self.ask(apply, _boxes, params, rows, images=images, keep=("target",))
+        if not found:
+            raise ValueError(f"no record of {self.source!r} has a usable region: nothing to ground")
+        predicted, targets = found["box"], found["target"]
         overlap = iou(predicted, targets)
         constant = best_constant_box(targets, np.mean)
         yield base.mean(
@@ -66,15 +69,17 @@ class Evaluator(base.HeldOut):
             chance=float(iou(constant[None], targets).mean()),
             chance_is="best constant box",
         )
-        found = _share_above(self.threshold)
-        constant = best_constant_box(targets, found)
+        above = _share_above(self.threshold)
+        constant = best_constant_box(targets, above)
         yield base.share(
             f"iou_above_{self.threshold:g}",
             overlap > self.threshold,
-            chance=float(found(iou(constant[None], targets))),
+            chance=float(above(iou(constant[None], targets))),
             chance_is="best constant box",
         )
-        for row in range(min(self.shown, len(targets))):
+        # The first rows of all are those of the first process, which writes the report.
+        first = self.passes.processes.index == 0
+        for row in range(min(self.shown, len(phrases)) if first else 0):
             self.examples.append(
                 BoxExample(
                     images[rows["image_row"][row]],
@@ -88,9 +93,8 @@ class Evaluator(base.HeldOut):
     def _regions(self):
         options = BoxOptions(box_format=self.box_format, exif=self.exif)
         left_out = Skips(f"boxes of {self.source}", max_skip=1.0)
-        images, rows, phrases, targets = [], [], [], []
-        for index, (record, whole) in enumerate(self.load()):
-            images.append(whole["image"])
+        held, rows, phrases = self.load(), [], []
+        for row, number, record in held.numbered():
             picture, parts = Picture(record["image"], max_pixels=MOST_PIXELS), Parts()
             for region in record.get("regions", ()):
                 parts.seen += 1
@@ -98,24 +102,19 @@ class Evaluator(base.HeldOut):
                 if box is None:
                     parts.drop(problem)
                     continue
-                tokens = self.tokens(region["text"], index)
+                tokens = self.tokens(region["text"], number)
                 if tokens is None:
                     continue
-                rows.append(tokens | {"image_row": np.int32(index)})
                 phrases.append(region["text"])
                 x0, y0, x1, y1 = box
                 size = [picture.width, picture.height] * 2
                 x, y, w, h = np.divide([x0, y0, x1 - x0, y1 - y0], size)
-                targets.append([x + w / 2, y + h / 2, w, h])
-            left_out.use(parts, record=lambda row=index: f"usable record {row}")
-        if rows and left_out.lossy:
+                target = np.array([x + w / 2, y + h / 2, w, h], np.float32)
+                rows.append(tokens | {"image_row": np.int32(row), "target": target})
+            left_out.use(parts, record=lambda number=number: f"usable record {number}")
+        if left_out.lossy:
             logging.warning("%s", left_out.table())
-        if not rows:
-            raise ValueError(
-                f"no record of {self.source!r} has a usable region: nothing to ground\n"
-                f"{left_out.table()}"
-            )
-        return np.stack(images), base.stack(rows), phrases, np.array(targets, np.float32)
+        return held.arrays.get("image"), stack(rows), phrases
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -173,4 +172,4 @@ def _boxes(net, batch):
         rows=jnp.arange(len(views.text)),
         view="image",
     )
-    return net.box_head(fused[:, 0]).astype(jnp.float32)
+    return {"box": net.box_head(fused[:, 0]).astype(jnp.float32)}

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm.evaluators import base
+from unified_fm.evaluators._batches import in_batches, stack
 from unified_fm.evaluators.base import Metric, WordExample
 
 _GUESSES = 5
@@ -44,12 +45,22 @@ class Evaluator(base.HeldOut):
         Raises:
             ValueError: no caption contains one of the words.
         """
-        self.examples.clear()
-        rows, words = self._masked()
-        guesses = base.in_batches(apply, _guesses, params, rows, self.batch_size)
-        target = rows["masked_ids"]
-        used = target >= 0
-        right = ((guesses["ids"][..., 0] == target) | ~used).all(axis=1)
+        held, processes = self.load(), self.passes.processes
+        rows, own = self._masked(held)
+        guesses, found = {}, {}
+        if own:
+            guesses = in_batches(
+                apply, _guesses, params, rows, self.batch_size, images=held.arrays["image"]
+            )
+            target = rows["masked_ids"]
+            right = (guesses["ids"][..., 0] == target) | (target < 0)
+            found = {"right": right.all(axis=1)}
+        words, right = processes.gather_values(own), processes.gather(found).get("right")
+        if not words:
+            raise ValueError(
+                f"no caption of {self.source!r} contains a word to mask: give `words`, or records"
+                " with `objects` that name what their caption names"
+            )
         counts = collections.Counter(words)
         word, most = counts.most_common(1)[0]
         yield base.share(
@@ -58,35 +69,31 @@ class Evaluator(base.HeldOut):
             chance=most / len(words),
             chance_is=f"always {word!r}, of {len(counts)} words",
         )
-        self.examples.extend(self._shown(rows, words, guesses))
+        self.examples.extend(self._shown(held, rows, own, guesses))
 
-    def _masked(self) -> tuple[dict[str, np.ndarray], list[str]]:
+    def _masked(self, held: base.Pass) -> tuple[dict[str, np.ndarray], list[str]]:
         rows, words = [], []
         pieces = _Pieces(self.tokenizer)
-        for index, (record, arrays) in enumerate(self.load()):
-            ids = arrays["text"][arrays["text_mask"]]
+        for row, number, record in held.numbered():
+            text, mask = held.arrays["text"][row], held.arrays["text_mask"][row]
+            ids = text[mask]
             places = [
                 (word, span)
                 for word in dict.fromkeys(self.words or record.get("objects", ()))
                 if (span := pieces.find(ids, word)) is not None
             ]
             if places:
-                word, (start, end) = places[self.rng(index).integers(len(places))]
-                masked = arrays["text"].copy()
+                word, (start, end) = places[self.rng(number).integers(len(places))]
+                masked = text.copy()
                 masked[start:end] = self.tokenizer.mask_id
                 rows.append(
-                    {"image": arrays["image"], **base.text_of(arrays), "text_masked": masked}
-                    | {"span": np.array([start, end])}
+                    {"text": text, "text_mask": mask, "text_masked": masked}
+                    | {"image_row": np.int32(row), "span": np.array([start, end])}
                 )
                 words.append(word)
-        if not rows:
-            raise ValueError(
-                f"no caption of {self.source!r} contains a word to mask: give `words`, or records"
-                " with `objects` that name what their caption names"
-            )
-        return _with_slots(base.stack(rows)), words
+        return _with_slots(stack(rows)), words
 
-    def _shown(self, rows, words, guesses) -> Iterator[WordExample]:
+    def _shown(self, held, rows, words, guesses) -> Iterator[WordExample]:
         for row in range(min(self.shown, len(words))):
             text, mask = rows["text"][row], rows["text_mask"][row]
             slots = rows["masked_ids"][row] >= 0
@@ -101,7 +108,8 @@ class Evaluator(base.HeldOut):
                 ]
             else:  # the best pieces, put together
                 listed = [(self.tokenizer.decode(ids[:, 0]), float(shares[:, 0].prod()))]
-            yield WordExample(rows["image"][row], f"{before} ____ {after}", words[row], listed)
+            image = held.arrays["image"][rows["image_row"][row]]
+            yield WordExample(image, f"{before} ____ {after}", words[row], listed)
 
 
 class _Pieces:
@@ -145,6 +153,8 @@ class _Pieces:
 
 def _with_slots(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Turns `span` into masked_positions and masked_ids i32[N K]; -100 marks an unused slot."""
+    if not rows:
+        return {}
     span = rows.pop("span")
     slots = np.arange((span[:, 1] - span[:, 0]).max())
     positions = span[:, :1] + slots

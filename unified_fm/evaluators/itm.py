@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm.evaluators import base
+from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric
 
 
@@ -36,23 +37,25 @@ class Evaluator(base.HeldOut):
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields accuracy and ranking for each kind of wrong caption that can be made."""
-        self.examples.clear()
-        loaded = list(self.load())
-        records = [record for record, _ in loaded]
+        held = self.load()
+        # A wrong caption may be that of a record that another process has.
+        records = self.passes.processes.gather_values([_words(r) for r in held.records])
         kinds = (
             ("random_caption", random_captions(records, self.rng(0))),
             ("swapped_object", swapped_captions(records, self.rng(1))),
         )
         for kind, wrong in kinds:
             rows = [
-                row
-                for index, ((record, arrays), text) in enumerate(zip(loaded, wrong, strict=True))
-                if text is not None
-                and (row := self._row(base.caption(record), text, arrays["image"], index))
+                texts | {"image_row": np.int32(row)}
+                for row, number, record in held.numbered()
+                if (text := wrong[number]) is not None
+                and (texts := self._texts(base.caption(record), text, number))
             ]
-            if not rows:
+            images = held.arrays.get("image")
+            found = self.ask(apply, _margins, params, stack(rows), images=images)
+            if not found:
                 continue
-            margin = base.in_batches(apply, _margins, params, base.stack(rows), self.batch_size)
+            margin = found["margin"]
             right = np.stack([margin[:, 0] > 0, margin[:, 1] < 0], axis=1)
             yield base.share(f"{kind}/accuracy", right, chance=0.5, chance_is="half are true")
             yield base.share(
@@ -62,16 +65,16 @@ class Evaluator(base.HeldOut):
                 chance_is="a coin",
             )
 
-    def _row(self, true, wrong, image, index):
-        own, other = self.tokens(true, index), self.tokens(wrong, index)
+    def _texts(self, true, wrong, number):
+        own, other = self.tokens(true, number), self.tokens(wrong, number)
         if own is None or other is None:
             return None
-        return {
-            "image": image,
-            **own,
-            "wrong_text": other["text"],
-            "wrong_mask": other["text_mask"],
-        }
+        return own | {"wrong_text": other["text"], "wrong_mask": other["text_mask"]}
+
+
+def _words(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the choice of wrong captions needs of a record."""
+    return {"id": record["id"], "text": record["text"], "regions": list(record.get("regions", ()))}
 
 
 def random_captions(records: list[Mapping[str, Any]], rng: np.random.Generator) -> list[str | None]:
@@ -141,4 +144,4 @@ def _margins(net, batch):
         rows=jnp.concatenate([rows, rows]),
     )
     logits = net.itm_head(fused[:, 0]).astype(jnp.float32)  # f[2B 2]
-    return (logits[:, 1] - logits[:, 0]).reshape(2, count).T
+    return {"margin": (logits[:, 1] - logits[:, 0]).reshape(2, count).T}

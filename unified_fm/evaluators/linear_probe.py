@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.evaluators import base, knn
-from unified_fm.evaluators.base import Metric
+from unified_fm.evaluators import base
+from unified_fm.evaluators._labelled import Labelled
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator(knn.Labelled):
+class Evaluator(Labelled):
     """Accuracy of the probe on `source`, trained on `train_source`.
 
     Attributes:
@@ -36,17 +36,17 @@ class Evaluator(knn.Labelled):
         """What `run` yields."""
         return ("accuracy",)
 
-    def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
+    def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the accuracy on `source`."""
-        self.examples.clear()
-        (known, known_labels), (asked, labels) = self.both(apply, params)
+        known, known_labels = self.features(apply, params, self.train_source, self.train_examples)
+        asked, labels = self.features(apply, params, self.source, self.num_examples)
         mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
         classes = int(max(known_labels.max(), labels.max())) + 1
         weights, bias = fit(
             (known - mean) / deviation, known_labels, classes, self.decay, self.steps
         )
         guesses = ((asked - mean) / deviation @ weights + bias).argmax(axis=1)
-        yield self.accuracy("accuracy", guesses, known_labels, labels)
+        yield self.accuracy("accuracy", guesses, labels, known_labels)
 
 
 def fit(

@@ -6,6 +6,7 @@ same masked tokens; special tokens are not counted.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -13,24 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm.data.skips import Skip
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import Metric
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator(base.HeldOut):
-    """Cross-entropy and accuracy at the masked tokens of the text pipeline.
+class Evaluator(base.Compared):
+    """Cross-entropy and accuracy at the masked tokens; those of the training text are counted."""
 
-    Attributes:
-        train_source: source string of the text the model is trained on, for the unigram counts.
-        train_examples: how many of its records are counted.
-    """
+    option_defaults: ClassVar[Mapping[str, Any]] = {}  # the masking is what is measured
 
-    quiet: ClassVar[Mapping[str, Any]] = {}  # the masking is what is measured
-
-    train_source: str
     pipeline: str = "text"
-    train_examples: int = 5000
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -39,13 +34,11 @@ class Evaluator(base.HeldOut):
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the cross-entropy and the accuracy."""
-        self.examples.clear()
-        keys = ("text", "text_mask", "text_masked", "masked_positions", "masked_ids")
-        rows = base.stack([{key: arrays[key] for key in keys} for _, arrays in self.load()])
-        scored = base.in_batches(apply, _scores, params, rows, self.batch_size)
-        used = rows["masked_ids"] >= 0
-        logs = unigram(self._counts())
-        targets = rows["masked_ids"][used]
+        rows = self.load().arrays
+        scored = self.ask(apply, _scores, params, rows, keep=("masked_ids",))
+        used = scored["masked_ids"] >= 0
+        logs = unigram(self._counts)
+        targets = scored["masked_ids"][used]
         yield base.mean(
             "cross_entropy",
             -scored["log_share"][used],
@@ -61,13 +54,19 @@ class Evaluator(base.HeldOut):
             chance_is=f"always {self.tokenizer.token(frequent)!r}",
         )
 
+    @functools.cached_property
     def _counts(self) -> np.ndarray:
+        """How often each token is in the training text, i64[V]."""
         counts = np.zeros(self.tokenizer.vocab_size, np.int64)
         pipeline = self.made_pipeline
         for index, record in self.records(self.train_source, self.train_examples):
-            text = pipeline.pick_text(record.get("text"), self.rng(index))
+            try:
+                text = pipeline.pick_text(record.get("text"), self.rng(index))
+            except Skip:  # as in training
+                continue
             encoded = self.tokenizer.encode(text, pipeline.max_len)
             counts += np.bincount(encoded.ids[encoded.mask], minlength=len(counts))
+        counts = self.passes.processes.gather({"counts": counts[None]})["counts"].sum(axis=0)
         return np.where(self.tokenizer.is_special, 0, counts)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from unified_fm import choices
 from unified_fm.evaluators import _pairs, base
+from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric, RetrievalExample
 
 SAME = ("ids", "texts")  # what makes a caption a match of an image
@@ -62,7 +63,6 @@ class Evaluator(base.HeldOut):
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the recalls, first of the images' captions, then of the captions' images."""
-        self.examples.clear()
         gallery = _gather(self)
         image_features, text_features = _encode(self, gallery, apply, params)
         sets = _sets(gallery, self.candidates)
@@ -72,7 +72,7 @@ class Evaluator(base.HeldOut):
         if self.rerank:
             scores = _reranked(self, gallery, sets, cosine, apply, params)
             yield from self._recalls("reranked/", sets, gallery, scores)
-        self.examples.extend(_shown(gallery, sets, scores, self.shown))
+        self.examples.extend(_shown(self, gallery, sets, scores))
 
     def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
         positive = [gallery.positive(images, texts) for images, texts in sets]
@@ -128,9 +128,9 @@ def chance_recall(positive: np.ndarray, k: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Gallery:
-    """All images and captions: arrays as the pipeline makes them, one row each."""
+    """All images and captions, one row each; pixels of this process's images only."""
 
-    image: np.ndarray  # u8[I H W 3]
+    held: base.Pass
     image_class: np.ndarray  # i[I], equal for the same image id
     text: np.ndarray  # i32[T L]
     text_mask: np.ndarray  # bool[T L]
@@ -150,36 +150,36 @@ class _Gallery:
 
 
 def _gather(evaluator: Evaluator) -> _Gallery:
-    images, ids, rows, owners, captions = [], [], [], [], []
-    for row, (record, arrays) in enumerate(evaluator.load()):
-        images.append(arrays["image"])
-        ids.append(str(record.get("id", row)))
+    held, processes = evaluator.load(), evaluator.passes.processes
+    rows, captions = [], []
+    for _, number, record in held.numbered():
         for caption in base.captions(record):
-            tokens = evaluator.tokens(caption, row)
+            tokens = evaluator.tokens(caption, number)
             if tokens is not None:
-                rows.append(tokens)
-                owners.append(row)
+                rows.append(tokens | {"image_of": number})
                 captions.append(caption)
-    text, mask = base.stack(rows).values()
-    length = int(mask.sum(axis=1).max())
-    text, mask = text[:, :length], mask[:, :length]
+    found = processes.gather(stack(rows))
+    ids = processes.gather_values([str(record["id"]) for record in held.records])
+    length = int(found["text_mask"].sum(axis=1).max())
+    text, mask = found["text"][:, :length], found["text_mask"][:, :length]
     return _Gallery(
-        image=np.stack(images),
+        held=held,
         image_class=np.unique(ids, return_inverse=True)[1].reshape(-1),
         text=text,
         text_mask=mask,
         text_class=np.unique(np.where(mask, text, -1), axis=0, return_inverse=True)[1].reshape(-1),
-        image_of=np.array(owners),
-        captions=captions,
+        image_of=found["image_of"],
+        captions=processes.gather_values(captions),
         same=evaluator.same,
     )
 
 
 def _sets(gallery: _Gallery, candidates: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits the images into sets of equal size, each with all captions of its images."""
-    size = min(candidates or len(gallery.image), len(gallery.image))
+    total = len(gallery.image_class)
+    size = min(candidates or total, total)
     split = []
-    for start in range(0, len(gallery.image) - size + 1, size):
+    for start in range(0, total - size + 1, size):
         images = np.arange(start, start + size)
         split.append((images, np.flatnonzero(np.isin(gallery.image_of, images))))
     return split
@@ -187,18 +187,23 @@ def _sets(gallery: _Gallery, candidates: int) -> list[tuple[np.ndarray, np.ndarr
 
 def _encode(evaluator, gallery, apply, params) -> tuple[np.ndarray, np.ndarray]:
     """L2-normalised features f[I E] of the images and f[T E] of the captions."""
-    size = evaluator.batch_size
-    image = base.in_batches(apply, _image_feature, params, {"image": gallery.image}, size)
-    rows = {"text": gallery.text, "text_mask": gallery.text_mask}
-    return image, base.in_batches(apply, _text_feature, params, rows, size)
+    arrays = gallery.held.arrays
+    images = {"image": arrays["image"]} if arrays else {}
+    part = evaluator.passes.processes.part(len(gallery.text))
+    own = slice(part.start, part.stop)
+    texts = {"text": gallery.text[own], "text_mask": gallery.text_mask[own]} if part else {}
+    return (
+        evaluator.ask(apply, _image_feature, params, images)["feature"],
+        evaluator.ask(apply, _text_feature, params, texts)["feature"],
+    )
 
 
 def _image_feature(net, batch):
-    return net.image_feature(net(batch)).astype(jnp.float32)
+    return {"feature": net.image_feature(net(batch)).astype(jnp.float32)}
 
 
 def _text_feature(net, batch):
-    return net.text_feature(net(batch)).astype(jnp.float32)
+    return {"feature": net.text_feature(net(batch)).astype(jnp.float32)}
 
 
 def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:
@@ -238,16 +243,7 @@ def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
             for (images, texts), w in zip(sets, wanted, strict=True)
         ]
     )
-    score = _pairs.score(
-        apply,
-        params,
-        image=gallery.image,
-        text=gallery.text,
-        text_mask=gallery.text_mask,
-        pairs=pairs,
-        image_batch=evaluator.batch_size,
-        pair_batch=evaluator.pair_batch,
-    )
+    score = _score(evaluator, gallery, pairs, apply, params)
     results, start = [], 0
     for w in wanted:
         logits = np.full(w.shape, -np.inf, np.float32)
@@ -258,25 +254,61 @@ def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
     return results
 
 
-def _shown(gallery: _Gallery, sets, scores, count: int) -> Iterator[RetrievalExample]:
+def _score(evaluator, gallery, pairs, apply, params) -> np.ndarray:
+    """The matching logit f32[P] of pairs i[P 2]: each is scored where the image was decoded."""
+    held = gallery.held
+    image = pairs[:, 0] - held.first
+    own = np.flatnonzero((image >= 0) & (image < len(held.records)))
+    found = {}
+    if len(own):
+        logits = _pairs.score(
+            apply,
+            params,
+            image=held.arrays["image"],
+            text=gallery.text,
+            text_mask=gallery.text_mask,
+            pairs=np.stack([image[own], pairs[own, 1]], axis=1),
+            image_batch=evaluator.batch_size,
+            pair_batch=evaluator.pair_batch,
+        )
+        found = {"pair": own, "logit": logits}
+    found = evaluator.passes.processes.gather(found)
+    return found["logit"][np.argsort(found["pair"])]
+
+
+def _shown(evaluator, gallery, sets, scores) -> Iterator[RetrievalExample]:
     """The first queries of the first set, in both directions, with their best candidates."""
     images, texts = sets[0]
     positive = gallery.positive(images, texts)
-    for row in range(min(count, len(images))):
-        first = np.argsort(-scores.of_images[0][row], kind="stable")[:_SHOWN]
+    of_images, of_texts = (
+        np.argsort(-found[0][: evaluator.shown], axis=1, kind="stable")[:, :_SHOWN]
+        for found in (scores.of_images, scores.of_texts)
+    )
+    owners = gallery.image_of[texts[: len(of_texts)]]
+    pixels = _pixels(evaluator, gallery, [images[: len(of_images)], images[of_texts], owners])
+    for row, first in enumerate(of_images):
         yield RetrievalExample(
-            image=gallery.image[images[row]],
+            image=pixels[images[row]],
             caption=None,
             candidates=[gallery.captions[texts[t]] for t in first],
             correct=[bool(positive[row, t]) for t in first],
             truth=[gallery.captions[t] for t in texts if gallery.image_of[t] == images[row]],
         )
-    for column in range(min(count, len(texts))):
-        first = np.argsort(-scores.of_texts[0][column], kind="stable")[:_SHOWN]
+    for column, first in enumerate(of_texts):
         yield RetrievalExample(
             image=None,
             caption=gallery.captions[texts[column]],
-            candidates=[gallery.image[images[i]] for i in first],
+            candidates=[pixels[images[i]] for i in first],
             correct=[bool(positive[i, column]) for i in first],
-            truth=[gallery.image[gallery.image_of[texts[column]]]],
+            truth=[pixels[owners[column]]],
         )
+
+
+def _pixels(evaluator, gallery, wanted) -> dict[int, np.ndarray]:
+    """The images u8[H W 3] of some rows, whoever has decoded them."""
+    held = gallery.held
+    own = np.unique(np.concatenate([rows.reshape(-1) for rows in wanted])) - held.first
+    own = own[(own >= 0) & (own < len(held.records))]
+    rows = {"row": own + held.first, "image": held.arrays["image"][own]} if len(own) else {}
+    found = evaluator.passes.processes.gather(rows)
+    return dict(zip(found["row"].tolist(), found["image"], strict=True)) if found else {}

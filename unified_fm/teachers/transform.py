@@ -41,7 +41,10 @@ class Teacher:
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: jit needs a hash
 class Transform:
-    """`(teacher_params, batches) -> batches` with `batch["teacher"][name]` added."""
+    """`(teacher_params, batches) -> batches` with `batch["teacher"][name]` added.
+
+    The batches may be those of some streams only.
+    """
 
     members: Mapping[str, Teacher]
 
@@ -49,6 +52,8 @@ class Transform:
         batches = dict(batches)
         for name, teacher in self.members.items():
             for stream in teacher.streams:
+                if stream not in batches:
+                    continue
                 batch = dict(batches[stream])
                 if teacher.model is None:
                     targets = teacher_cache.targets(batch["cached"][name], teacher.classes)
