@@ -18,14 +18,17 @@ TASK = (
     LOSS
     + """
 from unified_fm.data.pipelines import base as pipelines
+from unified_fm.evaluators import base as evaluators
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline(pipelines.Pipeline):
     size: int = 384
     def __call__(self, example, rng): ...
 
-class Evaluator:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator(evaluators.Evaluator):
     task = "nlvr2"
+    def run(self, apply, params): ...
 """
 )
 BARE = """

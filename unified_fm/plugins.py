@@ -37,7 +37,7 @@ _PUBLIC = {
 }
 _OF_TASKS = ("data.pipelines", "objectives", "evaluators")  # what a module of tasks/ may define
 # Kinds whose class has all that the class of the same name in their `base` promises.
-_DERIVED = ("models", "objectives")
+_DERIVED = ("models", "objectives", "evaluators")
 _CALLED = ("__call__", "__len__", "__getitem__")  # what a contract may ask for beside plain names
 
 # What the library itself gives a plugin of a kind, so no config does.

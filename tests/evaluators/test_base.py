@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.evaluators import worlds
+from unified_fm import plugins
 from unified_fm.evaluators import _batches, _passes, base, grounding, imlm, itm, retrieval
 from unified_fm.evaluators.base import Metric
 from unified_fm.report import table as results_table
@@ -148,4 +149,4 @@ def test_parts_of_all_processes_are_all_records_in_order():
 
 def test_an_evaluator_that_lacks_a_part_of_the_contract_is_refused():
     with pytest.raises(TypeError, match=r"lacks .*check.*unified_fm.evaluators.base.Evaluator"):
-        base.load("tests.evaluators.lacking")
+        plugins.load("evaluators", "tests.evaluators.lacking")

@@ -143,6 +143,9 @@ class Oracle:
     def fusion_mlm_head(self, states):
         return 9.0 * states[..., : self.tokenizer.vocab_size]
 
+    def image_head(self, first):
+        return first[:, np.array([self.tokenizer.token_id(c) for c in COLOURS])]
+
     def mlm_head(self, states):
         return jnp.zeros((*states.shape[:-1], self.tokenizer.vocab_size))
 

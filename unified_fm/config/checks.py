@@ -187,7 +187,8 @@ def _check_best(settings: Settings, evaluators: Mapping[str, Evaluator]) -> None
     if every and every % saved and saved % every:
         raise ValueError(
             f"config.checkpoint.best is {wanted!r}, but a step may be best and not saved: "
-            f"evaluate.every = {every} must be a multiple or a divisor of checkpoint.every = {saved}"
+            f"evaluate.every = {every} must be a multiple or a divisor of checkpoint.every = "
+            f"{saved}"
         )
     known = {}
     for name, evaluator in evaluators.items():

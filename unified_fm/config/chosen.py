@@ -6,7 +6,6 @@ from typing import Any
 from unified_fm import choices, plugins
 from unified_fm.config.settings import Settings
 from unified_fm.data.tokenizer import Tokenizer
-from unified_fm.evaluators import base
 from unified_fm.evaluators.base import Evaluator, Passes
 from unified_fm.objectives.base import Objective
 from unified_fm.optim.merge.base import Merge, as_merge
@@ -55,7 +54,6 @@ def evaluators(
     given = {"tokenizer": tokenizer, "streams": streams, "passes": passes or Passes()}
     for key, entry in settings.evaluate.evaluators.items():
         options = {"name": key, **entry, **given}
-        base.load(options["name"])  # refuses what lacks a part of the contract
         made[key] = _made("evaluators", options, f"evaluate.evaluators.{key}")
     return made
 

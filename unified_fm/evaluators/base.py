@@ -7,12 +7,12 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from unified_fm import plugins
-from unified_fm.data import contracts, skips
+from unified_fm.data import skips
 from unified_fm.data.loader import Loader
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.data.source import name_record, open_source
@@ -99,6 +99,13 @@ class Evaluator(Protocol):
     examples: list[Any] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
     )
+
+    @property
+    def vocabulary(self) -> Tokenizer:
+        """The tokenizer, for what cannot do without. Raises ValueError if there is none."""
+        if self.tokenizer is None:
+            raise ValueError(f"{type(self).__module__} needs a tokenizer; none given")
+        return self.tokenizer
 
     @property
     def metric_names(self) -> Sequence[str] | None:
@@ -281,24 +288,6 @@ class Compared(HeldOut):
     def sources(self) -> Sequence[str]:
         """Where the examples come from, and the training data."""
         return (self.source, self.train_source)
-
-
-def load(name: str) -> type[Evaluator]:
-    """The class of an evaluator.
-
-    Args:
-        name: in `evaluators`, or a dotted module of the user's.
-
-    Raises:
-        ValueError: an unknown name.
-        TypeError: it is no dataclass, or lacks a part of the contract.
-    """
-    plugin = plugins.load("evaluators", name)
-    what = f"{plugin.__module__}.{plugin.__qualname__}"
-    contracts.check(plugin, Evaluator, what)
-    if "__dataclass_params__" not in vars(plugin):  # a base class's do not count
-        raise TypeError(f"{what} is no dataclass: the fields of an evaluator are its options")
-    return cast(type[Evaluator], plugin)
 
 
 def check(name: str, evaluator: Evaluator) -> None:

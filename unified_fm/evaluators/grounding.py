@@ -56,7 +56,8 @@ class Evaluator(base.HeldOut):
         Raises:
             ValueError: no record has a region.
         """
-        images, rows, phrases = self._regions()
+        held, rows, phrases = self._regions()
+        images = held.arrays.get("image")
         found = self.ask(apply, _boxes, params, rows, images=images, keep=("target",))
         if not found:
             raise ValueError(f"no record of {self.source!r} has a usable region: nothing to ground")
@@ -82,7 +83,7 @@ class Evaluator(base.HeldOut):
         for row in range(min(self.shown, len(phrases)) if first else 0):
             self.examples.append(
                 BoxExample(
-                    images[rows["image_row"][row]],
+                    held.arrays["image"][rows["image_row"][row]],
                     phrases[row],
                     predicted[row],
                     targets[row],
@@ -114,7 +115,7 @@ class Evaluator(base.HeldOut):
             left_out.use(parts, record=lambda number=number: f"usable record {number}")
         if left_out.lossy:
             logging.warning("%s", left_out.table())
-        return held.arrays.get("image"), stack(rows), phrases
+        return held, stack(rows), phrases
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ held-out data, and `checkpoint.best` may be one of them ("dev/task/nlvr2/accurac
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ class Evaluator(base.Evaluator):
             better = "lower" if is_loss.any() else "higher"
             yield Metric(f"{self.like}/{name}", float(mean), better=better)
 
-    def _batches(self) -> Iterator[tuple[int, Batch]]:
+    def _batches(self) -> Generator[tuple[int, Batch]]:
         """Yields (number among all, batch) of the batches of this process."""
         config = {**self.streams[self.like], "source": self.source, "max_skip": 1.0}
         if self.batch_size is not None:

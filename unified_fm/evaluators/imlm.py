@@ -8,7 +8,7 @@ that is masked most often in these examples.
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -73,7 +73,7 @@ class Evaluator(base.HeldOut):
 
     def _masked(self, held: base.Pass) -> tuple[dict[str, np.ndarray], list[str]]:
         rows, words = [], []
-        pieces = _Pieces(self.tokenizer)
+        pieces = _Pieces(self.vocabulary)
         for row, number, record in held.numbered():
             text, mask = held.arrays["text"][row], held.arrays["text_mask"][row]
             ids = text[mask]
@@ -85,7 +85,7 @@ class Evaluator(base.HeldOut):
             if places:
                 word, (start, end) = places[self.rng(number).integers(len(places))]
                 masked = text.copy()
-                masked[start:end] = self.tokenizer.mask_id
+                masked[start:end] = self.vocabulary.mask_id
                 rows.append(
                     {"text": text, "text_mask": mask, "text_masked": masked}
                     | {"image_row": np.int32(row), "span": np.array([start, end])}
@@ -98,16 +98,16 @@ class Evaluator(base.HeldOut):
             text, mask = rows["text"][row], rows["text_mask"][row]
             slots = rows["masked_ids"][row] >= 0
             at = rows["masked_positions"][row][slots]
-            before = self.tokenizer.decode(text[: at[0]])
-            after = self.tokenizer.decode(text[at[-1] + 1 :][mask[at[-1] + 1 :]])
+            before = self.vocabulary.decode(text[: at[0]])
+            after = self.vocabulary.decode(text[at[-1] + 1 :][mask[at[-1] + 1 :]])
             ids, shares = guesses["ids"][row, slots], guesses["shares"][row, slots]
             if len(at) == 1:
                 listed = [
-                    (self.tokenizer.decode([i]), float(s))
+                    (self.vocabulary.decode([i]), float(s))
                     for i, s in zip(ids[0], shares[0], strict=True)
                 ]
             else:  # the best pieces, put together
-                listed = [(self.tokenizer.decode(ids[:, 0]), float(shares[:, 0].prod()))]
+                listed = [(self.vocabulary.decode(ids[:, 0]), float(shares[:, 0].prod()))]
             image = held.arrays["image"][rows["image_row"][row]]
             yield WordExample(image, f"{before} ____ {after}", words[row], listed)
 
@@ -117,7 +117,7 @@ class _Pieces:
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
-        self._known: Mapping[str, list[list[int]]] = {}
+        self._known: dict[str, list[list[int]]] = {}
 
     def find(self, ids: Sequence[int], word: str) -> tuple[int, int] | None:
         """First (start, end) at which `ids` spell the whole word; None if they do not."""

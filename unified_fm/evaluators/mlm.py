@@ -51,23 +51,23 @@ class Evaluator(base.Compared):
             "accuracy",
             scored["right"][used],
             chance=float((targets == frequent).mean()),
-            chance_is=f"always {self.tokenizer.token(frequent)!r}",
+            chance_is=f"always {self.vocabulary.token(frequent)!r}",
         )
 
     @functools.cached_property
     def _counts(self) -> np.ndarray:
         """How often each token is in the training text, i64[V]."""
-        counts = np.zeros(self.tokenizer.vocab_size, np.int64)
+        counts = np.zeros(self.vocabulary.vocab_size, np.int64)
         pipeline = self.made_pipeline
         for index, record in self.records(self.train_source, self.train_examples):
             try:
                 text = pipeline.pick_text(record.get("text"), self.rng(index))
             except Skip:  # as in training
                 continue
-            encoded = self.tokenizer.encode(text, pipeline.max_len)
+            encoded = self.vocabulary.encode(text, pipeline.max_len)
             counts += np.bincount(encoded.ids[encoded.mask], minlength=len(counts))
         counts = self.passes.processes.gather({"counts": counts[None]})["counts"].sum(axis=0)
-        return np.where(self.tokenizer.is_special, 0, counts)
+        return np.where(self.vocabulary.is_special, 0, counts)
 
 
 def unigram(counts: np.ndarray) -> np.ndarray:
