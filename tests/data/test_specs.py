@@ -32,7 +32,7 @@ def told(tree):
         stream("text", "synthetic:text", 4, max_len=9, max_masked=3, mask_units="spans"),
         stream("text", "synthetic:text", 4, second="text", max_len=40),
         stream("image", "synthetic:image", 4, **SMALL),
-        stream("image", "synthetic:image", 2, labels="class", num_masked=0, augment="none"),
+        stream("image", "synthetic:image", 2, num_masked=0, augment="none"),
         stream("image_text", "synthetic:pairs", 4, max_len=24, **SMALL),
         stream("image_text", "synthetic:pairs", 2, max_pixels=10_000, clean="question"),
         stream("classify", "synthetic:image", 4, size=32, crop_scale=(1, 1), flip="none"),

@@ -5,26 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from unified_fm import choices
-from unified_fm.data.pipelines.base import Arrays, ImageOptions, label
+from unified_fm.data.pipelines.base import Arrays, ImageOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline(ImageOptions):
-    """Gives `image u8[H W 3]`, `patch_mask bool[N]` (True = masked), and with labels="class"
-    `label i32`. Augmentation as X-FM 5.3.
+    """Gives `image u8[H W 3]` and `patch_mask bool[N]` (True = masked), augmented as X-FM 5.3.
 
-    Attributes:
-        labels: "none", or "class": an example without a label is skipped.
+    Images with their labels are what the pipeline `classify` gives.
     """
 
-    labels: str = "none"
-
-    def __post_init__(self):
-        super().__post_init__()
-        choices.check("labels", self.labels, ("none", "class"))
-
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
-        """Raises `Skip` if there is no usable image or label."""
-        labels = {"label": label(example)} if self.labels == "class" else {}
-        return self.image_arrays(example, rng) | labels
+        """Raises `Skip` if there is no usable image."""
+        return self.image_arrays(example, rng)
