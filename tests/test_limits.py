@@ -228,3 +228,14 @@ def test_a_stream_may_change_what_its_data_do_not_depend_on():
     before, now = _parse(), _parse("streams.text.threads=2", "streams.text.max_skip=0.5")
     assert data_changes(before, now) == []
     assert data_changes(before, _parse("streams.text.cycle=2"))
+
+
+@pytest.mark.parametrize(("every", "saved"), [(200, 100), (100, 200), (150, 100)])
+def test_the_best_step_must_be_one_that_is_saved(every, saved):
+    flags = [f"evaluate.every={every}", f"checkpoint.every={saved}"]
+    flags += ["checkpoint.best=itm/random_caption/accuracy"]
+    if every == 150:
+        text = _refusal(*flags, config=QUICKSTART)
+        assert "evaluate.every = 150 must be a multiple or a divisor of checkpoint.every" in text
+    else:
+        assert _parse(*flags, config=QUICKSTART)["checkpoint"]["every"] == saved

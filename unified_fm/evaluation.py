@@ -35,12 +35,13 @@ class Evaluation:
     ):
         self._settings = settings
         self._workdir = epath.Path(workdir)
-        self._program = program
         self._mesh = mesh
-        self._apply: _Apply | None = None
+        own = sharding.own_mesh(mesh)
+        self._apply = _Apply(program, own, dog)
         self._dog = dog
         used = settings.evaluates
-        passes = base.Passes(jax.process_index(), jax.process_count())
+        shards = sharding.batch_shards(own)
+        passes = base.Passes(jax.process_index(), jax.process_count(), shards)
         self._evaluators = chosen.evaluators(settings, tokenizer, passes) if used else {}
         self.results = base.Results([], {})
 
@@ -66,8 +67,6 @@ class Evaluation:
         """
         if not self._evaluators:
             return {}
-        if self._apply is None:
-            self._apply = _Apply(self._program, sharding.own_mesh(self._mesh), self._dog)
         if any(evaluator.asks for evaluator in self._evaluators.values()):
             teachers = (teacher_params or {}).items()
             self._apply.ema = None if ema is None else self._own(ema)

@@ -131,6 +131,21 @@ def test_evaluators_of_one_source_decode_it_once():
     assert Counting.read == dict.fromkeys(range(8), 6)
 
 
+def test_a_batch_is_of_as_many_rows_as_all_devices_share():
+    evaluators, _ = together(base.Passes(shards=4))
+    assert evaluators["itm"].rows == 4
+    evaluators, apply = together(base.Passes(shards=8))
+    shapes = set()
+
+    def seen(fn, params, batch, rngs=None):
+        shapes.update(len(array) for name, array in batch.items() if name == "image")
+        return apply(fn, params, batch)
+
+    found = base.run_all(evaluators, seen, {}).metrics
+    assert shapes == {8}  # 3 are asked for
+    assert found == base.run_all(together()[0], apply, {}).metrics
+
+
 def test_other_options_are_another_pass():
     passes = base.Passes()
     evaluators, apply = together(passes)

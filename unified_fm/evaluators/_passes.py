@@ -84,10 +84,13 @@ class Passes:
 
     Attributes:
         processes: that share it.
+        shards: parts into which the devices of a process share a batch, if that divides its rows;
+            else each computes all of it.
     """
 
-    def __init__(self, process_index: int = 0, process_count: int = 1):
+    def __init__(self, process_index: int = 0, process_count: int = 1, shards: int = 1):
         self.processes = Processes(process_index, process_count)
+        self.shards = shards
         self._kept: dict[tuple[Any, ...], Pass] = {}
 
     def get(

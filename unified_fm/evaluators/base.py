@@ -144,7 +144,7 @@ class HeldOut(Evaluator):
         pipeline: name of the pipeline, which is given `options` and the tokenizer.
         options: keywords of the pipeline.
         num_examples: how many records are used, from the first on; fewer if the source is shorter.
-        batch_size: rows per compiled call.
+        batch_size: rows per compiled call, about.
         seed: of the random choices of the evaluation.
         option_defaults: what `options` are where they say nothing and the pipeline has such an
             option: by these nothing is augmented or masked.
@@ -214,7 +214,7 @@ class HeldOut(Evaluator):
         """
         found = {}
         if rows:
-            found = in_batches(apply, fn, params, rows, self.batch_size, images=images)
+            found = in_batches(apply, fn, params, rows, self.rows, images=images)
             found |= {name: rows[name] for name in keep}
         return self.passes.processes.gather(found)
 
@@ -229,6 +229,11 @@ class HeldOut(Evaluator):
                 logging.warning("evaluation on %s skips %s: %s", source, named, skip)
                 continue
             yield index, record
+
+    @property
+    def rows(self) -> int:
+        """`batch_size`, or as many more as it takes that all devices share a batch."""
+        return self.batch_size + -self.batch_size % self.passes.shards
 
     def rng(self, index: int) -> np.random.Generator:
         """The random numbers of row `index`, the same in every run."""

@@ -50,7 +50,7 @@ class Evaluator(base.HeldOut):
         guesses, found = {}, {}
         if own:
             guesses = in_batches(
-                apply, _guesses, params, rows, self.batch_size, images=held.arrays["image"]
+                apply, _guesses, params, rows, self.rows, images=held.arrays["image"]
             )
             target = rows["masked_ids"]
             right = (guesses["ids"][..., 0] == target) | (target < 0)

@@ -268,8 +268,8 @@ def _score(evaluator, gallery, pairs, apply, params) -> np.ndarray:
             text=gallery.text,
             text_mask=gallery.text_mask,
             pairs=np.stack([image[own], pairs[own, 1]], axis=1),
-            image_batch=evaluator.batch_size,
-            pair_batch=evaluator.pair_batch,
+            image_batch=evaluator.rows,
+            pair_batch=evaluator.pair_batch + -evaluator.pair_batch % evaluator.passes.shards,
         )
         found = {"pair": own, "logit": logits}
     found = evaluator.passes.processes.gather(found)
