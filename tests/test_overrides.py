@@ -154,6 +154,14 @@ def test_E_none_takes_an_entry_or_an_option_out():
     assert list(ufm["teachers"]) == ["bert"]
 
 
+def test_a_run_to_start_from_may_be_named_alone(tmp_path):
+    assert _parse(f"init={tmp_path}")["init"] == str(tmp_path)
+    flags = ("fresh=['a/.*']", "copy=[('a/(.*)', 'b')]", f"path={tmp_path}")
+    init = _parse(*(f"init.{flag}" for flag in flags))["init"]
+    assert init["fresh"] == ["a/.*"]
+    assert [list(pair) for pair in init["copy"]] == [["a/(.*)", "b"]]
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [

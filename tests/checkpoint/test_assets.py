@@ -5,17 +5,19 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
 from unified_fm import sharding, train
-from unified_fm.checkpoint import assets
+from unified_fm.checkpoint import assets, store
 from unified_fm.config import file as config_file
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams, stream
 from unified_fm.runtime.interruption import Interruption
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+STILL = {"lr": 0.0}
 STACK = {"layers": 1, "width": 8, "heads": 1, "mlp_width": 8}
 
 
@@ -33,6 +35,11 @@ def made(tokenizer, **changes):
     given = {"model": model, "tokenizer": tokenizer, "streams": {"text": texts}}
     given |= {"report": False, "log": {"tensorboard": False}}
     return config_file.made(given | changes)
+
+
+def kept(run):
+    """The name of the tokenizer that a run has kept."""
+    return json.loads((run / "assets" / "assets.json").read_text())["tokenizer"]
 
 
 @pytest.fixture
@@ -113,21 +120,35 @@ def test_damaged_assets_are_named(tmp_path, text):
         assets.changes(tmp_path, {}, made("bytes"))
 
 
+def test_a_tokenizer_may_lie_in_a_bucket(tmp_path, monkeypatch):
+    words = tokenizers.load(vocabulary(tmp_path / "words", "a", "cat"))
+    words.save(tmp_path / "tokenizer.json")
+    place = {"gs://bucket/tokenizer.json": tmp_path / "tokenizer.json"}
+    monkeypatch.setattr(tokenizers.epath, "Path", place.get)
+    assert tokenizers.load("gs://bucket/tokenizer.json").text() == words.text()
+
+
 def test_a_moved_run_goes_on_and_one_of_another_tokenizer_does_not(tmp_path, monkeypatch):
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
     words = vocabulary(tmp_path / "words", "a", "cat")
 
-    def go(steps, workdir, tokenizer):
+    def go(steps, workdir, tokenizer, **changes):
         workdir.mkdir(exist_ok=True)
         with Interruption() as stop:
-            train.train(made(tokenizer, total_steps=steps), workdir, stop)
+            train.train(made(tokenizer, total_steps=steps, **changes), workdir, stop)
 
     go(1, tmp_path / "run", words)
     tokenizers._load.cache_clear()
     shutil.rmtree(words)
     moved = shutil.move(tmp_path / "run", tmp_path / "moved")
     go(2, moved, words)
+    # A further run starts from it, by its path alone.
+    moved_params = store.load_params(moved, 1)
+    go(1, tmp_path / "next", str(moved / "assets" / kept(moved)), init=str(moved), optimizer=STILL)
+    found = store.load_params(tmp_path / "next")
+    jax.tree.map(np.testing.assert_array_equal, found, store.load_params(moved, 2))
+    assert not np.array_equal(found["mlm_head"]["bias"], moved_params["mlm_head"]["bias"])
     assert sorted(int(f.name) for f in (moved / "checkpoints").glob("[0-9]*")) == [1, 2]
     other = vocabulary(tmp_path / "other", "a", "dog")
     with pytest.raises(ValueError, match=r"other settings:\n  tokenizer: sha256 \w+ -> sha256 \w+"):

@@ -12,6 +12,7 @@ from tests.convert.test_parity import NAMES, read
 from unified_fm.checkpoint import store
 from unified_fm.commands import verify
 from unified_fm.commands.convert import main
+from unified_fm.config.settings import Teacher
 from unified_fm.convert import families
 from unified_fm.convert.readers.safetensors_file import write_safetensors
 from unified_fm.convert.readers.weights import open_weights, read_config
@@ -162,7 +163,7 @@ def test_A8_the_model_beside_imported_weights_has_their_numbers(tmp_path):
     changes = {"layer_norm_eps": 1e-2, "hidden_act": "gelu_new", "pad_token_id": 3}
     source_folder("roberta_odd", changes, tmp_path / "hf")
     there_and_back(tmp_path, "roberta")
-    teachers = transform.build({"t": {"path": str(tmp_path / "ours"), "streams": ["text"]}})
+    teachers = transform.build({"t": Teacher(path=str(tmp_path / "ours"), streams=["text"])})
     model = teachers["t"].model
     assert (model.text["eps"], model.text["gelu"], model.pad_id) == (1e-2, "tanh", 3)
 

@@ -34,7 +34,7 @@ def check(place: Any, version: Any) -> None:
 def newer(tree: Mapping, version: int) -> dict[str, Any]:
     """A tree of anything by the names of format `version`, by those of today."""
     for number in range(version, FORMAT):
-        pairs = [(row.foreign, row.ours) for row in RENAMES[number]]
+        pairs = [(row.spellings[0], row.paths[0]) for row in RENAMES[number]]
         tree = _renamed(tree, lambda name, pairs=pairs: _rename(name, pairs))
     return dict(tree)
 
@@ -42,7 +42,7 @@ def newer(tree: Mapping, version: int) -> dict[str, Any]:
 def older(tree: Mapping, version: int) -> dict[str, Any]:
     """A tree by the names of today, by those of format `version`."""
     for number in reversed(range(version, FORMAT)):
-        pairs = [(row.ours, row.foreign) for row in RENAMES[number]]
+        pairs = [(row.paths[0], row.spellings[0]) for row in RENAMES[number]]
         tree = _renamed(tree, lambda name, pairs=pairs: _rename(name, pairs))
     return dict(tree)
 

@@ -117,11 +117,12 @@ class Trash:
         """Empties what an earlier process has left.
 
         Args:
-            directory: of the checkpoints. On a bucket nothing can be renamed: Orbax deletes there.
+            directory: of the checkpoints; None if nothing is to be deleted. On a bucket nothing can
+                be renamed: Orbax deletes there.
         """
-        local = "://" not in str(directory)
-        self.folder = "deleted" if local else None
-        self._path = directory / "deleted" if local else None
+        self.folder, self._path = None, None
+        if directory is not None and "://" not in str(directory):
+            self.folder, self._path = "deleted", directory / "deleted"
         self._thread: threading.Thread | None = None
         self.empty()
 
@@ -130,7 +131,9 @@ class Trash:
         self.close()
         if self._path is None or jax.process_index() or not self._path.exists():
             return
-        self._thread = threading.Thread(target=self._delete, daemon=True, name="trash")
+        self._thread = threading.Thread(
+            target=self._delete, args=(self._path,), daemon=True, name="trash"
+        )
         self._thread.start()
 
     def close(self) -> None:
@@ -139,12 +142,12 @@ class Trash:
             self._thread.join()
             self._thread = None
 
-    def _delete(self):
+    def _delete(self, folder: Any) -> None:
         try:
-            for path in self._path.iterdir():
+            for path in folder.iterdir():
                 path.rmtree()
         except OSError as error:
-            _log.warning("%s could not be emptied: %s", self._path, error)
+            _log.warning("%s could not be emptied: %s", folder, error)
 
 
 def _read(path: Any) -> dict[int, dict[str, float]]:

@@ -3,7 +3,7 @@
     c.init = "runs/base"                        a run, or a checkpoint of ours
     c.init = "xfm:xfm.th"                       weights of another library, FAMILY:PATH
     c.init = dict(text="roberta:PATH", vision="runs/vision")                    each part its own
-    c.init = dict(path="runs/base", fresh=["nlvr2_head/.*"], copy=[("decoder/(.*)", r"fusion/\\1")])
+    c.init = dict(path="runs/base", fresh=["nlvr2_head/.*"], copy=[("fusion/(.*)", r"decoder/\\1")])
 
 Whatever the source, its parameters get this model's names (`rename`, `copy`), position embeddings
 and relative-position tables are resized to its grid, and what is new here or left over there is one
@@ -345,9 +345,10 @@ def _renamed(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dic
     """So a UFM starts from its image teacher: `("vision/(layer_.*|norm/.*)", r"encoder/\\1")`."""
 
     def name_here(name):
-        fitting = (pair for pair in pairs if re.fullmatch(pair[0], name))
-        pattern, replacement = next(fitting, (None, None))
-        return re.sub(pattern, replacement, name) if pattern else name
+        for pattern, replacement in pairs:
+            if re.fullmatch(pattern, name):
+                return re.sub(pattern, replacement, name)
+        return name
 
     return {name_here(name): leaf for name, leaf in arrays.items()}
 

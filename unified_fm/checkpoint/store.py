@@ -62,14 +62,14 @@ class Checkpoints:
         self._pending: int | None = None  # the step that is being written in the background
         self._trusted: set[int] = set()  # steps that this process has read or written
         self._kept = retention.Kept(self.directory, keep=keep, best=best, best_mode=best_mode)
-        self._trash = None if read_only else retention.Trash(self.directory)
+        self._trash = retention.Trash(None if read_only else self.directory)
         self._options = ocp.CheckpointManagerOptions(
             save_interval_steps=0 if read_only else 1,
             preservation_policy=self._kept,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
-            todelete_subdir=self._trash.folder if self._trash else None,
+            todelete_subdir=self._trash.folder,
         )
         self._manager = self._open()
 
@@ -165,8 +165,7 @@ class Checkpoints:
         """Waits and closes."""
         self.wait()
         self._manager.close()
-        if self._trash:
-            self._trash.close()
+        self._trash.close()
 
     def saved_config(self, step: int) -> dict[str, Any]:
         """The config of the run that saved `step`."""

@@ -113,7 +113,7 @@ def config_of(
             tower["layer_norm_eps"] = _EPS[kind] if eps is None else eps
         wanted = gelu or (None if "hidden_act" in tower else _GELU.get(kind, "erf"))
         # There are several names for one function: the source's own stays if it is the one wanted.
-        if wanted and hf_models.GELU.get(tower.get("hidden_act")) != wanted:
+        if wanted and hf_models.GELU.get(tower.get("hidden_act", "")) != wanted:
             tower["hidden_act"] = hf_models.ACTIVATIONS[wanted]
     if pool is not None:
         told["vision"]["use_mean_pooling"] = pool == "mean"

@@ -186,6 +186,6 @@ def _fill(row: Unused, out: dict, report: Report) -> None:
     like, name = compile_foreign(row.like), compile_foreign(row.foreign)
     for other in list(out):
         fits, layer = like.match(other)
-        if fits:
+        if fits and row.fill is not None:
             out[name.write(layer)] = row.fill(out[other])
             report.filled.append(name.write(layer))

@@ -84,7 +84,8 @@ def checked_entry(
     """
     if len(name) > _MAX_NAME or not name.isprintable():
         raise CheckpointFormatError(f"an array named {_short(name)}: refused")
-    strides = c_strides(shape) if strides is None and _small(shape) else strides
+    if strides is None:
+        strides = c_strides(shape) if _small(shape) else ()
     fits = _small(shape) and _small(strides) and _small((offset,)) and _indexable(shape)
     if not fits:
         raise CheckpointFormatError(f"{_short(name)}: shape, strides or offset are not plausible")
@@ -167,7 +168,7 @@ class LazyArrays(Derived):
 
     def _block(self, name: str, block: Block) -> np.ndarray:
         """The bytes of a block, mapped from the file and not in memory; verified the first time."""
-        raw = np.zeros(0, np.uint8)
+        raw: Any = np.zeros(0, np.uint8)
         if block.size:
             try:
                 mapped = np.memmap(self.path, np.uint8, "r", block.start, (block.size,))

@@ -104,9 +104,11 @@ def _entry(name: str, fields, base: int, size: int) -> tuple[lazy.Entry, int, in
 
 
 def write_safetensors(
-    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] = ()
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes arrays, whole or not at all; the same arrays give the same bytes."""
     contiguous = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     with files.whole(path) as temporary:
-        safetensors.numpy.save_file(contiguous, temporary, dict(metadata) or None)
+        safetensors.numpy.save_file(contiguous, temporary, dict(metadata or {}) or None)

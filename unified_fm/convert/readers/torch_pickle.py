@@ -9,7 +9,7 @@ the file is imported, constructed or called. Everything else is refused by name.
 import dataclasses
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from unified_fm.convert.errors import CheckpointFormatError
 
@@ -107,7 +107,7 @@ class _Machine:
             self.spend(32)
             operation(self)
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str) -> NoReturn:
         raise CheckpointFormatError(f"pickle refused at byte {self.at}: {why}")
 
     def spend(self, size: int) -> None:
@@ -242,7 +242,7 @@ class _Machine:
         self.top(dict)
 
 
-_NAMED: dict[bytes, Callable[[_Machine], None]] = {
+_NAMED: dict[bytes, Callable[[_Machine], Any]] = {
     b"\x80": lambda m: m.take(1),  # PROTO
     b"\x95": lambda m: m.take(8),  # FRAME
     b"(": _Machine.mark,
