@@ -85,13 +85,22 @@ class Evaluator(Protocol):
     """Measures a model: a frozen dataclass, whose further fields are its options in the config.
 
     Derive from it, or from `HeldOut` to read examples: then `run` is all that is to be written.
+    What depends on the options is a property.
 
     Attributes:
+        metric_names: of the metrics of `run`, or what they begin with ("task/itc" for
+            "task/itc/accuracy"); None: it does not say so beforehand.
+        sources: source strings of what it reads.
+        asks: names of the run's streams whose objectives it asks, by `apply.outputs`.
         tokenizer: the run's; None only while a config is looked at.
         streams: those of the run, {name: entry as `data.streams.stream` makes it}.
         passes: the held-out data that this evaluation has decoded, and who has which part of it.
         examples: what `run` leaves for the report.
     """
+
+    metric_names: ClassVar[Sequence[str] | None] = None
+    sources: ClassVar[Sequence[str]] = ()
+    asks: ClassVar[Collection[str]] = ()
 
     tokenizer: Tokenizer | None = None
     streams: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, repr=False)
@@ -106,22 +115,6 @@ class Evaluator(Protocol):
         if self.tokenizer is None:
             raise ValueError(f"{type(self).__module__} needs a tokenizer; none given")
         return self.tokenizer
-
-    @property
-    def metric_names(self) -> Sequence[str] | None:
-        """The names of the metrics of `run`, or what they begin with ("task/itc" for
-        "task/itc/accuracy"); None: it does not say so beforehand."""
-        return None
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The source strings of what it reads."""
-        return ()
-
-    @property
-    def asks(self) -> Collection[str]:
-        """The names of the run's streams whose objectives it asks, by `apply.outputs`."""
-        return ()
 
     def check(self) -> None:
         """Raises, before the first step, if what it reads is not there or of no use."""

@@ -14,10 +14,7 @@ from unified_fm.evaluators._labelled import Labelled
 class Evaluator(Labelled):
     """The share of images whose most probable class is theirs; the training images are counted."""
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        return ("accuracy",)
+    metric_names = ("accuracy",)
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the accuracy on `source`."""

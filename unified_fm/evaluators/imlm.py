@@ -34,10 +34,7 @@ class Evaluator(base.HeldOut):
     words: tuple[str, ...] = ()
     shown: int = 12
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        return ("object_word/accuracy",)
+    metric_names = ("object_word/accuracy",)
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the accuracy.

@@ -29,11 +29,11 @@ class Evaluator(base.HeldOut):
     tie counts against the model.
     """
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        kinds = ("random_caption", "swapped_object")
-        return tuple(f"{kind}/{what}" for kind in kinds for what in ("accuracy", "ranking"))
+    metric_names = tuple(
+        f"{kind}/{what}"
+        for kind in ("random_caption", "swapped_object")
+        for what in ("accuracy", "ranking")
+    )
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields accuracy and ranking for each kind of wrong caption that can be made."""

@@ -26,10 +26,7 @@ class Evaluator(Labelled):
     neighbours: int = 20
     temperature: float = 0.07
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        return ("knn_accuracy",)
+    metric_names = ("knn_accuracy",)
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the accuracy on `source`."""

@@ -31,10 +31,7 @@ class Evaluator(Labelled):
     decay: float = 1e-3
     steps: int = 500
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        return ("accuracy",)
+    metric_names = ("accuracy",)
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the accuracy on `source`."""

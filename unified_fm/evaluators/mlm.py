@@ -27,10 +27,7 @@ class Evaluator(base.Compared):
 
     pipeline: str = "text"
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """What `run` yields."""
-        return ("cross_entropy", "accuracy")
+    metric_names = ("cross_entropy", "accuracy")
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the cross-entropy and the accuracy."""
