@@ -189,9 +189,10 @@ def read(init: Any, shapes: Shapes, *, title: str | None = None, partial: bool =
         partial: what is in the source alone is no fault: only a part of it is wanted.
 
     Raises:
-        ValueError: no checkpoint, a damaged or hostile file, an unknown family; other arrays or
-            shapes than wanted that nothing allows, with the first ten of them; or an entry of
-            `copy` or `fresh` that fits nothing.
+        ValueError: no checkpoint, or a damaged one.
+        CheckpointFormatError: foreign weights cannot be read safely.
+        ConversionError: an unknown family; other arrays or shapes than wanted that nothing allows,
+            with the first ten of them; or an entry of `copy` or `fresh` that fits nothing.
     """
     options = {key: value for key, value in _options(init).items() if value is not None}
     _check_used("fresh", options.get("fresh", ()), shapes, "the model")
@@ -235,7 +236,7 @@ def fitted(
     """Names and resizes the arrays of one source; arguments as in the module and `read`.
 
     Raises:
-        ValueError: what does not fit.
+        ConversionError: what does not fit.
     """
     own = _Part(part)
     arrays = {name: leaf for name, leaf in _renamed(arrays, rename).items() if own.has(name)}
@@ -259,7 +260,7 @@ def fitted(
         extra=not partial,
     )
     if lines:
-        raise ValueError(tree_diff.message(title, lines))
+        raise ConversionError(tree_diff.message(title, lines))
     return found
 
 
@@ -365,7 +366,7 @@ def _copied(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict
 def _check_used(key: str, patterns: Iterable[str], names: Iterable[str], where: str) -> None:
     for pattern in patterns:
         if not any(re.fullmatch(pattern, name) for name in names):
-            raise ValueError(f"init.{key}: no parameter of {where} matches {pattern!r}")
+            raise ConversionError(f"init.{key}: no parameter of {where} matches {pattern!r}")
 
 
 def _fits(patterns: Iterable[str], name: str) -> bool:
