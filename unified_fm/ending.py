@@ -60,9 +60,8 @@ def evaluate(run: Any) -> None:
         found = run.evaluation.run(params, ema=run.state.ema, teacher_params=run.teacher_params)
     if found:
         run.log.write(run.at, found)
-    if run.settings.mode == "train":  # to evaluate alone changes no checkpoint
-        _check_lock(run)
-        run.checkpoints.record(run.at, found)
+    _check_lock(run)
+    run.checkpoints.record(run.at, found)
 
 
 def finish(run: Any) -> None:

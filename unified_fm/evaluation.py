@@ -10,9 +10,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
-from unified_fm import files, sharding, step
-from unified_fm.config import chosen
-from unified_fm.config.settings import Settings
+from unified_fm import files, setup, sharding, step
 from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
@@ -26,23 +24,15 @@ class Evaluation:
 
     def __init__(
         self,
-        settings: Settings,
+        ready: setup.Prepared,
         workdir: Any,
-        program: step.Program,
-        mesh: Mesh,
-        tokenizer: Any,
         dog: Watchdog,
     ):
-        self._settings = settings
         self._workdir = epath.Path(workdir)
-        self._mesh = mesh
-        own = sharding.own_mesh(mesh)
-        self._apply = _Apply(program, own, dog)
+        self._ready = ready
+        self._apply = _Apply(ready.program, sharding.own_mesh(ready.mesh), dog)
         self._dog = dog
-        used = settings.evaluates
-        shards = sharding.batch_shards(own)
-        passes = base.Passes(jax.process_index(), jax.process_count(), shards)
-        self._evaluators = chosen.evaluators(settings, tokenizer, passes) if used else {}
+        self._evaluators = ready.evaluators()
         self.results = base.Results([], {})
 
     def check(self) -> None:
@@ -54,6 +44,11 @@ class Evaluation:
         for name, evaluator in self._evaluators.items():
             self._dog.progress(f"opening the data of the evaluator {name!r}")
             base.check(name, evaluator)
+
+    @property
+    def asks(self) -> bool:
+        """Whether an evaluator asks the objectives of a stream, which may ask teachers."""
+        return any(evaluator.asks for evaluator in self._evaluators.values())
 
     def run(self, params: Any, *, ema: Any = None, teacher_params: Any = None) -> dict[str, float]:
         """Runs all evaluators, prints the table, and returns {name: value}.
@@ -67,7 +62,7 @@ class Evaluation:
         """
         if not self._evaluators:
             return {}
-        if any(evaluator.asks for evaluator in self._evaluators.values()):
+        if self.asks:
             teachers = (teacher_params or {}).items()
             self._apply.ema = None if ema is None else self._own(ema)
             self._apply.teacher_params = {name: self._own(tree) for name, tree in teachers}
@@ -77,7 +72,7 @@ class Evaluation:
         return {metric.name: float(metric.value) for metric in self.results.metrics}
 
     def _own(self, params: Any) -> Any:
-        return sharding.own_copy(self._mesh, params, self._settings.rules.sharding)
+        return sharding.own_copy(self._ready.mesh, params, self._ready.settings.rules.sharding)
 
     def write_report(
         self,
@@ -103,7 +98,7 @@ class Evaluation:
             page = Path(folder) / "report.html"
             report.write_report(
                 page,
-                config=self._settings.plain(),
+                config=self._ready.settings.plain(),
                 metrics_path=local,
                 results=self.results.metrics,
                 examples=self.results.examples,

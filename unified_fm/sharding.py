@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -183,8 +182,24 @@ def global_batches(mesh: Mesh, batches: Any) -> Any:
         mesh: the mesh.
         batches: tree of NumPy arrays whose axis 0 holds the rows of this process.
     """
-    sharding = NamedSharding(mesh, BATCH)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batches)
+    where = of_batches(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batches)
+
+
+def of_batches(mesh: Mesh) -> NamedSharding:
+    """The sharding of every array of a batch: its rows are split."""
+    return NamedSharding(mesh, BATCH)
+
+
+def on_mesh(shapes: Any, shardings: Any) -> Any:
+    """Shapes with where their arrays lie: trees alike, or one sharding for all."""
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, shapes)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings,
+    )
 
 
 def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1) -> None:
@@ -192,7 +207,7 @@ def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1)
 
     Args:
         mesh: the mesh.
-        batches: {stream: batch} of this process.
+        batches: {stream: global batch}, or its shapes.
         accumulate: number of micro-batches that each batch is cut into.
 
     Raises:
@@ -201,7 +216,7 @@ def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1)
     parts = batch_shards(mesh) * accumulate
     for stream, batch in batches.items():
         for name, leaf in path_rules.named_leaves(batch):
-            rows = np.shape(leaf)[0] * jax.process_count() if np.ndim(leaf) else 0
+            rows = leaf.shape[0] if leaf.shape else 0
             if rows == 0 or rows % parts:
                 raise ValueError(
                     f"stream {stream!r}: {name!r} has {rows} rows, which {parts} parts "

@@ -175,23 +175,38 @@ def make_train_step(
     program: Program,
     tx: optax.GradientTransformationExtraArgs,
     *,
-    ema_decay: float | None = None,
     state_shardings: Any = None,
+    **options: Any,
+) -> Any:
+    """Makes the jitted step, which donates its state.
+
+    Args:
+        program, tx, options: of `make_step`.
+        state_shardings: where the new state lies, a `TrainState` of shardings.
+    """
+    out = None if state_shardings is None else (state_shardings, None)
+    return jax.jit(make_step(program, tx, **options), donate_argnums=0, out_shardings=out)
+
+
+def make_step(
+    program: Program,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    ema_decay: float | None = None,
     telemetry: Callable | None = None,
     spikes: gradient_spikes.Spikes | None = None,
 ) -> Callable:
-    """Makes the jitted step.
+    """Makes the step as a pure function.
 
     Args:
         program: the program.
         tx: chain whose first link merges `{group: gradient tree}`.
         ema_decay: of the moving average; None keeps none.
-        state_shardings: where the new state lies, a `TrainState` of shardings.
         telemetry: `(grads, opt_state) -> {name: f32[]}`, logged as "telemetry/NAME".
         spikes: what to do about spikes of the gradient norm; the state must then have a window.
 
     Returns:
-        `step(state, teacher_params, batches) -> (state, metrics)`. The state is donated. Metrics
+        `step(state, teacher_params, batches) -> (state, metrics)`. Metrics
         are f32[] by name: "stream/objective", "stream/objective/metric", "loss/group",
         "grad_norm/group" before the merge, "grad_norm" after it, "update_norm", "param_norm" after
         the update, those of `spikes`, and "ok", which is 0 when a loss, a gradient or anything of
@@ -227,8 +242,7 @@ def make_train_step(
         state = _choose(applied, new, state).replace(step=state.step + 1, spikes=seen)
         return state, metrics | {"ok": ok.astype(jnp.float32)}
 
-    out = None if state_shardings is None else (state_shardings, None)
-    return jax.jit(step, donate_argnums=0, out_shardings=out)
+    return step
 
 
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:

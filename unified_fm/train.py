@@ -1,4 +1,4 @@
-"""The loop: build, restore, step, log, evaluate, save. It does not know what is learnt."""
+"""The loop: prepare, restore, step, log, evaluate, save. It does not know what is learnt."""
 
 import contextlib
 import dataclasses
@@ -10,44 +10,40 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
-from unified_fm import assembly, ending, files, sharding, step
+from unified_fm import ending, files, setup, step
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.config.settings import Settings
 from unified_fm.data import identity
+from unified_fm.data.streams import Streams
 from unified_fm.evaluation import Evaluation
-from unified_fm.optim import schedules
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
 from unified_fm.runtime.processes import modules_of
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
-from unified_fm.teachers import transform as teachers
 
 _log = logging.getLogger(__name__)
+_CHANGES = ("seed", "batch", "records", "streams")  # of the data, where they are allowed
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Run:
+class Run:
     """What the loop holds. `state`, `at` and `position` always belong together."""
 
     settings: Settings
-    mesh: Any
+    ready: setup.Prepared
+    streams: Streams
+    teacher_params: Any
     step: Callable
     measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
-    refresh: Callable | None
-    shardings: step.TrainState
-    teacher_params: Any
-    streams: Any
-    first: Any  # the batches that gave the shapes, if they are the next ones
     state: step.TrainState
     at: int  # steps made
-    position: Any  # of the streams after them
+    position: Mapping[str, Any]  # of the streams after them
     checkpoints: Checkpoints
     log: Log
     watch: Watch
@@ -103,72 +99,71 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
 
 
 def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
-    """Evaluates the parameters of the latest checkpoint in `workdir` and writes the report.
+    """Evaluates the parameters of a checkpoint in `workdir` and writes the report.
+
+    The training data need not be there, and no step is compiled.
 
     Raises:
         ValueError: no checkpoint, or one of another config.
     """
+    workdir = epath.Path(workdir)
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
     with contextlib.suppress(Interrupted), dog, stop.leavable():
-        run = _start(assets.located(settings, workdir), epath.Path(workdir), stop, dog)
-        if not run.at:
+        ready = setup.prepare(assets.located(settings, workdir), data=False)
+        evaluation = Evaluation(ready, workdir, dog)
+        evaluation.check()
+        dog.progress("reading the state to evaluate")
+        checkpoints = _checkpoints(settings, workdir)
+        latest = checkpoints.latest()
+        if latest is None:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
-        ending.evaluate(run)
-        run.evaluation.write_report(run.log.path, {"steps": f"{run.at:,}"})
-        ending.close(run)
+        state, _ = states.restored_state(settings, checkpoints, ready.target)
+        at, averaged = int(state.step), settings.evaluate.params == "ema"
+        with contextlib.closing(_open_log(settings, workdir, latest)) as log:
+            dog.progress(f"evaluating step {at}")
+            log.write(at, evaluation.run(state.ema if averaged else state.params))
+        evaluation.write_report(log.path, {"steps": f"{at:,}"})
+        checkpoints.close()
 
 
-def _start(settings, workdir, stop, dog, lock=None) -> _Run:
-    program = assembly.program(settings)
-    _say_inexact(program)
-    mesh = sharding.make_mesh(**settings.mesh.plain())
-    tokenizer = assembly.tokenizer(settings)
-    streams = assembly.streams(settings, tokenizer)
-    position = streams.state()
+def _start(
+    settings: Settings, workdir: Any, stop: Interruption, dog: Watchdog, lock: Held | None
+) -> Run:
+    ready = setup.prepare(settings)
+    streams = ready.streams
+    assert streams is not None  # they were asked for
+    _say_inexact(ready.program)
     stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(settings.plain()))
-    dog.progress("waiting for the first batch")
-    first = next(streams)
-    sharding.check_divisible(mesh, first, settings.accumulate)
-    batches = sharding.global_batches(mesh, first)
-    evaluation = Evaluation(settings, workdir, program, mesh, tokenizer, dog)
+    evaluation = Evaluation(ready, workdir, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
-    teacher_params = _load_teachers(settings, program, batches, mesh, tokenizer)
-
-    shapes = jax.eval_shape(lambda t, b: step.init_params(program, t, b), teacher_params, batches)
-    tx, refresh = assembly.optimizer(settings, shapes)
-    target = assembly.state_target(settings, mesh, shapes, tx)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    teacher_params = ready.load_teachers()
     checkpoints = _checkpoints(settings, workdir)
     stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": checkpoints.latest()})
-    state, saved = _first_state(
-        settings, checkpoints, target, dog, program, tx, shardings, teacher_params, batches
-    )
-    if saved is not None:
-        allow = ("seed", "batch", "records", "streams")
-        streams.restore(saved, allow=allow if settings.checkpoint.allow_changes else ())
-        position, first = saved, None
-    _write_config(settings, workdir, tokenizer, streams)
-    options = {"ema_decay": settings.ema, "spikes": assembly.spikes(settings)}
-    make_step = functools.partial(
-        step.make_train_step, program, tx, state_shardings=shardings, **options
-    )
+    if checkpoints.latest() is not None:
+        state, position = states.restored_state(settings, checkpoints, ready.target)
+        streams.restore(position, allow=_CHANGES if settings.checkpoint.allow_changes else ())
+    else:
+        with dog.held():
+            state = ready.fresh_state(teacher_params)
+    if jax.process_index() == 0:
+        config = json.dumps(settings.plain(), indent=1)
+        files.write_whole(workdir / "config.json", config, durable=True)
+        assets.keep(workdir, ready.tokenizer, streams.loaders)
+    streams.start()  # it loads while the step is compiled
     with dog.held():
-        compiled = _compiled(make_step(), target, teacher_params, batches)
-    telemetry, at = assembly.telemetry(settings), int(state.step)
-    return _Run(
+        compiled = ready.compiled_step(teacher_params)
+    at = int(state.step)
+    return Run(
         settings=settings,
-        mesh=mesh,
-        step=compiled,
-        measuring_step=make_step(telemetry=telemetry) if telemetry else None,
-        refresh=refresh,
-        shardings=shardings,
-        teacher_params=teacher_params,
+        ready=ready,
         streams=streams,
-        first=first,
+        teacher_params=teacher_params,
+        step=compiled,
+        measuring_step=ready.train_step(measured=True) if ready.telemetry else None,
         state=state,
         at=at,
-        position=position,
+        position=streams.state(),
         checkpoints=checkpoints,
         log=_open_log(settings, workdir, at),
         watch=_watch(settings, workdir, state),
@@ -179,15 +174,80 @@ def _start(settings, workdir, stop, dog, lock=None) -> _Run:
     )
 
 
-def _first_state(settings, checkpoints, target, dog, *fresh) -> tuple[step.TrainState, Any]:
-    """The state to go on from, and the position of the streams; None for that if it is fresh."""
-    if checkpoints.latest() is not None:
-        return states.restored_state(settings, checkpoints, target)
-    with dog.held():
-        return states.fresh_state(settings, *fresh), None
+def _loop(run: Run) -> None:
+    every, total = run.settings.checkpoint.every, run.settings.total_steps
+    # A run that was ended between a save and its evaluation makes up for it.
+    if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
+        ending.evaluate(run)
+    while run.at < total:
+        if run.stop.requested(run.at):
+            return
+        metrics = _step(run)
+        if run.log.due(run.at):
+            run.log.train(run.at, metrics, {"lr": run.ready.rate(run.at - 1)})
+            if run.stop.processes == 1 and not run.checkpoints.poll():
+                run.unsaved = True
+        # A save that failed is tried again at the next line of the log.
+        if run.at < total and (run.at % every == 0 or (run.unsaved and run.log.due(run.at))):
+            ending.save_in_time(run)
+        if _evaluation_due(run):
+            ending.evaluate(run)
 
 
-def _open_log(settings, workdir, at) -> Log:
+def _step(run: Run) -> Mapping[str, Any]:
+    batches, position = _next_batches(run)
+    run.dog.progress(f"making step {run.at + 1}")
+    state = _refreshed(run)
+    every = run.settings.telemetry.every
+    measures = bool(every) and (run.at + 1) % every == 0
+    with contextlib.ExitStack() as stack:
+        if measures and not run.measured:
+            stack.enter_context(run.dog.held())
+            run.measured = True
+        make = run.measuring_step if measures and run.measuring_step else run.step
+        run.state, metrics = make(state, run.teacher_params, batches)
+    run.at, run.position = run.at + 1, position
+    if measures:
+        run.log.write(run.at, _pop_telemetry(metrics))
+    run.watch.see(run.at, metrics, lambda: run.streams.last_records(position))
+    return metrics
+
+
+def _next_batches(run: Run) -> tuple[Any, Mapping[str, Any]]:
+    """The next batches, on the mesh, and the position of the streams after them."""
+    started = time.monotonic()
+    run.dog.progress(f"waiting for the batch of step {run.at + 1}")
+    with run.stop.leavable():
+        host = next(run.streams)
+        position = run.streams.state()
+    run.log.waited(time.monotonic() - started)
+    return run.ready.place(host), position
+
+
+def _refreshed(run: Run) -> step.TrainState:
+    """The state, with a new mask where the merge wants one before the step that follows."""
+    refresh, state = run.ready.refresh, run.state
+    if refresh is None:
+        return state
+    opt_state = refresh(state.opt_state, run.at)
+    if opt_state is state.opt_state:
+        return state
+    return state.replace(opt_state=jax.device_put(opt_state, run.ready.shardings.opt_state))
+
+
+def _evaluation_due(run: Run) -> bool:
+    """Whether the step is one of those to evaluate; the last one is the business of the end."""
+    every = run.settings.evaluate.every
+    return bool(every and run.at and run.at % every == 0 and run.at < run.settings.total_steps)
+
+
+def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
+    """Takes the telemetry out of the metrics of a step, which are logged at other steps."""
+    names = [name for name in metrics if name.startswith("telemetry/")]
+    return jax.device_get({name: metrics.pop(name) for name in names})
+
+
+def _open_log(settings: Settings, workdir: Any, at: int) -> Log:
     return Log(
         workdir,
         total_steps=settings.total_steps,
@@ -197,7 +257,7 @@ def _open_log(settings, workdir, at) -> Log:
     )
 
 
-def _watch(settings, workdir, state) -> Watch:
+def _watch(settings: Settings, workdir: Any, state: step.TrainState) -> Watch:
     return Watch(
         workdir,
         seed=settings.seed,
@@ -207,16 +267,14 @@ def _watch(settings, workdir, state) -> Watch:
     )
 
 
-def _load_teachers(settings, program, batches, mesh, tokenizer) -> Any:
-    if not settings.teachers:
-        return {}
-    return teachers.load_params(
-        settings.teachers,
-        program.teachers.members,
-        batches,
-        mesh,
-        settings.rules.sharding,
-        words=tokenizer.vocab_size,
+def _checkpoints(settings: Settings, workdir: Any) -> Checkpoints:
+    options = settings.checkpoint
+    return Checkpoints(
+        workdir / "checkpoints",
+        keep=options.keep,
+        best=options.best,
+        best_mode=options.best_mode,
+        max_failures=options.max_failures,
     )
 
 
@@ -229,99 +287,3 @@ def _say_inexact(program: step.Program) -> None:
             program.accumulate,
             names,
         )
-
-
-def _compiled(train_step: Any, target: step.TrainState, teacher_params: Any, batches: Any) -> Any:
-    """Compiles ahead of the loop, where a signal can still be obeyed at once.
-
-    From shapes, not from the state, so that a fresh and a resumed run get the same program.
-    """
-    started = time.monotonic()
-    compiled = train_step.lower(target, teacher_params, batches).compile()
-    count = sum(leaf.size for leaf in jax.tree.leaves(target.params))
-    _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
-    return compiled
-
-
-def _loop(run: _Run) -> None:
-    every, total = run.settings.checkpoint.every, run.settings.total_steps
-    # A run that was ended between a save and its evaluation makes up for it.
-    if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
-        ending.evaluate(run)
-    while run.at < total:
-        if run.stop.requested(run.at):
-            return
-        metrics = _step(run)
-        if run.log.due(run.at):
-            run.log.train(run.at, metrics, {"lr": _rate(run.settings, run.at - 1)})
-            if run.stop.processes == 1 and not run.checkpoints.poll():
-                run.unsaved = True
-        # A save that failed is tried again at the next line of the log.
-        if run.at < total and (run.at % every == 0 or (run.unsaved and run.log.due(run.at))):
-            ending.save_in_time(run)
-        if _evaluation_due(run):
-            ending.evaluate(run)
-
-
-def _evaluation_due(run: _Run) -> bool:
-    """Whether the step is one of those to evaluate; the last one is the business of the end."""
-    every = run.settings.evaluate.every
-    return bool(every and run.at and run.at % every == 0 and run.at < run.settings.total_steps)
-
-
-def _step(run: _Run) -> Mapping[str, Any]:
-    started = time.monotonic()
-    run.dog.progress(f"waiting for the batch of step {run.at + 1}")
-    if run.first is None:
-        with run.stop.leavable():
-            host = next(run.streams)
-            position = run.streams.state()
-    else:
-        host, run.first, position = run.first, None, run.streams.state()
-    run.log.waited(time.monotonic() - started)
-    batches = sharding.global_batches(run.mesh, host)
-    run.dog.progress(f"making step {run.at + 1}")
-    state = run.state
-    if run.refresh is not None:
-        opt_state = run.refresh(state.opt_state, run.at)
-        if opt_state is not state.opt_state:
-            state = state.replace(opt_state=jax.device_put(opt_state, run.shardings.opt_state))
-    every = run.settings.telemetry.every
-    measures = every and (run.at + 1) % every == 0
-    with contextlib.ExitStack() as stack:
-        if measures and not run.measured:
-            stack.enter_context(run.dog.held())
-            run.measured = True
-        make = run.measuring_step if measures else run.step
-        run.state, metrics = make(state, run.teacher_params, batches)
-    run.at, run.position = run.at + 1, position
-    if measures:
-        run.log.write(run.at, _pop_telemetry(metrics))
-    run.watch.see(run.at, metrics, lambda: run.streams.last_records(position))
-    return metrics
-
-
-def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
-    """Takes the telemetry out of the metrics of a step, which are logged at other steps."""
-    names = [name for name in metrics if name.startswith("telemetry/")]
-    return jax.device_get({name: metrics.pop(name) for name in names})
-
-
-def _checkpoints(settings, workdir) -> Checkpoints:
-    options = settings.checkpoint.plain()
-    for key in ("every", "allow_changes", "allow_fallback"):
-        options.pop(key)
-    return Checkpoints(workdir / "checkpoints", **options)
-
-
-def _rate(settings, count: int) -> float:
-    optimizer = settings.optimizer
-    schedule = schedules.build(total_steps=settings.total_steps, **optimizer.schedule.plain())
-    return float(optimizer.lr * schedule(jnp.asarray(count)))
-
-
-def _write_config(settings: Settings, workdir: Any, tokenizer: Any, streams: Any) -> None:
-    if jax.process_index() == 0:
-        config = json.dumps(settings.plain(), indent=1)
-        files.write_whole(workdir / "config.json", config, durable=True)
-        assets.keep(workdir, tokenizer, streams.loaders)

@@ -1,36 +1,19 @@
-"""The state that a run begins or goes on with: of step 0, or of its own latest checkpoint."""
+"""The state that a run goes on with: of its own latest checkpoint that can be read."""
 
 import logging
 from typing import Any
 
-import jax
-
 from unified_fm import step
-from unified_fm.checkpoint import assets, start
+from unified_fm.checkpoint import assets
+from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.config.settings import Settings
-from unified_fm.spikes import Spikes
 
 _log = logging.getLogger(__name__)
 
 
-def fresh_state(
-    settings: Settings, program, tx, shardings, teacher_params, batches
-) -> step.TrainState:
-    """The state of step 0, from the seed or from another run's parameters."""
-    init = jax.jit(lambda t, b: step.init_params(program, t, b), out_shardings=shardings.params)
-    params = init(teacher_params, batches)
-    if init_from := settings.plain()["init"]:
-        start.warn_of_other_numbers(init_from, program.model.towers())
-        params = start.start(params, init_from)
-    seen = Spikes(**settings.spikes.plain())
-    make = jax.jit(
-        lambda params: step.init_state(params, tx, ema=settings.ema is not None, spikes=seen),
-        out_shardings=shardings,
-    )
-    return make(params)
-
-
-def restored_state(settings: Settings, checkpoints, target) -> tuple[step.TrainState, Any]:
+def restored_state(
+    settings: Settings, checkpoints: Checkpoints, target: step.TrainState
+) -> tuple[step.TrainState, Any]:
     """The state and the streams' position of the latest checkpoint that can be read."""
     steps = checkpoints.steps()[::-1]
     for number, at in enumerate(steps):

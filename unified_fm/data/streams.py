@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from unified_fm.data import specs
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.batching import Batching
 from unified_fm.data.loader import Batch, Loader, Reader
@@ -120,8 +121,7 @@ class Streams:
         Raises:
             TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
         """
-        if self._feeder is None:
-            self._feeder = _Feeder(self.loaders, self._samples)
+        self.start()
         began = time.perf_counter()
         batches = self._feeder.get()
         self.wait_time += time.perf_counter() - began
@@ -132,6 +132,11 @@ class Streams:
             if before // loader.records <= ended and (line := loader.skips.end_epoch(ended)):
                 _log.info(line)
         return batches
+
+    def start(self) -> None:
+        """Begins to load in the background, before the first batch is asked for."""
+        if self._feeder is None:
+            self._feeder = _Feeder(self.loaders, self._samples)
 
     def spec(self) -> dict[str, Tree]:
         """{stream: {array: its shape and dtype}} of the global batches; nothing is read for it."""
@@ -222,17 +227,27 @@ class Streams:
 
 
 def spec(
-    configs: Mapping[str, Mapping[str, Any]], *, tokenizer: Tokenizer | str | None = None
+    configs: Mapping[str, Mapping[str, Any]],
+    *,
+    tokenizer: Tokenizer | str | None = None,
+    extra: Mapping[str, Tree] | None = None,
 ) -> dict[str, Tree]:
     """{stream: {array: its shape and dtype}} of the global batches, without opening any source.
+
+    Args:
+        configs, tokenizer: as of `Streams`.
+        extra: {stream: what its reader gives for some slots}.
 
     Raises:
         ValueError, TypeError: as `Streams`, but for what concerns the data.
     """
     tokenizer = _opened(tokenizer)
-    return {
-        name: Batching(name, config, tokenizer=tokenizer).spec() for name, config in configs.items()
-    }
+    found = {}
+    for name, config in configs.items():
+        batching = Batching(name, config, tokenizer=tokenizer)
+        more = specs.of_rows((extra or {}).get(name, {}), batching.slot_axis)
+        found[name] = batching.spec() | batching.of_global_batch(more)
+    return found
 
 
 def batches(

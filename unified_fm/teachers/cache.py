@@ -100,6 +100,18 @@ def readers(settings: Settings) -> dict[str, Callable[[Any], Reader]]:
     }
 
 
+def examples(settings: Settings) -> dict[str, dict[str, Any]]:
+    """{stream: what its reader would give for one slot}; no data is compared with the caches."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in settings.teachers.items():
+        if entry.cache:
+            cache = open_cache(entry.cache)
+            for stream in entry.streams or ():
+                rows = cache.rows(stream, np.zeros(1, np.int64))
+                found.setdefault(stream, {"cached": {}})["cached"][name] = rows
+    return found
+
+
 def _reader(settings: Settings, stream, caches: Mapping[str, Cache], loader) -> Reader:
     for name, cache in caches.items():
         _check(name, cache, settings, stream, loader)

@@ -13,8 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from unified_fm import sharding
-from unified_fm.checkpoint import diff as tree_diff
+from unified_fm import rules, sharding
 from unified_fm.checkpoint import start
 from unified_fm.config import chosen, saved
 from unified_fm.config import settings as config
@@ -134,10 +133,27 @@ def load_params(
             raise ValueError(
                 f"teachers.{name} knows vocab_size = {known} words, the run's tokenizer has {words}"
             )
-        tree = _fitting(name, entries[name], _wanted(name, teacher, batches))
+        wanted = {key: x.shape for key, x in _wanted(name, teacher, batches).items()}
+        tree = _fitting(name, entries[name], wanted)
         where = sharding.params_shardings(mesh, tree, sharding_rules)
         params[name] = jax.device_put(tree, where)
     return params
+
+
+def shapes(teachers: Mapping[str, Teacher], batches: Mapping[str, Any]) -> dict[str, Any]:
+    """{teacher: the parameters that it teaches with}, as `jax.ShapeDtypeStruct`; opens no file.
+
+    Args:
+        teachers: as `build` makes them.
+        batches: shapes of the streams' batches.
+
+    Raises:
+        ValueError: a stream that a teacher cannot see.
+    """
+    return {
+        name: unflatten(_wanted(name, teacher, batches)) if teacher.model is not None else {}
+        for name, teacher in teachers.items()
+    }
 
 
 def _model(name: str, entry: config.Teacher, modules: Sequence[str]) -> Any:
@@ -160,9 +176,9 @@ def _saved_model(name: str, path: Any, modules: Sequence[str]) -> Mapping[str, A
     raise ValueError(f"teachers.{name} has no 'model', {where}: which model is it?")
 
 
-def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of the parameters that the teacher uses on its streams."""
-    wanted: dict[str, tuple[int, ...]] = {}
+def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str, Any]:
+    """{path: its shape and dtype} of the parameters that the teacher uses on its streams."""
+    wanted: dict[str, Any] = {}
     for stream in teacher.streams:
         try:
             tree = jax.eval_shape(
@@ -171,7 +187,7 @@ def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"teachers.{name} cannot see stream {stream!r}: {error}") from error
-        wanted |= tree_diff.shapes(tree.get("params", {}))
+        wanted |= rules.named_leaves(tree.get("params", {}))
     return wanted
 
 

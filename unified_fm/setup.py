@@ -1,0 +1,350 @@
+"""From settings to all that a run is made of, in one place and once.
+
+    ready = setup.prepare(settings)
+    state, teachers = ready.fresh_state(), ready.load_teachers()
+    state, metrics = ready.train_step()(state, teachers, ready.place(next(ready.streams)))
+
+The loop, the benchmark, the table of parameters, the teachers' cache and experiments start from
+here. Nothing is computed before it is asked for: who wants the shapes of the parameters needs no
+data, no teacher's file and no device, who evaluates needs no training data.
+"""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from unified_fm import sharding, step
+from unified_fm import spikes as gradient_spikes
+from unified_fm.checkpoint import start
+from unified_fm.config import chosen, saved
+from unified_fm.config.settings import Settings
+from unified_fm.data import streams as batches_of
+from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.streams import Streams
+from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.optim import build, schedules
+from unified_fm.optim import telemetry as measurements
+from unified_fm.optim.merge.base import Refresh
+from unified_fm.teachers import cache as teacher_cache
+from unified_fm.teachers import transform as teachers
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What a run is made of. What is a property is made when it is first asked for, and kept.
+
+    Attributes:
+        settings: of the run.
+        tokenizer: None where no stream needs one.
+        program: what is learnt from what.
+        shapes: {stream: {array: `jax.ShapeDtypeStruct`}} of the global batches.
+        streams: the training data, opened; None where it was not asked for.
+        devices: of the mesh; None: all there are. Those of a topology that is not here will do for
+            everything but numbers: `train_step().lower(target, ...)` compiles for it.
+    """
+
+    settings: Settings
+    tokenizer: Tokenizer
+    program: step.Program
+    shapes: Mapping[str, Any]
+    streams: Streams | None = None
+    devices: Sequence[Any] | None = None
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The devices.
+
+        Raises:
+            ValueError: sizes that do not fit their number, or that do not divide the batches.
+        """
+        chosen_devices = {} if self.devices is None else {"devices": self.devices}
+        mesh = sharding.make_mesh(**self.settings.mesh.plain(), **chosen_devices)
+        sharding.check_divisible(mesh, self.shapes, self.settings.accumulate)
+        return mesh
+
+    @functools.cached_property
+    def batches(self) -> Mapping[str, Any]:
+        """`shapes`, with where they lie."""
+        return sharding.on_mesh(self.shapes, sharding.of_batches(self.mesh))
+
+    def place(self, batches: Any) -> Any:
+        """This process's rows, as the streams give them, as global arrays on the mesh."""
+        return sharding.global_batches(self.mesh, batches)
+
+    @functools.cached_property
+    def teacher_shapes(self) -> Mapping[str, Any]:
+        """{teacher: its parameters as `jax.ShapeDtypeStruct`}; no file of theirs is opened."""
+        return teachers.shapes(self.program.teachers.members, self.shapes)
+
+    def load_teachers(self) -> Mapping[str, Any]:
+        """The teachers' parameters, on the mesh; see `teachers.transform.load_params`."""
+        return teachers.load_params(
+            self.settings.teachers,
+            self.program.teachers.members,
+            self.shapes,
+            self.mesh,
+            self.settings.rules.sharding,
+            words=self.tokenizer.vocab_size,
+        )
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters as `jax.ShapeDtypeStruct`.
+
+        Raises:
+            ValueError: an objective on a stream that does not give what it reads, and whatever else
+                model and objectives refuse when they see shapes.
+        """
+        init = functools.partial(step.init_params, self.program)
+        return jax.eval_shape(init, self.teacher_shapes, self.shapes)
+
+    @functools.cached_property
+    def merge(self) -> Any:
+        """The first link of the chain."""
+        return chosen.merge(self.settings)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The optax chain."""
+        numbers = self.settings.optimizer.plain()
+        project = numbers.pop("project") or ()
+        return build.build(
+            self.params,
+            merge=self.merge,
+            settings=build.Settings(**numbers),
+            total_steps=self.settings.total_steps,
+            rules=self.settings.rules.plain(),
+            project=project,
+        )
+
+    @property
+    def refresh(self) -> Refresh | None:
+        """The merge's `refresh(opt_state, step) -> opt_state`, to be called before every step."""
+        return self.merge.refresh
+
+    @functools.cached_property
+    def spikes(self) -> gradient_spikes.Spikes:
+        """What looks at the gradient norms."""
+        return gradient_spikes.Spikes(**self.settings.spikes.plain())
+
+    def rate(self, updates: int) -> float:
+        """The learning rate after so many updates."""
+        numbers = self.settings.optimizer
+        schedule = schedules.build(
+            total_steps=self.settings.total_steps, **numbers.schedule.plain()
+        )
+        return float(numbers.lr * schedule(jnp.asarray(updates)))
+
+    @functools.cached_property
+    def target(self) -> step.TrainState:
+        """The train state as `jax.ShapeDtypeStruct` with shardings."""
+        shapes = jax.eval_shape(self.init_state, self.params)
+        where = sharding.params_shardings(self.mesh, self.params, self.settings.rules.sharding)
+        shardings = step.TrainState(
+            step=sharding.replicated(self.mesh),
+            params=where,
+            opt_state=sharding.like_params(self.mesh, shapes.opt_state, self.params, where),
+            ema=None if shapes.ema is None else where,
+            spikes=jax.tree.map(lambda _: sharding.replicated(self.mesh), shapes.spikes),
+        )
+        return sharding.on_mesh(shapes, shardings)
+
+    @functools.cached_property
+    def shardings(self) -> step.TrainState:
+        """Where the state lies."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.target)
+
+    def init_params(self, teacher_params: Any, seed: Any = None) -> Any:
+        """New parameters; call it under `jit`, or `jax.vmap` it over seeds.
+
+        Args:
+            teacher_params: as `load_teachers` gives them; their numbers have no part in it.
+            seed: i32[]; that of the settings if None.
+        """
+        # Nor has any number of a batch: the compiler drops the zeros that stand for them.
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.shapes)
+        return step.init_params(self._seeded(seed), teacher_params, zeros)
+
+    def init_state(self, params: Any) -> step.TrainState:
+        """The state of step 0 from parameters."""
+        averaged = self.settings.ema is not None
+        return step.init_state(params, self.optimizer, ema=averaged, spikes=self.spikes)
+
+    def fresh_state(self, teacher_params: Any = None) -> step.TrainState:
+        """The state of step 0 on the mesh, with parameters from the seed or from `init`.
+
+        Args:
+            teacher_params: as `load_teachers` gives them.
+        """
+        init = jax.jit(self.init_params, out_shardings=self.shardings.params)
+        params = init({} if teacher_params is None else teacher_params)
+        if source := self.settings.plain()["init"]:
+            start.warn_of_other_numbers(source, self.program.model.towers())
+            params = start.start(params, source)
+        return jax.jit(self.init_state, out_shardings=self.shardings)(params)
+
+    def train_step(self, *, measured: bool = False) -> Any:
+        """The jitted step, `(state, teacher_params, batches) -> (state, metrics)`.
+
+        Args:
+            measured: with the numbers of `telemetry`.
+        """
+        return step.make_train_step(
+            self.program,
+            self.optimizer,
+            ema_decay=self.settings.ema,
+            state_shardings=self.shardings,
+            telemetry=self.telemetry if measured else None,
+            spikes=self.spikes,
+        )
+
+    def plain_step(self, seed: Any = None) -> Callable:
+        """The step as a plain function, to be mapped over seeds; it places nothing on a mesh.
+
+        Args:
+            seed: i32[], of dropout and of the objectives' draws; that of the settings if None.
+        """
+        return step.make_step(
+            self._seeded(seed), self.optimizer, ema_decay=self.settings.ema, spikes=self.spikes
+        )
+
+    def _seeded(self, seed: Any) -> step.Program:
+        return self.program if seed is None else dataclasses.replace(self.program, seed=seed)
+
+    def compiled_step(self, teacher_params: Any) -> Any:
+        """The step, compiled from shapes: a fresh and a resumed run get the same program."""
+        started = time.monotonic()
+        compiled = self.train_step().lower(self.target, teacher_params, self.batches).compile()
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
+        return compiled
+
+    @property
+    def telemetry(self) -> Callable | None:
+        """`(grads, opt_state) -> {name: f32[]}`; None if nothing is to be measured."""
+        options = self.settings.telemetry
+        if not options.every:
+            return None
+        shared = options.shared or self.settings.merge.get("shared") or ".*"
+        return functools.partial(measurements.measure, shared=shared, scope=options.scope)
+
+    @functools.cached_property
+    def metric_names(self) -> list[str]:
+        """The names of what a step logs, sorted; nothing is compiled for it."""
+        make = self.train_step()
+        return sorted(jax.eval_shape(make, self.target, self.teacher_shapes, self.shapes)[1])
+
+    def evaluators(self) -> dict[str, Any]:
+        """The evaluators of the settings, with the run's tokenizer; none if none is used."""
+        return chosen.evaluators(self.settings, self.tokenizer) if self.settings.evaluates else {}
+
+
+def prepare(
+    settings: Settings,
+    *,
+    data: bool = True,
+    tokenizer: Tokenizer | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Prepared:
+    """Puts together what the settings name; touches no device.
+
+    Args:
+        settings: of the run.
+        data: whether to open the training data.
+        tokenizer: instead of that of the settings, which need not be there then.
+        shapes: of the batches, where they do not come from the settings' streams; those are not
+            opened then.
+        devices: of the mesh; see `Prepared`.
+
+    Raises:
+        ValueError, TypeError: data, a tokenizer or a teacher's folder that is not there or does not
+            fit; a plugin that does not exist or refuses its options.
+    """
+    loaded = tokenizer or _tokenizer(settings)
+    program = _program(settings)
+    opened = open_streams(settings, loaded) if data and shapes is None else None
+    if shapes is None:
+        specs = opened.spec() if opened else _specs(settings, loaded)
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
+    return Prepared(
+        settings=settings,
+        tokenizer=loaded,
+        program=program,
+        shapes=shapes,
+        streams=opened,
+        devices=devices,
+    )
+
+
+def open_streams(settings: Settings, tokenizer: Tokenizer) -> Streams:
+    """Opens the training data, and the caches of teachers that have one."""
+    return Streams(
+        {name: stream.plain() for name, stream in settings.streams.items()},
+        seed=settings.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        tokenizer=tokenizer,
+        extra=teacher_cache.readers(settings),
+    )
+
+
+def without_teachers(settings: Settings) -> Settings:
+    """The settings without teachers and what is learnt from them: the same parameters, mostly."""
+    streams = {}
+    for name, stream in settings.streams.items():
+        made = {key: chosen.objective(key, value)[0] for key, value in stream.objectives.items()}
+        kept = {key: stream.objectives[key] for key in made if not made[key].lessons}
+        streams[name] = stream.replace(objectives=kept)
+    return settings.replace(streams=streams, teachers={})
+
+
+def _specs(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:
+    """What `Streams.spec` gives, without opening the data."""
+    configs = {name: stream.plain() for name, stream in settings.streams.items()}
+    return batches_of.spec(configs, tokenizer=tokenizer, extra=teacher_cache.examples(settings))
+
+
+def _tokenizer(settings: Settings) -> Tokenizer:
+    loaded = tokenizers.load(settings.tokenizer)
+    words = settings.model.get("vocab_size")
+    if words is not None and loaded.vocab_size > words:
+        raise ValueError(
+            f"the tokenizer {settings.tokenizer!r} has {loaded.vocab_size} ids, the model "
+            f"model.vocab_size = {words}"
+        )
+    return loaded
+
+
+def _program(settings: Settings) -> step.Program:
+    streams = {}
+    for name, entry in settings.streams.items():
+        made = {key: chosen.objective(key, value) for key, value in entry.objectives.items()}
+        streams[name] = step.Stream(
+            objectives={key: objective for key, (objective, _) in made.items()},
+            weights={key: weight for key, (_, weight) in made.items()},
+            packs=entry.packs,
+        )
+    made = step.Program(
+        model=chosen.model(settings.model),
+        streams=streams,
+        groups=settings.groups,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        teachers=teachers.make_transform(
+            teachers.build(settings.teachers, saved.modules_of(settings.plain()))
+        ),
+    )
+    if made.needs_ema and settings.ema is None:
+        raise ValueError("an objective reads the average, so config.ema must be a decay like 0.999")
+    return made
