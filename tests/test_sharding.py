@@ -5,12 +5,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests import tiny_config
-from unified_fm import assembly, sharding, step
-from unified_fm.checkpoint import state as states
+from unified_fm import setup, sharding
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
 from unified_fm.config import python
-from unified_fm.config.settings import Settings
+from unified_fm.config.settings import Mesh, Settings
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 
@@ -137,27 +136,16 @@ MESHES = {
 
 def _train(config, mesh, steps=2):
     """Metrics of every step, and the last state, on a mesh."""
-    program = assembly.program(config)
-    loaded = assembly.tokenizer(config)
-    streams = assembly.streams(config, loaded)
-    batches = [sharding.global_batches(mesh, next(streams)) for _ in range(steps)]
-    streams.close()
-    shapes = jax.eval_shape(lambda b: step.init_params(program, {}, b), batches[0])
-    tx, _ = assembly.optimizer(config, shapes)
-    target = assembly.state_target(config, mesh, shapes, tx)
-    where = jax.tree.map(lambda leaf: leaf.sharding, target)
-    state = states.fresh_state(config, program, tx, where, {}, batches[0])
-    train_step = step.make_train_step(program, tx, ema_decay=config.ema, state_shardings=where)
-    logs = []
-    for batch in batches:
-        state, metrics = train_step(state, {}, batch)
+    sizes, count = MESHES[mesh]
+    config = config.replace(mesh=Mesh(**sizes))
+    ready = setup.prepare(config, devices=jax.devices()[:count])
+    streams = ready.open_streams()
+    state, train_step, logs = ready.fresh_state({}), ready.train_step(), []
+    for _ in range(steps):
+        state, metrics = train_step(state, {}, ready.place(next(streams)))
         logs.append({name: float(value) for name, value in metrics.items()})
-    return logs, state, target
-
-
-def _mesh(name):
-    sizes, count = MESHES[name]
-    return sharding.make_mesh(**sizes, devices=jax.devices()[:count])
+    streams.close()
+    return logs, state, ready.target
 
 
 def _assert_close(logs, expected):
@@ -174,9 +162,9 @@ def _tiny(**changes):
 
 
 def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
-    logs, _, target_of_one = _train(_tiny(), _mesh("one"), steps=3)
+    logs, _, target_of_one = _train(_tiny(), "one", steps=3)
     for name in ("data", "fsdp", "all"):
-        other, state, _ = _train(_tiny(), _mesh(name), steps=3)
+        other, state, _ = _train(_tiny(), name, steps=3)
         _assert_close(other, logs)
     kernel = state.params["text"]["mlp_in"]["kernel"]  # f[8 16] on data 2, fsdp 2, tensor 2
     assert kernel.sharding.spec == P("fsdp", "tensor")
@@ -211,14 +199,14 @@ def test_micro_batches_on_a_mesh():
     config = _tiny(model={"name": "tests.tiny"})  # without dropout, which a cut batch draws anew
     streams = {name: entry.replace(batch_size=16) for name, entry in config.streams.items()}
     config = config.replace(streams=streams)
-    logs, _, _ = _train(config, _mesh("one"))
-    cut, _, _ = _train(config.replace(accumulate=2), _mesh("all"))
+    logs, _, _ = _train(config, "one")
+    cut, _, _ = _train(config.replace(accumulate=2), "all")
     _assert_close(cut, logs)
 
 
 @pytest.mark.slow  # four compilations of X-FM
 def test_xfm_has_the_same_losses_on_every_mesh():
     config = config_file.load("configs/xfm_base.py:smoke", ["rules.sharding=tensor"])
-    logs, _, _ = _train(config, _mesh("one"))
+    logs, _, _ = _train(config, "one")
     for name in ("data", "fsdp", "all"):
-        _assert_close(_train(config, _mesh(name))[0], logs)
+        _assert_close(_train(config, name)[0], logs)

@@ -11,7 +11,7 @@ import scipy.special as sp
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
 from tools import cache_teacher
-from unified_fm import assembly, plugins
+from unified_fm import plugins, setup
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config.settings import Settings
 from unified_fm.teachers import cache as teacher_cache
@@ -56,7 +56,7 @@ def config(root, cache=None, steps=4, objective=(), **text):
 
 
 def opened(config):
-    return assembly.streams(config, assembly.tokenizer(config))
+    return setup.prepare(config).open_streams()
 
 
 def taught(config, batches):

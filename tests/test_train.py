@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_config
-from unified_fm import assembly, sharding, train
+from unified_fm import setup, sharding, train
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
 from unified_fm.config import python
@@ -131,7 +131,7 @@ def test_fault_02_a_signal_while_waiting_for_data_saves(run, monkeypatch, caplog
     slow = _SlowStreams.after(3)
     threading.Thread(target=slow.send_when_stuck, args=(signal.SIGTERM,), daemon=True).start()
     with monkeypatch.context() as patch:
-        patch.setattr(assembly, "streams", slow)
+        patch.setattr(setup, "Streams", slow)
         workdir = run(steps=6, checkpoint__every=100)
     assert run.stop.exit_code == 143
     assert _steps(workdir) == [3]
@@ -143,11 +143,11 @@ def test_fault_02_a_signal_while_waiting_for_data_saves(run, monkeypatch, caplog
 
 def test_fault_02_a_signal_before_the_first_step_has_nothing_to_save(run, monkeypatch, caplog):
     slow = _SlowStreams.after(0)
-    monkeypatch.setattr(assembly, "streams", slow)
+    monkeypatch.setattr(setup, "Streams", slow)
     threading.Thread(target=slow.send_when_stuck, args=(signal.SIGINT,), daemon=True).start()
     workdir = run(steps=6)
     assert run.stop.exit_code == 130
-    assert not (workdir / "checkpoints").exists()
+    assert not _steps(workdir)
     assert "stopped before the first step: nothing to save" in caplog.text
 
 
@@ -156,12 +156,12 @@ class _SlowStreams:
 
     @classmethod
     def after(cls, count):
-        real = assembly.streams
+        real = setup.Streams
         stuck = threading.Event()
 
         class Slow:
-            def __init__(self, *args):
-                self.inner = real(*args)
+            def __init__(self, *args, **options):
+                self.inner = real(*args, **options)
                 self.given = 0
 
             def __next__(self):

@@ -21,8 +21,6 @@ from experiments.ufm_ablation import (
 )
 from experiments.ufm_ablation.run import NAMES, Experiment
 from experiments.ufm_ablation.sizes import Sizes, of_budget
-from tests import tiny
-from unified_fm import assembly
 from unified_fm import step as steps
 from unified_fm.config import chosen
 from unified_fm.optim import masks
@@ -109,7 +107,7 @@ def test_teachers_say_once_what_students_read(tmp_path):
         rows = pretrain.rows(data, stream, "train")
         params = made.init({stream: {key: x[None, :4] for key, x in rows.items()}})
         pretrain.write_cache(caches[name], name, params, MICRO, data)
-        live = made.program.model.apply(
+        live = made.model.apply(
             {"params": jax.tree.map(lambda x: x[0], params)}, rows, method="targets"
         )
         key = {"vit": "image", "bert": "mlm"}[name]
@@ -128,12 +126,8 @@ def test_teachers_say_once_what_students_read(tmp_path):
     opened = {name: teacher_cache.open_cache(folder) for name, folder in caches.items()}
     batches = next(pretrain._batches(data, pretrain.STREAMS, MICRO, opened))
     assert batches["image"]["cached"]["vit"]["image"]["ids"].shape == (2, 4, 3)
-    one = jax.tree.map(lambda x: x[0], batches)
-    shapes = jax.eval_shape(lambda: steps.init_params(made.program, {}, one))
-    tx, _ = assembly.optimizer(made.config, shapes)
-    state = jax.eval_shape(lambda p: steps.init_state(p, tx, ema=False), shapes)
-    _, metrics = jax.eval_shape(steps.make_train_step(made.program, tx), state, {}, one)
-    assert {"image/distill", "text/distill", "image/classify", "text/mlm"} <= set(metrics)
+    names = set(made.prepared(batches).metric_names)
+    assert {"image/distill", "text/distill", "image/classify", "text/mlm"} <= names
 
 
 @pytest.mark.slow
@@ -241,26 +235,31 @@ def test_seeds_at_once_are_seeds_one_by_one(mapping):
             for w in words]  # fmt: skip
     config = arms.config("joint_igm", MICRO, tiny_corpus(), {})
     ramp = {"shared": "text/.*", "score": "random", "t0": 1, "t1": 2, "dt": 1}
-    config = config.replace(total_steps=4, merge={**config.merge, **ramp})
     streams = {
-        name: steps.Stream(objectives={kind: tiny.Objective(kind=kind)}, weights={kind: 1.0})
+        name: config.streams[name].replace(objectives={kind: {"name": "tests.tiny", "kind": kind}})
         for name, kind in (("image", "mean"), ("text", "spread"))
     }
-    groups = {"image": ("image",), "text": ("text",)}
-    program = steps.Program(
-        model=tiny.Model(vocab_size=WORDS + 1, dropout=0.5), streams=streams, groups=groups
+    config = config.replace(
+        total_steps=4,
+        merge={**config.merge, **ramp},
+        model={"name": "tests.tiny", "vocab_size": WORDS + 1, "dropout": 0.5},
+        streams=streams,
     )
-    many = learner.Learner(config, (0, 1), program, mapping=mapping)
+    many = learner.Learner(config, (0, 1), mapping=mapping)
     start = many.init(both[0])
     trained = many.train(start, both, "both").params
 
     # The library's own step on seed 1, without any of ours.
     one = jax.tree.map(lambda x: x[1], both)
-    program = dataclasses.replace(program, seed=1)
+    config = config.replace(seed=1, merge={**config.merge, "seed": 1})
+    ready = many.prepared(both[0])
+    ready = dataclasses.replace(
+        ready, settings=config, program=dataclasses.replace(ready.program, seed=1)
+    )
+    program = ready.program
     params = steps.init_params(program, {}, one[0])
     assert tree_differences(jax.tree.map(lambda x: x[1], start), params) < 1e-6
-    config = config.replace(merge={**config.merge, "seed": 1})
-    tx, refresh = assembly.optimizer(config, params)
+    tx, refresh = ready.optimizer, ready.refresh
     state, step = steps.init_state(params, tx, ema=False), steps.make_train_step(program, tx)
     for number, batch in enumerate(one):
         state = state.replace(opt_state=refresh(state.opt_state, number))
@@ -280,7 +279,7 @@ def test_random_masks_differ_between_seeds():
     params = made.init(batch)
     keys = []
     for seed in made.seeds:
-        tx, _ = made._optimizer(params, seed)
+        tx = made._seeded(made.prepared(batch), seed).optimizer
         one = jax.tree.map(lambda x: x[0], params)
         keys.append(masks.find(tx.init(one)).key.tolist())
     assert keys[0] != keys[1]

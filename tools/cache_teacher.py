@@ -19,13 +19,11 @@ import jax
 import tqdm
 from etils import epath
 
-from unified_fm import assembly, choices, main, sharding, train
-from unified_fm.config import saved
+from unified_fm import choices, main, setup, train
 from unified_fm.config.settings import Settings
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import runs as teacher_runs
-from unified_fm.teachers import transform as teachers
 from unified_fm.teachers.cache_writer import Writer, used_of
 
 
@@ -100,12 +98,14 @@ def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any
         streams={stream: config.streams[stream].replace(cycle=0)},
         teachers={name: config.teachers[name].replace(streams=[stream])},
     )
-    tokenizer = assembly.tokenizer(config)
-    streams = assembly.streams(config, tokenizer)
+    ready = setup.prepare(config)
+    streams, transform, params = ready.open_streams(), ready.program.teachers, ready.load_teachers()
     loader = streams.loaders[stream]
-    mesh = sharding.make_mesh(**config.mesh.plain())
-    made = teachers.build(config.teachers, saved.modules_of(config.plain()))
-    transform, params, classes = teachers.make_transform(made), None, {}
+    shapes = jax.eval_shape(lambda p, b: transform(p, b), ready.teacher_shapes, ready.shapes)
+    classes = {key: shapes[stream]["teacher"][name][key].shape[-1] for key in needs}
+    for key, of_key in needs.items():
+        where = f"a cache with --top={top}"
+        teacher_cache.check_kinds(where, of_key, min(top, classes[key]), classes[key])
 
     @jax.jit
     def best(params, batches):
@@ -121,17 +121,7 @@ def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any
 
     slots = epochs * loader.records
     for start in tqdm.trange(0, slots, loader.slots, desc=f"{name} on {stream}", unit=" batches"):
-        batches = sharding.global_batches(mesh, next(streams))
-        if params is None:
-            words = tokenizer.vocab_size
-            rules = config.rules.sharding
-            params = teachers.load_params(config.teachers, made, batches, mesh, rules, words=words)
-            shapes = jax.eval_shape(lambda p, b: transform(p, b), params, batches)
-            for key, of_key in needs.items():
-                classes[key] = shapes[stream]["teacher"][name][key].shape[-1]
-                where = f"a cache with --top={top}"
-                teacher_cache.check_kinds(where, of_key, min(top, classes[key]), classes[key])
-        found = jax.device_get(best(params, batches))
+        found = jax.device_get(best(params, ready.place(next(streams))))
         about = {"slots": slots, "records": loader.records, "classes": classes}
         yield {"start": start, "found": found, **about}
     streams.close()

@@ -105,7 +105,7 @@ def save_last(run: Any) -> None:
 def rescue(run: Any) -> bool:
     """Saves, in another thread, for a main thread that is stuck. Returns whether all is safe."""
     if _nothing_new(run):
-        _log.info("stopped after step %d: nothing new to save", run.at)
+        _say_nothing_new(run)
         return True
     try:
         save_last(run)
@@ -150,7 +150,7 @@ def close(run: Any) -> None:
             return
         if _nothing_new(run):
             run.checkpoints.wait()
-            _log.info("stopped after step %d: nothing new to save", run.at)
+            _say_nothing_new(run)
         else:
             save_last(run)
             _log.info("stopped after step %d; saved. The same command continues", run.at)
@@ -176,6 +176,13 @@ def _try_to_save(run):
 
 def _nothing_new(run):
     return run.at == 0 or run.checkpoints.safe(run.at)
+
+
+def _say_nothing_new(run):
+    if run.at:
+        _log.info("stopped after step %d: nothing new to save", run.at)
+    else:
+        _log.info("stopped before the first step: nothing to save")
 
 
 def _whole(state):

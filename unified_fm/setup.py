@@ -2,11 +2,12 @@
 
     ready = setup.prepare(settings)
     state, teachers = ready.fresh_state(), ready.load_teachers()
-    state, metrics = ready.train_step()(state, teachers, ready.place(next(ready.streams)))
+    batches = ready.place(next(ready.open_streams()))
+    state, metrics = ready.train_step()(state, teachers, batches)
 
-The loop, the benchmark, the table of parameters, the teachers' cache and experiments start from
-here. Nothing is computed before it is asked for: who wants the shapes of the parameters needs no
-data, no teacher's file and no device, who evaluates needs no training data.
+The loop, the evaluation, the benchmark, the table of parameters, the teachers' cache and experiments
+start from here. Nothing is made before it is asked for: who wants the shapes of the parameters needs
+no data, no teacher's file and no device, who evaluates needs no training data.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from unified_fm import spikes as gradient_spikes
 from unified_fm.checkpoint import start
 from unified_fm.config import chosen, saved
 from unified_fm.config.settings import Settings
-from unified_fm.data import streams as batches_of
+from unified_fm.data import streams
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.data.tokenizer import Tokenizer
@@ -45,10 +46,9 @@ class Prepared:
 
     Attributes:
         settings: of the run.
-        tokenizer: None where no stream needs one.
+        tokenizer: of the run.
         program: what is learnt from what.
         shapes: {stream: {array: `jax.ShapeDtypeStruct`}} of the global batches.
-        streams: the training data, opened; None where it was not asked for.
         devices: of the mesh; None: all there are. Those of a topology that is not here will do for
             everything but numbers: `train_step().lower(target, ...)` compiles for it.
     """
@@ -57,7 +57,6 @@ class Prepared:
     tokenizer: Tokenizer
     program: step.Program
     shapes: Mapping[str, Any]
-    streams: Streams | None = None
     devices: Sequence[Any] | None = None
 
     @functools.cached_property
@@ -76,6 +75,21 @@ class Prepared:
     def batches(self) -> Mapping[str, Any]:
         """`shapes`, with where they lie."""
         return sharding.on_mesh(self.shapes, sharding.of_batches(self.mesh))
+
+    def open_streams(self) -> Streams:
+        """Opens the training data, and the caches of teachers that have one.
+
+        Raises:
+            ValueError: an unknown source, too few records, or a cache of other data.
+        """
+        return Streams(
+            _configs(self.settings),
+            seed=self.settings.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            tokenizer=self.tokenizer,
+            extra=teacher_cache.readers(self.settings),
+        )
 
     def place(self, batches: Any) -> Any:
         """This process's rows, as the streams give them, as global arrays on the mesh."""
@@ -252,67 +266,49 @@ class Prepared:
 def prepare(
     settings: Settings,
     *,
-    data: bool = True,
     tokenizer: Tokenizer | None = None,
     shapes: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Prepared:
-    """Puts together what the settings name; touches no device.
+    """Puts together what the settings name; opens no data and touches no device.
 
     Args:
         settings: of the run.
-        data: whether to open the training data.
         tokenizer: instead of that of the settings, which need not be there then.
-        shapes: of the batches, where they do not come from the settings' streams; those are not
-            opened then.
+        shapes: of the batches, where they do not come from the settings' streams.
         devices: of the mesh; see `Prepared`.
 
     Raises:
-        ValueError, TypeError: data, a tokenizer or a teacher's folder that is not there or does not
-            fit; a plugin that does not exist or refuses its options.
+        ValueError, TypeError: a tokenizer or a teacher's folder that is not there or does not fit;
+            a plugin that does not exist or refuses its options.
     """
     loaded = tokenizer or _tokenizer(settings)
     program = _program(settings)
-    opened = open_streams(settings, loaded) if data and shapes is None else None
     if shapes is None:
-        specs = opened.spec() if opened else _specs(settings, loaded)
+        extra = teacher_cache.examples(settings)
+        specs = streams.spec(_configs(settings), tokenizer=loaded, extra=extra)
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
     return Prepared(
         settings=settings,
         tokenizer=loaded,
         program=program,
         shapes=shapes,
-        streams=opened,
         devices=devices,
-    )
-
-
-def open_streams(settings: Settings, tokenizer: Tokenizer) -> Streams:
-    """Opens the training data, and the caches of teachers that have one."""
-    return Streams(
-        {name: stream.plain() for name, stream in settings.streams.items()},
-        seed=settings.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        tokenizer=tokenizer,
-        extra=teacher_cache.readers(settings),
     )
 
 
 def without_teachers(settings: Settings) -> Settings:
     """The settings without teachers and what is learnt from them: the same parameters, mostly."""
-    streams = {}
+    alone = {}
     for name, stream in settings.streams.items():
         made = {key: chosen.objective(key, value)[0] for key, value in stream.objectives.items()}
         kept = {key: stream.objectives[key] for key in made if not made[key].lessons}
-        streams[name] = stream.replace(objectives=kept)
-    return settings.replace(streams=streams, teachers={})
+        alone[name] = stream.replace(objectives=kept)
+    return settings.replace(streams=alone, teachers={})
 
 
-def _specs(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """What `Streams.spec` gives, without opening the data."""
-    configs = {name: stream.plain() for name, stream in settings.streams.items()}
-    return batches_of.spec(configs, tokenizer=tokenizer, extra=teacher_cache.examples(settings))
+def _configs(settings: Settings) -> dict[str, dict[str, Any]]:
+    return {name: stream.plain() for name, stream in settings.streams.items()}
 
 
 def _tokenizer(settings: Settings) -> Tokenizer:
@@ -327,17 +323,17 @@ def _tokenizer(settings: Settings) -> Tokenizer:
 
 
 def _program(settings: Settings) -> step.Program:
-    streams = {}
+    learnt = {}
     for name, entry in settings.streams.items():
         made = {key: chosen.objective(key, value) for key, value in entry.objectives.items()}
-        streams[name] = step.Stream(
+        learnt[name] = step.Stream(
             objectives={key: objective for key, (objective, _) in made.items()},
             weights={key: weight for key, (_, weight) in made.items()},
             packs=entry.packs,
         )
     made = step.Program(
         model=chosen.model(settings.model),
-        streams=streams,
+        streams=learnt,
         groups=settings.groups,
         seed=settings.seed,
         accumulate=settings.accumulate,

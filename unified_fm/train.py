@@ -109,7 +109,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     workdir = epath.Path(workdir)
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
     with contextlib.suppress(Interrupted), dog, stop.leavable():
-        ready = setup.prepare(assets.located(settings, workdir), data=False)
+        ready = setup.prepare(assets.located(settings, workdir))
         evaluation = Evaluation(ready, workdir, dog)
         evaluation.check()
         dog.progress("reading the state to evaluate")
@@ -130,8 +130,7 @@ def _start(
     settings: Settings, workdir: Any, stop: Interruption, dog: Watchdog, lock: Held | None
 ) -> Run:
     ready = setup.prepare(settings)
-    streams = ready.streams
-    assert streams is not None  # they were asked for
+    streams = ready.open_streams()
     _say_inexact(ready.program)
     stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(settings.plain()))
     evaluation = Evaluation(ready, workdir, dog)

@@ -139,11 +139,11 @@ def teacher_config(name: str, sizes: Sizes, corpus: Corpus) -> Settings:
     )
 
 
-def tuning_config(sizes: Sizes) -> Settings:
-    """The settings of fine-tuning; model and objective are those of `finetune`."""
+def tuning_config(sizes: Sizes, *, model: Mapping[str, Any], objective: str) -> Settings:
+    """The settings of fine-tuning, of a model with a head and the plugin of its objective."""
     return _complete(
-        model={"name": "ufm"},
-        objectives={"task": {}},
+        model=model,
+        objectives={"task": {"label": {"name": objective}}},
         total_steps=sizes.tune_steps,
         lr=sizes.tune_lr,
         sizes=sizes,
@@ -177,5 +177,6 @@ def _complete(*, model, objectives, total_steps, lr, sizes, merge=None, teachers
                 schedule=dict(name="cosine", warmup_fraction=0.05),
             ),
             rules=dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)]),
+            spikes=dict(window=0),
         )
     )

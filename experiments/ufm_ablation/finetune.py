@@ -16,7 +16,6 @@ from experiments.ufm_ablation import arms, corpus, learner
 from experiments.ufm_ablation.corpus import Corpus
 from experiments.ufm_ablation.sizes import Sizes
 from unified_fm import rules
-from unified_fm import step as steps
 from unified_fm.models import base as models
 from unified_fm.models import ufm
 from unified_fm.models.heads import ClassHead, PooledHead
@@ -77,16 +76,13 @@ class Tuner:
         self._chosen = _chosen(task, sizes, self._train["label"])
         options = {**arms.student(sizes, data), "classes": None}
         classes = 1 + int(self._train["label"].max())
-        model = Model(backbone=options, stream=TASKS[task], classes=classes)
-        self._program = steps.Program(
-            model=model,
-            streams={"task": steps.Stream(objectives={"label": Objective()}, weights={"label": 1})},
-            groups={"task": ("task",)},
+        config = arms.tuning_config(
+            sizes,
+            model=dict(name=__name__, backbone=options, stream=TASKS[task], classes=classes),
+            objective=__name__,
         )
-        self._learner = learner.Learner(
-            arms.tuning_config(sizes), tuple(range(sizes.seeds)), self._program, mapping
-        )
-        self._measure = learner.Measure(model, _accuracy, mapping)
+        self._learner = learner.Learner(config, tuple(range(sizes.seeds)), mapping)
+        self._measure = learner.Measure(self._learner.model, _accuracy, mapping)
         self._fresh = self._learner.init(next(self._batches()))
 
     def run(self, pretrained: Any | None) -> np.ndarray:

@@ -7,6 +7,7 @@ better, and the arrays of one seed fit in them.
 """
 
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from unified_fm import assembly
+from unified_fm import setup
 from unified_fm import step as steps
+from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
+from unified_fm.data import tokenizer as tokenizers
 
 MAPPINGS = ("auto", "vmap", "map")
 _LOG_LINES = 5  # of a training, where there is no terminal for a bar
@@ -39,28 +42,33 @@ class Learner:
     """What is learnt, and how, for all seeds at once.
 
     Attributes:
-        config: settings of a run.
+        settings: of a run of one seed; its streams' sources are not opened.
         seeds: numbers of the seeds: of initial parameters, dropout and random masks.
-        program: the config's, unless another model or other objectives are wanted.
         mapping: of `over_seeds`.
     """
 
-    config: Settings
+    settings: Settings
     seeds: tuple[int, ...]
-    program: steps.Program | None = None
     mapping: str = "auto"
 
     def __post_init__(self):
-        self.program = self.program or assembly.program(self.config)
         self._step = None
+
+    @property
+    def model(self) -> Any:
+        """The model, without parameters."""
+        return chosen.model(self.settings.model)
+
+    def prepared(self, batches: Mapping[str, Any]) -> setup.Prepared:
+        """What the run of one seed is made of, for batches [S B ...]."""
+        shapes = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), dict(batches))
+        return setup.prepare(self.settings, shapes=shapes, tokenizer=tokenizers.load("bytes"))
 
     def init(self, batches: Mapping[str, Any]) -> Any:
         """New parameters f32[S ...] for batches [S B ...]."""
-
-        def init(seed, batches):
-            return steps.init_params(self._of(seed), {}, batches)
-
-        return jax.jit(over_seeds(init, self.mapping))(jnp.array(self.seeds), batches)
+        ready = self.prepared(batches)
+        init = over_seeds(lambda seed: ready.init_params({}, seed), self.mapping)
+        return jax.jit(init)(jnp.array(self.seeds))
 
     def train(self, params: Any, batches: Iterable[Mapping[str, Any]], name: str) -> "Trained":
         """Trains from `params` f32[S ...] on all batches [S B ...].
@@ -68,15 +76,17 @@ class Learner:
         Raises:
             FloatingPointError: a step had a loss or gradient that was not finite.
         """
-        links = [self._optimizer(params, seed) for seed in self.seeds]
+        batches = iter(batches)
+        first = next(batches)
+        ready = self.prepared(first)
         states = [
-            steps.init_state(jax.tree.map(lambda x, i=i: x[i], params), tx, ema=False)
-            for i, (tx, _) in enumerate(links)
+            self._seeded(ready, seed).init_state(jax.tree.map(lambda x, i=i: x[i], params))
+            for i, seed in enumerate(self.seeds)
         ]
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        tx, refresh = links[0]  # they differ in their first state alone
-        step = self._compiled(tx)
-        seeds, history, total = jnp.array(self.seeds), [], self.config.total_steps
+        step, refresh = self._compiled(ready), ready.refresh
+        seeds, history, total = jnp.array(self.seeds), [], self.settings.total_steps
+        batches = itertools.chain([first], batches)
         for number, batch in enumerate(_watched(batches, total, name)):
             if refresh is not None and refresh.is_due(number):
                 moved = jax.vmap(lambda s, n=number: refresh(s, n))(state.opt_state)
@@ -85,25 +95,23 @@ class Learner:
             history.append(metrics)
         return _trained(state.params, history, name)
 
-    def _compiled(self, tx):
+    def _compiled(self, ready):
         """The step of all seeds, compiled once also if several trainings use it."""
         if self._step is None:
 
             def one(seed, state, batch):
-                return steps.make_train_step(self._of(seed), tx)(state, {}, batch)
+                return ready.plain_step(seed)(state, {}, batch)
 
             self._step = jax.jit(over_seeds(one, self.mapping), donate_argnums=1)
         return self._step
 
-    def _of(self, seed):
-        return dataclasses.replace(self.program, seed=seed)
-
-    def _optimizer(self, params, seed):
-        """The chain and its refresh; a merge that draws at random draws by the seed."""
-        config = self.config
-        if config.merge.get("score") == "random":
-            config = config.replace(merge={**config.merge, "seed": seed})
-        return assembly.optimizer(config, jax.tree.map(lambda x: x[0], params))
+    def _seeded(self, ready, seed):
+        """The same for one seed: a merge that draws at random draws by it."""
+        merge = self.settings.merge
+        if merge.get("score") != "random":
+            return ready
+        settings = self.settings.replace(merge={**merge, "seed": seed})
+        return dataclasses.replace(ready, settings=settings)
 
 
 @dataclasses.dataclass(frozen=True)

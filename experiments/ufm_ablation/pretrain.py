@@ -66,7 +66,7 @@ def train_teacher(name: str, sizes: Sizes, data: Corpus) -> tuple[Any, dict[str,
             yield {stream: batch}
 
     trained = made.train(made.init(next(batches())), batches(), f"teacher {name}")
-    found = Measures(made.program.model, data)(trained.params, [stream])
+    found = Measures(made.model, data)(trained.params, [stream])
     return trained.params, {key: float(values[0]) for key, values in found.items()}
 
 
@@ -97,7 +97,7 @@ def write_cache(folder: Path, name: str, params: Any, sizes: Sizes, data: Corpus
     an example.
     """
     stream, key = TEACHERS[name], _KEYS[name]
-    model = learner.Learner(arms.teacher_config(name, sizes, data), (0,)).program.model
+    model = learner.Learner(arms.teacher_config(name, sizes, data), (0,)).model
     params = jax.tree.map(lambda x: x[0], params)
     classes = {"vit": data.classes, "bert": data.words}[name]
     top = classes if name == "vit" else sizes.top

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-from unified_fm import assembly, rules, sharding, step
+from unified_fm import rules, setup, sharding
 from unified_fm.config.settings import Settings
-from unified_fm.data import streams
+from unified_fm.data import tokenizer as tokenizers
 from unified_fm.optim import build
 
 
@@ -41,13 +41,8 @@ def table(config: Settings) -> str:
 
 def parameter_shapes(config: Settings) -> Any:
     """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
-    entries = {name: stream.plain() for name, stream in config.streams.items()}
-    batches = jax.tree.map(
-        lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype),
-        streams.spec(entries, tokenizer="bytes"),
-    )
-    program = assembly.program(config.replace(teachers={}))
-    return jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
+    alone = setup.without_teachers(config)
+    return setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,6 +13,7 @@ All numbers are of one run, and on a shared machine only their ratios mean anyth
     compare       the same step with one other setting, alternating with it, as a ratio
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unified_fm import assembly, sharding, step
+from unified_fm import setup
 from unified_fm.commands import _settings
 from unified_fm.config.settings import Settings
 
@@ -57,14 +58,19 @@ def bench(
     Raises:
         ValueError: teachers, whose checkpoints are not looked for here.
     """
-    configs = {"step": config}
+    if config.teachers:
+        raise ValueError(
+            "a config with teachers needs their checkpoints, which are not made here; "
+            "measure the student alone with --config.teachers={} or a config without them"
+        )
+    ready = setup.prepare(config)
+    batches, loader = _batches(ready)
+    made = {"step": _ready_step(ready, batches)}
     if other is not None:
-        configs["compare"] = other
-    batches, loader = _batches(config)
-    made = {name: _ready_step(entry, batches) for name, entry in configs.items()}
+        made["compare"] = _ready_step(setup.prepare(other), batches)
     seconds = _alternate({name: run for name, (run, _) in made.items()}, steps)
 
-    samples = sum(entry.batch_size for entry in config.streams.values())
+    samples = config.samples_per_step
     here, flops = seconds["step"], made["step"][1]
     peak = matmul_peak(config.model.get("dtype", "float32"))
     lines = [
@@ -97,39 +103,22 @@ def matmul_peak(dtype: str, sizes: Sequence[int] = (1024, 2048, 4096)) -> float:
     return best
 
 
-def _batches(config: Settings, count: int = 10) -> tuple[Any, float]:
+def _batches(ready: setup.Prepared, count: int = 10) -> tuple[Any, float]:
     """(one batch of every stream on the devices, seconds that the loader needs for a batch)."""
-    streams = assembly.streams(config, assembly.tokenizer(config))
-    first = next(streams)
-    for _ in range(4):  # what was read ahead while the first batch was waited for
-        next(streams)
-    started = time.perf_counter()
-    for _ in range(count):
-        next(streams)
-    seconds = (time.perf_counter() - started) / count
-    streams.close()
-    return sharding.global_batches(sharding.make_mesh(**config.mesh.plain()), first), seconds
+    with contextlib.closing(ready.open_streams()) as streams:
+        first = next(streams)
+        for _ in range(4):  # what was read ahead while the first batch was waited for
+            next(streams)
+        started = time.perf_counter()
+        for _ in range(count):
+            next(streams)
+        return ready.place(first), (time.perf_counter() - started) / count
 
 
-def _ready_step(config: Settings, batches: Any) -> tuple[Callable[[], None], float]:
+def _ready_step(ready: setup.Prepared, batches: Any) -> tuple[Callable[[], None], float]:
     """(a call that makes one step, FLOPs of the step)."""
-    if config.teachers:
-        raise ValueError(
-            "a config with teachers needs their checkpoints, which are not made here; "
-            "measure the student alone with --config.teachers={} or a config without them"
-        )
-    program = assembly.program(config)
-    shapes = jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
-    tx, _ = assembly.optimizer(config, shapes)
-    ema = config.ema is not None
-
-    def fresh(batches):
-        return step.init_state(step.init_params(program, {}, batches), tx, ema=ema)
-
-    state = jax.jit(fresh)(batches)
-    compiled = step.make_train_step(program, tx, ema_decay=config.ema)
-    compiled = compiled.lower(state, {}, batches).compile()
-    held = {"state": state}
+    compiled = ready.compiled_step({})
+    held = {"state": ready.fresh_state({})}
 
     def run():
         held["state"], metrics = compiled(held["state"], {}, batches)

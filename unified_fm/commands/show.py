@@ -6,6 +6,7 @@ unified-fm show params --config=xfm_base               shapes, counts and rules 
 """
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,20 +62,17 @@ def batch_text(settings: Settings, out: Path, rows: int = 6) -> str:
     Raises:
         ValueError, OSError: the data cannot be read, or the picture not written.
     """
-    from unified_fm import assembly
     from unified_fm import main as command
+    from unified_fm import setup
     from unified_fm.commands import _batch
 
     if out.suffix not in (".png", ".svg"):
         raise ValueError(f"--out={out} ends in {out.suffix!r}; possible: .png, .svg")
     command.prepare_data(settings)
-    tokenizer = assembly.tokenizer(settings)
-    streams = assembly.streams(settings.replace(teachers={}), tokenizer)
-    try:
+    ready = setup.prepare(setup.without_teachers(settings))
+    with contextlib.closing(ready.open_streams()) as streams:
         batches = next(streams)
-    finally:
-        streams.close()
-    _batch.save_picture(batches, tokenizer, out, rows)
+    _batch.save_picture(batches, ready.tokenizer, out, rows)
     return f"{_batch.table(batches)}\nwrote {out}"
 
 
