@@ -98,15 +98,11 @@ def test_a_config_is_found_by_its_bare_name(tmp_path, monkeypatch):
     assert config_file.load("quickstart:smoke").total_steps == 6
     with pytest.raises(ValueError, match="no config is named 'quikstart'; did you mean 'quickst"):
         python.read("quikstart")
-    installed = tmp_path / "installed"
-    (tmp_path / "configs").mkdir()
-    installed.mkdir()
-    for folder, steps in (("installed", 7), ("configs", 8)):
+    for folder, steps in (("installed/configs", 7), ("configs", 8)):
+        (tmp_path / folder).mkdir(parents=True)
         text = f"def get_config():\n    return {{'total_steps': {steps}}}\n"
         (tmp_path / folder / "mine.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert python.read("mine") == {"total_steps": 8}
-    (installed / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(python, "_PACKAGE", "installed")
+    monkeypatch.setattr(python, "_LIBRARY", tmp_path / "installed")
     assert python.read("mine") == {"total_steps": 7}  # the library's own name means its own file

@@ -5,9 +5,9 @@
     batches = ready.place(next(ready.open_streams()))
     state, metrics = ready.train_step()(state, teachers, batches)
 
-The loop, the evaluation, the benchmark, the table of parameters, the teachers' cache and experiments
-start from here. Nothing is made before it is asked for: who wants the shapes of the parameters needs
-no data, no teacher's file and no device, who evaluates needs no training data.
+The loop, the evaluation, the benchmark, the table of parameters, the teachers' cache and
+experiments start from here. Nothing is made before it is asked for: who wants the shapes of the
+parameters needs no data, no teacher's file and no device, who evaluates needs no training data.
 """
 
 import dataclasses
