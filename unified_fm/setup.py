@@ -31,6 +31,7 @@ from unified_fm.data import streams
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams
 from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.evaluators.base import Evaluator, Passes
 from unified_fm.optim import build, schedules
 from unified_fm.optim import telemetry as measurements
 from unified_fm.optim.merge.base import Refresh
@@ -258,9 +259,12 @@ class Prepared:
         make = self.train_step()
         return sorted(jax.eval_shape(make, self.target, self.teacher_shapes, self.shapes)[1])
 
-    def evaluators(self) -> dict[str, Any]:
+    def evaluators(self) -> dict[str, Evaluator]:
         """The evaluators of the settings, with the run's tokenizer; none if none is used."""
-        return chosen.evaluators(self.settings, self.tokenizer) if self.settings.evaluates else {}
+        if not self.settings.evaluates:
+            return {}
+        passes = Passes(jax.process_index(), jax.process_count())
+        return chosen.evaluators(self.settings, self.tokenizer, passes)
 
 
 def prepare(

@@ -21,7 +21,7 @@ import optax
 from unified_fm import micro_batches
 from unified_fm import spikes as gradient_spikes
 from unified_fm.objectives.base import Objective
-from unified_fm.optim.build import ClipState
+from unified_fm.optim import build
 
 Batches = Mapping[str, Mapping[str, Any]]
 
@@ -178,11 +178,9 @@ def make_train_step(
     state_shardings: Any = None,
     **options: Any,
 ) -> Any:
-    """Makes the jitted step, which donates its state.
+    """Makes the step of `make_step`, jitted; it donates its state.
 
-    Args:
-        program, tx, options: of `make_step`.
-        state_shardings: where the new state lies, a `TrainState` of shardings.
+    `state_shardings` is where the new state lies, a `TrainState` of shardings.
     """
     out = None if state_shardings is None else (state_shardings, None)
     return jax.jit(make_step(program, tx, **options), donate_argnums=0, out_shardings=out)
@@ -206,11 +204,11 @@ def make_step(
         spikes: what to do about spikes of the gradient norm; the state must then have a window.
 
     Returns:
-        `step(state, teacher_params, batches) -> (state, metrics)`. Metrics
-        are f32[] by name: "stream/objective", "stream/objective/metric", "loss/group",
-        "grad_norm/group" before the merge, "grad_norm" after it, "update_norm", "param_norm" after
-        the update, those of `spikes`, and "ok", which is 0 when a loss, a gradient or anything of
-        the new state was not finite: such a step changes nothing but `step`.
+        `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
+        "stream/objective", "stream/objective/metric", "loss/group", "grad_norm/group" before the
+        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, those of
+        `spikes`, and "ok", which is 0 when a loss, a gradient or anything of the new state was not
+        finite: such a step changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
@@ -224,7 +222,7 @@ def make_step(
 
         checked = {f"loss/{group}": loss for group, loss in losses.items()}
         checked |= {f"grad_norm/{group}": optax.tree.norm(tree) for group, tree in grads.items()}
-        checked["grad_norm"] = _merged_norm(opt_state)
+        checked["grad_norm"] = build.merged_norm(opt_state)
         checked["update_norm"] = optax.tree.norm(updates)
         checked["param_norm"] = optax.tree.norm(new.params)
         ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & _all_finite(new)
@@ -399,9 +397,3 @@ def _all_finite(tree):
     """Whether all numbers are: a second moment overflows where its gradient is still finite."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
-
-
-def _merged_norm(opt_state):
-    """The norm that the clipping link has seen."""
-    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ClipState))
-    return next(x.grad_norm for x in states if isinstance(x, ClipState))

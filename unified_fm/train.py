@@ -109,7 +109,8 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     workdir = epath.Path(workdir)
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
     with contextlib.suppress(Interrupted), dog, stop.leavable():
-        ready = setup.prepare(assets.located(settings, workdir))
+        settings = assets.located(settings, workdir)
+        ready = setup.prepare(settings)
         evaluation = Evaluation(ready, workdir, dog)
         evaluation.check()
         dog.progress("reading the state to evaluate")
@@ -121,7 +122,11 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
         at, averaged = int(state.step), settings.evaluate.params == "ema"
         with contextlib.closing(_open_log(settings, workdir, latest)) as log:
             dog.progress(f"evaluating step {at}")
-            log.write(at, evaluation.run(state.ema if averaged else state.params))
+            params = state.ema if averaged else state.params
+            taught = ready.load_teachers() if evaluation.asks else None
+            found = evaluation.run(params, ema=state.ema, teacher_params=taught)
+            if found:
+                log.write(at, found)
         evaluation.write_report(log.path, {"steps": f"{at:,}"})
         checkpoints.close()
 

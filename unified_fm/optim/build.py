@@ -160,6 +160,12 @@ def clip(max_norm: float | None) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
+def merged_norm(opt_state: Any) -> jax.Array:
+    """The norm f32[] of the merged gradient, which the clipping link has seen."""
+    states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ClipState))
+    return next(x.grad_norm for x in states if isinstance(x, ClipState))
+
+
 def _multiply(factors: Any) -> optax.GradientTransformation:
     """Multiplies every update by its own constant."""
 
