@@ -263,7 +263,8 @@ class Prepared:
         """The evaluators of the settings, with the run's tokenizer; none if none is used."""
         if not self.settings.evaluates:
             return {}
-        passes = Passes(jax.process_index(), jax.process_count())
+        shards = sharding.batch_shards(sharding.own_mesh(self.mesh))
+        passes = Passes(jax.process_index(), jax.process_count(), shards)
         return chosen.evaluators(self.settings, self.tokenizer, passes)
 
 
