@@ -118,7 +118,12 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
         latest = checkpoints.latest()
         if latest is None:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
-        state, _ = states.restored_state(settings, checkpoints, ready.target)
+        wanted = settings.evaluate.step
+        if isinstance(wanted, str):
+            wanted = checkpoints.best()
+            if wanted is None:
+                raise ValueError(f"no checkpoint in {workdir} has {settings.checkpoint.best!r}")
+        state, _ = states.restored_state(settings, checkpoints, ready.target, wanted)
         at, averaged = int(state.step), settings.evaluate.params == "ema"
         with contextlib.closing(_open_log(settings, workdir, latest)) as log:
             dog.progress(f"evaluating step {at}")

@@ -50,12 +50,14 @@ class Kept:
 
     def wanted(self, steps: Sequence[int]) -> set[int]:
         """Those of the steps that are to be kept."""
-        wanted = set(sorted(steps)[-self._keep :])
+        best = self.best(steps)
+        return {*sorted(steps)[-self._keep :], *(() if best is None else (best,))}
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        """That of the steps whose metric is best, of equals the latest; None: it has none."""
         values = {s: self._value(s) for s in steps}
         found = {s: value for s, value in values.items() if value is not None}
-        if found:  # of equals the latest
-            wanted.add(max(found, key=lambda s: (self._sign * found[s], s)))
-        return wanted
+        return max(found, key=lambda s: (self._sign * found[s], s), default=None)
 
     def complete(self, steps: Sequence[int]) -> list[int]:
         """Those of the steps that have all their parts, in order.

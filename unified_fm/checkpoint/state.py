@@ -12,10 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 def restored_state(
-    settings: Settings, checkpoints: Checkpoints, target: step.TrainState
+    settings: Settings, checkpoints: Checkpoints, target: step.TrainState, at: int | None = None
 ) -> tuple[step.TrainState, Any]:
-    """The state and the streams' position of the latest checkpoint that can be read."""
-    steps = checkpoints.steps()[::-1]
+    """The state and the streams' position of the latest checkpoint that can be read, or of one."""
+    steps = checkpoints.steps()[::-1] if at is None else [at]
     for number, at in enumerate(steps):
         try:
             saved = checkpoints.saved_config(at)

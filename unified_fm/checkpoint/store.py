@@ -77,6 +77,10 @@ class Checkpoints:
         """The latest complete step, or None."""
         return max(self.steps(), default=None)
 
+    def best(self) -> int | None:
+        """The complete step where the metric `best` was best, or None if none has it."""
+        return self._kept.best(self.steps())
+
     def steps(self) -> list[int]:
         """All complete steps, in order; a step of which a part is missing is none."""
         return self._kept.complete(self._manager.all_steps())
@@ -168,8 +172,8 @@ class Checkpoints:
         self._trash.close()
 
     def saved_config(self, step: int) -> dict[str, Any]:
-        """The config of the run that saved `step`."""
-        return self._read(step, config=ocp.args.JsonRestore())["config"]
+        """The config of the run that saved `step`. Raises ValueError as `restore` does."""
+        return self._read(self._complete(step), config=ocp.args.JsonRestore())["config"]
 
     def restore(self, target: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
         """Restores onto the shardings of `target`, whatever mesh the step was saved from.

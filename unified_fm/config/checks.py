@@ -174,8 +174,14 @@ def _checked_evaluators(settings: Settings) -> dict[str, Evaluator]:
 
 
 def _check_best(settings: Settings, evaluators: Mapping[str, Evaluator]) -> None:
-    """Refuses a `checkpoint.best` that no evaluator measures."""
-    wanted = settings.checkpoint.best
+    """Refuses a `checkpoint.best` that no evaluator measures, or none where it is asked for."""
+    wanted, step = settings.checkpoint.best, settings.evaluate.step
+    if isinstance(step, str):
+        choices.check("config.evaluate.step", step, ("best",))
+        if wanted is None:
+            raise ValueError(
+                "config.evaluate.step is 'best', so config.checkpoint.best must name a metric"
+            )
     if wanted is None:
         return
     if not settings.evaluates:

@@ -182,6 +182,7 @@ class Evaluate(Record):
     every: int = setting(0, "steps between two evaluations; 0: never", _NOT_NEGATIVE)
     at_end: bool = setting(True, "whether the last step is evaluated")
     params: str = setting("params", "params, or ema: the average", choices=("params", "ema"))
+    step: int | str | None = setting(None, "what mode=evaluate reads: a step, or best; the latest")
     evaluators: Mapping[str, Mapping[str, Any]] = setting({}, "{name: name of the plugin, options}")
 
 

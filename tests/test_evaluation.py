@@ -1,0 +1,67 @@
+"""Evaluating without training: any step of a run, when its training data are gone."""
+
+import json
+
+import jax
+import pytest
+
+from tests import tiny_config
+from unified_fm import setup, step, train
+from unified_fm.config import python
+from unified_fm.config.settings import Settings
+from unified_fm.runtime.interruption import Interruption
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of six steps, evaluated every second one; its training text is gone."""
+    folder = tmp_path_factory.mktemp("finished")
+    text = folder / "mine.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"a line of words {n}"}) for n in range(20)))
+    (folder / "run").mkdir()
+    with Interruption() as stop:
+        train.train(settings(folder), folder / "run", stop)
+    text.unlink()
+    return folder
+
+
+def settings(folder, **evaluate):
+    config = python.plain(tiny_config.get_config("6"))
+    config["streams"]["text"]["source"] = f"jsonl:{folder / 'mine.jsonl'}"
+    words = {"name": "held_out", "like": "text", "source": "synthetic:text:20"}
+    config["evaluate"] |= {"every": 2, "evaluators": {"held": words}, **evaluate}
+    config["checkpoint"] |= {"best": "held/text/mlm", "best_mode": "min"}
+    config["optimizer"]["lr"] = 0.05
+    return Settings.of(config)
+
+
+def measured(folder):
+    lines = map(json.loads, (folder / "run" / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["held/text/mlm"]) for line in lines if "held/text/mlm" in line]
+
+
+@pytest.mark.parametrize("wanted", [None, "best", 2])
+def test_a_step_is_evaluated_without_training_data_or_a_train_step(finished, monkeypatch, wanted):
+    def refused(*args, **kwargs):
+        raise AssertionError("nothing here is trained")
+
+    monkeypatch.setattr(step, "make_train_step", refused)
+    monkeypatch.setattr(setup.Prepared, "open_streams", refused)
+    before = dict(measured(finished)[:3])
+    assert sorted(before) == [2, 4, 6] and len({*before.values()}) == 3
+    at = {None: 6, "best": min(before, key=lambda step: before[step]), 2: 2}[wanted]
+    with Interruption() as stop:
+        train.evaluate(settings(finished, step=wanted), finished / "run", stop)
+    assert measured(finished)[-1] == (at, pytest.approx(before[at], rel=1e-6))
+
+
+def test_a_step_that_is_not_there_is_refused(finished):
+    with Interruption() as stop, pytest.raises(ValueError, match=r"of step 3 .*\[2, 4, 6\]"):
+        train.evaluate(settings(finished, step=3), finished / "run", stop)
