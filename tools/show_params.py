@@ -3,16 +3,22 @@
     python tools/show_params.py --config=configs/xfm_base.py
 
 Nothing is computed or loaded: shapes only, from one made-up batch per stream, so neither the data
-nor the tokenizer of the config has to be there. `--config.a.b=v` overrides as in a run.
+nor the tokenizer of the config has to be there, nor its teachers: the model itself stands for them,
+since what a student is compared with has the shapes of its own answers. `--config.a.b=v` overrides
+as in a run.
 """
 
+import dataclasses
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from unified_fm import assembly, main, rules, sharding, step
+from unified_fm.models import targets
 from unified_fm.optim import build
 
 _ROWS, _IMAGES = 4, 2  # of the made-up batches; different, to tell their axes apart
@@ -32,7 +38,10 @@ def show(argv: Sequence[str]) -> str:
         main.Refused: the config cannot work.
     """
     _, config = main.parse([*argv, "--workdir=none"])
-    shapes = parameter_shapes(config)
+    try:
+        shapes = parameter_shapes(config)
+    except ValueError as error:
+        raise main.Refused(str(error)) from error
     values = build.assigned_rules(shapes, config["rules"])
     where = rules.assign(shapes, sharding.named_rules(config["rules"]["sharding"]))
     rows = [("parameter", "shape", "count", "lr", "decay", "frozen", "sharding")]
@@ -56,7 +65,7 @@ def show(argv: Sequence[str]) -> str:
 
 def parameter_shapes(config: Mapping[str, Any]) -> Any:
     """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
-    small = dict(config, tokenizer="bytes", streams={})
+    small = dict(config, tokenizer="bytes", streams={}, teachers={})
     for name, entry in config["streams"].items():
         kind = _KIND.get(entry["pipeline"], "pairs")
         made = dict(entry, source=f"synthetic:{kind}", batch_size=_ROWS, threads=1)
@@ -70,7 +79,28 @@ def parameter_shapes(config: Mapping[str, Any]) -> Any:
     }
     streams.close()
     program = assembly.program(dict(config, teachers={}))
+    teach = functools.partial(_taught, program.model, config["teachers"])
+    program = dataclasses.replace(program, teachers=teach)
     return jax.eval_shape(lambda b: step.init_params(program, {}, b), batches)
+
+
+def _taught(model: nn.Module, teachers: Mapping[str, Any], _: Any, batches: Any) -> dict[str, Any]:
+    """The batches with the targets of every teacher, in the shapes of the model's own answers."""
+
+    def say(net, batch):
+        views = net(batch)
+        of_images = getattr(net, "classes", None) is not None
+        return targets.text_targets(net, views, batch) | (
+            targets.image_targets(net, views) if of_images else {}
+        )
+
+    batches = dict(batches)
+    for name, entry in teachers.items():
+        for stream in entry["streams"]:
+            batch = dict(batches[stream])
+            said, _ = nn.init_with_output(say, model)(jax.random.key(0), batch)
+            batches[stream] = {**batch, "teacher": {**batch.get("teacher", {}), name: said}}
+    return batches
 
 
 def _real_size(batch: Mapping[str, Any], entry: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unified_fm import step
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.runtime.nonfinite import NotFinite
 from unified_fm.runtime.workdir import LockLost
@@ -56,7 +57,8 @@ def evaluate(run: Any) -> None:
     averaged = run.config["evaluate"]["params"] == "ema"
     run.dog.progress(f"evaluating step {run.at}")
     with run.log.paused(), run.stop.leavable():
-        found = run.evaluation.run(run.state.ema if averaged else run.state.params)
+        params = run.state.ema if averaged else run.state.params
+        found = run.evaluation.run(params, {**run.teacher_params, step.EMA: run.state.ema})
     if found:
         run.log.write(run.at, found)
     if run.config["mode"] == "train":  # to evaluate alone changes no checkpoint

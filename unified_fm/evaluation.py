@@ -1,5 +1,6 @@
 """Evaluating a model in a run: the evaluators of the config, the table, the report."""
 
+import functools
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import jax
 from etils import epath
 from jax.sharding import NamedSharding
 
-from unified_fm import assembly, sharding, step
+from unified_fm import assembly, plugins, sharding, step
 from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
@@ -26,14 +27,16 @@ class Evaluation:
         self,
         config: Mapping[str, Any],
         workdir: Any,
-        model: Any,
+        program: step.Program,
         mesh: Any,
         tokenizer: Any,
         dog: Watchdog,
     ):
         self._config = config
         self._workdir = epath.Path(workdir)
-        self._apply = _watched(step.make_apply(model, place=_placed(mesh)), dog)
+        self._teachers = {name: t.model for name, t in program.teachers.members.items()}
+        made = step.make_apply(program.model, place=_placed(mesh), teachers=self._teachers)
+        self._apply = _watched(made, dog)
         self._dog = dog
         used = config["evaluate"]["every"] or config["evaluate"]["at_end"]
         used = used or config["mode"] == "evaluate"
@@ -44,20 +47,48 @@ class Evaluation:
         """Opens what the evaluators read and makes a batch of it, before the first step.
 
         Raises:
-            ValueError: a source that cannot be read, with the evaluator's name.
+            ValueError: a source that cannot be read, or a teacher that is not there, with the
+                evaluator's name.
         """
         for name, evaluator in self._evaluators.items():
+            for teacher in getattr(evaluator, "teachers", ()):
+                self._check_teacher(name, teacher)
             self._dog.progress(f"opening the data of the evaluator {name!r}")
             base.check(name, evaluator)
 
-    def run(self, params: Any) -> dict[str, float]:
-        """Runs all evaluators, prints the table, and returns {name: value}."""
+    def run(self, params: Any, teacher_params: Mapping[str, Any]) -> dict[str, float]:
+        """Runs all evaluators, prints the table, and returns {name: value}.
+
+        Args:
+            params: of the model.
+            teacher_params: {name: tree} of the run's teachers, "ema" among them if there is one.
+        """
         if not self._evaluators:
             return {}
-        self.results = base.run_all(self._evaluators, self._apply, params)
+        apply = functools.partial(self._apply, known=teacher_params)
+        self.results = base.run_all(self._evaluators, apply, params)
         if jax.process_index() == 0:
             _log.info("\n%s\n", results_table.format_table(self.results.metrics))
         return {metric.name: float(metric.value) for metric in self.results.metrics}
+
+    def _check_teacher(self, name: str, teacher: str) -> None:
+        if teacher == step.EMA:
+            if self._config["ema"] is None:
+                raise ValueError(
+                    f"evaluator {name!r} asks the averaged parameters (target='ema'), and "
+                    "config.ema is None: set it, or leave that objective out of the evaluator"
+                )
+        elif self._teachers.get(teacher) is None:
+            cached = teacher in self._teachers
+            why = (
+                "was read from a cache, which knows the training data only"
+                if cached
+                else f"is none of this run; {plugins.possible(teacher, self._teachers)}"
+            )
+            raise ValueError(
+                f"evaluator {name!r} asks the teacher {teacher!r}, which {why}: give it as path or "
+                "init, or leave that objective out of the evaluator's streams"
+            )
 
     def write_report(
         self,
@@ -98,11 +129,15 @@ class Evaluation:
 
 
 def _watched(apply, dog):
-    """Every call is progress, and the compilation in it does not count."""
+    """Every call is progress, and the compilation in it does not count.
 
-    def watched(fn, params, batch, rngs=None):
+    `known` has the parameters of all teachers, of which an evaluator names those that it asks.
+    """
+
+    def watched(fn, params, batch, rngs=None, teachers=(), known=None):
+        asked = {name: known[name] for name in teachers}
         with dog.held():
-            return apply(fn, params, batch, rngs=rngs)
+            return apply(fn, params, batch, rngs=rngs, teacher_params=asked)
 
     return watched
 

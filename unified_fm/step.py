@@ -21,6 +21,7 @@ from unified_fm import spikes as gradient_spikes
 from unified_fm.optim.build import ClipState
 
 Batches = Mapping[str, Mapping[str, Any]]
+EMA = "ema"  # the teacher that is the model itself, with averaged parameters
 
 
 @flax.struct.dataclass
@@ -110,7 +111,7 @@ def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
             batch = batches[name]
             views = net(batch)
             if _needs_ema(stream):
-                batch = _with_teacher(batch, "ema", {"image": views.image})
+                batch = _with_teacher(batch, EMA, {"image": views.image})
             for objective in stream.objectives.values():
                 objective(net, views, batch)
 
@@ -198,20 +199,38 @@ def make_train_step(
     return jax.jit(step, donate_argnums=0, out_shardings=out)
 
 
-def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:
+def make_apply(
+    model: nn.Module,
+    place: Callable = lambda batch: batch,
+    teachers: Mapping[str, nn.Module] | None = None,
+) -> Callable:
     """Makes what evaluators call: `apply(fn, params, batch, rngs=None) -> fn(net, batch)`, jitted.
+
+    It also takes `teacher_params={name: tree}`: what these teachers say of the batch then lies in
+    its `teacher`, as in a training step; "ema" is the model itself with averaged parameters.
 
     Args:
         model: Linen module.
         place: puts a batch of NumPy arrays on the devices.
+        teachers: {name: model}.
     """
     compiled = {}
 
-    def apply(fn, params, batch, rngs=None):
+    def taught(batch, teacher_params):
+        for name, params in teacher_params.items():
+            variables = {"params": params}
+            if name == EMA:
+                said = {"image": nn.apply(lambda net, b: net(b).image, model)(variables, batch)}
+            else:
+                said = teachers[name].apply(variables, batch, method="targets")
+            batch = _with_teacher(batch, name, said)
+        return batch
+
+    def apply(fn, params, batch, rngs=None, teacher_params=None):
         if fn not in compiled:
             bound = nn.apply(fn, model)
-            compiled[fn] = jax.jit(lambda p, b, r: bound({"params": p}, b, rngs=r))
-        return compiled[fn](params, place(batch), rngs)
+            compiled[fn] = jax.jit(lambda p, b, r, t: bound({"params": p}, taught(b, t), rngs=r))
+        return compiled[fn](params, place(batch), rngs, teacher_params or {})
 
     return apply
 
@@ -275,7 +294,7 @@ def _outputs(program, name, params, ema, batch, rng):
     rngs = dict(zip(("dropout", "objective"), jax.random.split(rng), strict=True))
     if _needs_ema(stream):
         image = nn.apply(lambda net, batch: net(batch).image, program.model)({"params": ema}, batch)
-        batch = _with_teacher(batch, "ema", {"image": jax.lax.stop_gradient(image)})
+        batch = _with_teacher(batch, EMA, {"image": jax.lax.stop_gradient(image)})
 
     def run(net, batch):
         views = net(batch)
@@ -308,7 +327,7 @@ def _shares(program, state, teacher_params, pieces, rngs):
 
 
 def _needs_ema(stream: Stream) -> bool:
-    return any(getattr(fn, "target", None) == "ema" for fn in stream.objectives.values())
+    return any(getattr(fn, "target", None) == EMA for fn in stream.objectives.values())
 
 
 def _with_teacher(batch, name, arrays):

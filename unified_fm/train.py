@@ -129,7 +129,7 @@ def _start(config, workdir, stop, dog, lock=None) -> _Run:
     first = next(streams)
     sharding.check_divisible(mesh, first, config["accumulate"])
     batches = sharding.global_batches(mesh, first)
-    evaluation = Evaluation(config, workdir, program.model, mesh, tokenizer, dog)
+    evaluation = Evaluation(config, workdir, program, mesh, tokenizer, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
     teacher_params = _load_teachers(config, program, batches, mesh, tokenizer)

@@ -26,9 +26,15 @@ from unified_fm.data.source import name_record, open_source
 
 
 class Apply(Protocol):
-    """Runs `fn(net, batch)` in a jitted `nn.apply` with these parameters."""
+    """Runs `fn(net, batch)` in a jitted `nn.apply` with these parameters.
 
-    def __call__(self, fn: Any, params: Any, batch: Any, rngs: Any = None) -> Any: ...
+    `teachers` are names of teachers of the run, whose targets `fn` then finds in its batch; an
+    evaluator that asks any says so in a property `teachers`.
+    """
+
+    def __call__(
+        self, fn: Any, params: Any, batch: Any, rngs: Any = None, teachers: Sequence[str] = ()
+    ) -> Any: ...
 
 
 class Metric(NamedTuple):

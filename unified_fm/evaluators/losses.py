@@ -3,6 +3,9 @@
 The streams are configured as in training (batch sizes too, since contrastive losses depend on
 them), with held-out sources. There is no chance level: the curves of the training losses are what
 these numbers are compared with.
+
+Objectives that are taught ask the run's teachers, as in training, or its moving average. A teacher
+that was read from a cache has nothing to say about other data than that of training: it is refused.
 """
 
 import collections
@@ -40,6 +43,12 @@ class Evaluator:
         """What `run` yields."""
         return tuple(f"{s}/{o}" for s, entry in self.streams.items() for o in entry["objectives"])
 
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The run's teachers that the objectives ask; "ema" is the model's own average."""
+        built = [Losses.build(stream).teachers for stream in self.streams.values()]
+        return tuple(dict.fromkeys(name for names in built for name in names))
+
     def check(self) -> None:
         """Opens the streams and makes one batch of each. Raises what opening them raises."""
         with contextlib.closing(self._streams()) as streams:
@@ -54,7 +63,9 @@ class Evaluator:
             for number, batches in zip(range(self.batches), streams, strict=False):
                 rng = jax.random.fold_in(jax.random.key(self.seed), number)
                 for name, losses in asked.items():
-                    terms = apply(losses, params, batches[name], rngs={"objective": rng})
+                    asked_too = {"teachers": losses.teachers} if losses.teachers else {}
+                    rngs = {"objective": rng}
+                    terms = apply(losses, params, batches[name], rngs=rngs, **asked_too)
                     for term, (loss, denominator) in jax.device_get(terms).items():
                         sums[f"{name}/{term}"] += float(loss) * float(denominator)
                         weights[f"{name}/{term}"] += float(denominator)
@@ -81,6 +92,14 @@ class Losses:
             plugin = options.pop("name", name)
             built.append((name, plugins.build("objectives", plugin, **options)))
         return cls(tuple(built))
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Those that the objectives name (`teacher=`), and "ema" if it is the target of one."""
+        objectives = [objective for _, objective in self.objectives]
+        named = [getattr(o, "teacher", None) for o in objectives]
+        named += ["ema" for o in objectives if getattr(o, "target", None) == "ema"]
+        return tuple(dict.fromkeys(name for name in named if name))
 
     def __call__(self, net: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         views = net(batch)
