@@ -172,6 +172,20 @@ def test_C3_a_signal_before_the_first_step_ends_both(two):
     assert not (run.workdir / "run.lock").exists()
 
 
+def test_C5_two_processes_evaluate_to_the_numbers_of_one(two):
+    evaluator = "--config.evaluate.evaluators.size.name=tests.tiny"
+    run = two(evaluator)
+    assert run.wait()[0] == [0, 0], run.errors()
+    [found] = [line["size/size"] for line in run.lines() if "size/size" in line]
+    command = [sys.executable, "-m", "unified_fm.main", f"--workdir={run.workdir}", evaluator]
+    command += ["--config=tests/tiny_config.py:4", "--config.mode=evaluate"]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    alone = [line["size/size"] for line in run.lines() if "size/size" in line][-1]
+    assert found == pytest.approx(alone, rel=1e-6)
+    assert found > 0
+
+
 @pytest.mark.parametrize("victim", [1, 0])
 def test_C4_kill_of_one_ends_the_other_and_the_run_continues(two, victim):
     run = two("--config.checkpoint.every=20", steps=120)
