@@ -106,6 +106,7 @@ class Checkpoints:
         self.wait()
         if step in self._trusted:
             return True
+        self._kept.written(step)
         try:
             if step in self._manager.all_steps():  # a damaged one, from before which the run began
                 self._manager.delete(step)
@@ -116,7 +117,6 @@ class Checkpoints:
             return False
         self._pending = step
         self._trusted.add(step)
-        self._kept.written(step)
         return True
 
     def poll(self) -> bool:
