@@ -143,6 +143,17 @@ def test_B3_a_last_save_that_fails_says_what_is_lost(run, tmp_path, monkeypatch,
     assert loop_runs.steps(tmp_path / "run") == [4]
 
 
+def test_B3_a_report_that_cannot_be_written_is_no_success(run, tmp_path, monkeypatch):
+    def full(self, *args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(ending.NotWritten, match="step 2 is saved"):
+        patch.setattr("unified_fm.evaluation.Evaluation.write_report", full)
+        run(steps=2, report=True)
+    assert loop_runs.steps(tmp_path / "run") == [2]
+    assert (run(steps=2, report=True) / "report.html").exists()
+
+
 def test_B3_a_failed_last_save_is_no_clean_stop(tmp_path, monkeypatch):
     def fails(config, folder, stop, **_):
         stop.signum = signal.SIGTERM

@@ -51,9 +51,9 @@ def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
     changes["streams__image__source"] = "synthetic:image:20"  # with crops, flips and RandAugment
     run(steps=9, **changes)
     resumed, whole = run(steps=29, **changes), run("whole", steps=29, **changes)
-    _same_params(resumed, whole)
+    loop_runs.same_params(resumed, whole)
     times = ("samples_per_second", "data_wait")
-    for got, want in zip(_lines(resumed), _lines(whole), strict=True):
+    for got, want in zip(loop_runs.lines(resumed), loop_runs.lines(whole), strict=True):
         assert {k: x for k, x in got.items() if k not in times} == {
             k: x for k, x in want.items() if k not in times
         }

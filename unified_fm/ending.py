@@ -21,6 +21,10 @@ class NotSaved(OSError):
     """The last steps of a run could not be saved; the text says which, and what is safe."""
 
 
+class NotWritten(OSError):
+    """The results of a run that is saved could not be written; the text says which."""
+
+
 def save(run: Any) -> bool:
     """Starts to save the state; whether it was started.
 
@@ -72,6 +76,7 @@ def finish(run: Any) -> None:
     Raises:
         NotFinite: too many steps in a row were refused.
         NotSaved: after the evaluation, which can still be had.
+        NotWritten: all steps are saved, but not what was found of the last one.
     """
     run.watch.finish()
     saved = _try_to_save(run)
@@ -79,12 +84,18 @@ def finish(run: Any) -> None:
         evaluate(run)
     if not saved:
         save_last(run)
+    missing = [] if run.log.flush() else ["the last lines of metrics.jsonl"]
     if run.config["report"]:
         try:
             skipped = run.streams.skip_lines()
             run.evaluation.write_report(run.log.path, _facts(run), skipped)
         except OSError as error:
-            _log.warning("the report could not be written: %s", error)
+            missing.append(f"the report ({error})")
+    if missing:
+        raise NotWritten(
+            f"step {run.at} is saved, but {' and '.join(missing)} could not be written: the same "
+            "command makes the last evaluation and the report again"
+        )
 
 
 def save_last(run: Any) -> None:

@@ -16,6 +16,7 @@ from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
 from unified_fm.runtime.watchdog import Watchdog
+from unified_fm.runtime.workdir import whole_file
 
 _log = logging.getLogger(__name__)
 
@@ -122,9 +123,8 @@ class Evaluation:
                 records=records,
                 title=self._workdir.name,
             )
-            temporary = target.with_name(f"{target.name}.tmp")
-            temporary.write_text(page.read_text(encoding="utf-8"))
-            temporary.replace(target)
+            with whole_file(target) as file:
+                file.write_text(page.read_text(encoding="utf-8"))
         _log.info("report: %s", target)
 
 

@@ -24,7 +24,7 @@ from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
 from unified_fm.runtime.processes import modules_of
 from unified_fm.runtime.watchdog import Watchdog
-from unified_fm.runtime.workdir import Held
+from unified_fm.runtime.workdir import Held, whole_file
 from unified_fm.teachers import transform as teachers
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def train(
         LockLost: another run has taken the workdir.
         ValueError: a checkpoint of another config, or a batch that the mesh does not divide.
         NotFinite: too many steps in a row were refused; their state is set aside.
-        NotSaved: the last steps could not be saved.
+        NotSaved, NotWritten: the last steps, or what was found of them, could not be saved.
         OSError: checkpoints could not be written several times in a row.
     """
     workdir = epath.Path(workdir)
@@ -321,6 +321,5 @@ def _rate(config, count: int) -> float:
 
 def _write_config(config: Mapping[str, Any], workdir: Any) -> None:
     if jax.process_index() == 0:
-        temporary = workdir / "config.json.tmp"
-        temporary.write_text(json.dumps(config, indent=1))
-        temporary.replace(workdir / "config.json")
+        with whole_file(workdir / "config.json") as file:
+            file.write_text(json.dumps(config, indent=1))

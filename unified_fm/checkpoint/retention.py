@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from unified_fm.runtime.workdir import whole_file
+
 _log = logging.getLogger(__name__)
 _FILE = "metrics.json"
 _ARRAYS = "_METADATA"  # in the folder of every item that holds arrays
@@ -80,10 +82,9 @@ class Kept:
         if jax.process_index():
             return
         path = self._directory / _FILE
-        temporary = path.with_name(f"{_FILE}.tmp")
         try:
-            temporary.write_text(json.dumps({str(s): m for s, m in sorted(self.metrics.items())}))
-            temporary.replace(path)
+            with whole_file(path) as file:
+                file.write_text(json.dumps({str(s): m for s, m in sorted(self.metrics.items())}))
         except OSError as error:
             _log.warning("%s could not be written (%s); the run goes on", path, error)
 

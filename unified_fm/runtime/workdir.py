@@ -48,6 +48,19 @@ def absolute(path: Any) -> epath.Path:
     return epath.Path(text if "://" in text else os.path.abspath(text))
 
 
+@contextlib.contextmanager
+def whole_file(path: Any) -> Iterator[Any]:
+    """Gives a temporary path to write to; it becomes `path` at the end, or goes if that fails."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
 class Held:
     """The lock of a workdir, held by this run."""
 
