@@ -135,6 +135,8 @@ class Log:
 
     def flush(self) -> bool:
         """Writes the lines that wait; returns whether none waits any more."""
+        if not self._writes:
+            return True
         with self._going_on("metrics.jsonl"):
             if not self._trimmed:
                 self._trim()
