@@ -23,7 +23,7 @@ def test_every_row_is_there_once():
 def test_every_test_that_is_named_exists():
     tests = _tests()
     named = set(re.findall(r"`(?:[\w/]+\.py::)?(test_\w+\*?)`", TEXT))
-    assert len(named) > 40
+    assert len(named) > 60
     missing = [
         name for name in named if not any(re.fullmatch(name.replace("*", r"\w*"), t) for t in tests)
     ]
@@ -34,4 +34,4 @@ def test_every_row_names_its_test_or_says_why_there_is_none():
     for name, cells in ROWS:
         number = name.zfill(2) if name.isdigit() else name
         own = f"`test_row_{number}_*`" if name.isdigit() else f"`test_{number}_*`"
-        assert any(text in cells for text in (own, "not testable here", "not yet shown")), name
+        assert own in cells or "not testable here" in cells, name
