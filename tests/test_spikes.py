@@ -7,6 +7,7 @@ import pytest
 
 from tests import loop_runs
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.runtime.nonfinite import Watch
 from unified_fm.spikes import Spikes
 
 
@@ -105,6 +106,18 @@ def test_D10_to_count_spikes_changes_no_training(run):
     assert loop_runs.lines(counting)[-1]["spikes"] > 0
     assert "spikes" not in loop_runs.lines(without)[-1]
     loop_runs.same_params(counting, without)
+
+
+def test_D10_a_refused_step_is_no_spike_and_hides_none(tmp_path, caplog):
+    """Its metrics have one spike more, but its state, and so the next step, has not."""
+    watch, sigma = Watch(tmp_path, seed=0), {"grad_norm": 9.0, "spike_sigma": 7.0}
+    watch.see(1, {"ok": 0.0, "spikes": 1.0, **sigma}, dict)
+    watch.finish()
+    assert watch.spikes == 0
+    watch.see(2, {"ok": 1.0, "spikes": 1.0, **sigma}, dict)
+    watch.finish()
+    assert watch.spikes == 1
+    assert caplog.text.count("is a spike") == 1
 
 
 def test_D10_the_report_says_how_many(run):
