@@ -117,15 +117,11 @@ def save_last(run: Any) -> None:
 
 def rescue(run: Any) -> bool:
     """Saves, in another thread, for a main thread that is stuck. Returns whether all is safe."""
-    if _nothing_new(run):
-        _log.info("stopped after step %d: nothing new to save", run.at)
-        return True
     try:
-        save_last(run)
+        _save_stopped(run)
     except Exception as error:
         _log.error("%s", error)
         return False
-    _log.info("stopped after step %d; saved. The same command continues", run.at)
     return True
 
 
@@ -159,14 +155,17 @@ def close(run: Any) -> None:
         stack.callback(_tell_skips, run)
         stack.callback(run.log.close)
         stack.callback(run.checkpoints.close)
-        if run.stop.signum is None:
-            return
-        if _nothing_new(run):
-            run.checkpoints.wait()
-            _log.info("stopped after step %d: nothing new to save", run.at)
-        else:
-            save_last(run)
-            _log.info("stopped after step %d; saved. The same command continues", run.at)
+        if run.stop.signum is not None:
+            _save_stopped(run)
+
+
+def _save_stopped(run):
+    """Saves what is new after a signal, and says so."""
+    if _nothing_new(run):
+        _log.info("stopped after step %d: nothing new to save", run.at)
+        return
+    save_last(run)
+    _log.info("stopped after step %d; saved. The same command continues", run.at)
 
 
 def _check_lock(run):

@@ -50,7 +50,7 @@ class Checkpoints:
             keep: number of latest steps to keep.
             best: name of a metric; the step where it was best is kept beside the latest ones.
             best_mode: "max" or "min".
-            max_failures: saves that may fail in a row before `save` raises.
+            max_failures: at so many saves failed in a row, `save` raises.
             read_only: neither makes nor removes anything.
 
         Raises:
@@ -100,7 +100,7 @@ class Checkpoints:
             config: of the run, as JSON values.
 
         Raises:
-            OSError: more than `max_failures` saves have failed in a row.
+            OSError: `max_failures` saves have failed in a row.
         """
         args = self._args(state, position, config)
         self.wait()
