@@ -7,7 +7,7 @@ from tests import tiny_config
 
 def get_config(argument: str = "") -> config_dict.ConfigDict:
     """The config; `argument` is the number of steps."""
-    c = tiny_config.get_config(argument or "24")
+    c = tiny_config.get_config(argument or "16")
     text = c.streams["text"].to_dict() | {"source": "synthetic:text:40"}
     c.checkpoint.every = 4
     c.checkpoint.keep = 3

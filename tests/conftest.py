@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import pytest
 from absl import flags
 
 _DEVICES = "--xla_force_host_platform_device_count"
@@ -18,3 +19,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # Grain's worker processes refuse to start where no program has parsed its flags.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture
+def run(tmp_path, caplog, monkeypatch):
+    """Trains in this process, on one device: run(name, key=value, a__b=value) -> workdir."""
+    from tests import loop_runs  # imports JAX
+
+    yield from loop_runs.running(tmp_path, caplog, monkeypatch)

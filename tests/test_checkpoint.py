@@ -1,6 +1,6 @@
 import logging
 import pathlib
-import resource
+import shutil
 import time
 
 import jax
@@ -9,10 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from unified_fm.checkpoint import checksums
+from tests.loop_runs import no_large_files
+from unified_fm.checkpoint import checksums, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.runtime import workdir
+from unified_fm.spikes import Spikes
 from unified_fm.step import TrainState
 
 PARAMS = {
@@ -171,11 +173,11 @@ def test_checksums_see_every_bit_and_the_place():
     )
 
 
-def test_fault_05_a_full_disk_is_survived(tmp_path, caplog):
+def test_row_05_a_full_disk_is_survived(tmp_path, caplog):
     checkpoints = checkpoint.Checkpoints(tmp_path, max_failures=2)
     _save(checkpoints, 1)
     checkpoints.wait()
-    with _no_large_files(), caplog.at_level(logging.ERROR):
+    with no_large_files(), caplog.at_level(logging.ERROR):
         _save(checkpoints, 2)
         assert not checkpoints.wait()
     assert "CHECKPOINT NOT SAVED: saving step 2" in caplog.text
@@ -184,23 +186,12 @@ def test_fault_05_a_full_disk_is_survived(tmp_path, caplog):
     _save(checkpoints, 3)
     assert checkpoints.wait()
     assert checkpoints.steps() == [1, 3]
-    with _no_large_files(), pytest.raises(OSError, match="Failure 2 of 2"):
+    with no_large_files(), pytest.raises(OSError, match="Failure 2 of 2"):
         for step in (4, 5):
             _save(checkpoints, step)
             checkpoints.wait()
     restored, _ = checkpoints.restore(_target(_state()))
     _assert_same(restored, _state(3))
-
-
-class _no_large_files:
-    """Makes writes beyond 100 bytes fail, as a full disk would (EFBIG stands in for ENOSPC)."""
-
-    def __enter__(self):
-        self.soft, self.hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, self.hard))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.soft, self.hard))
 
 
 def test_row_01_rubbish_of_an_interrupted_save_is_removed(tmp_path):
@@ -253,3 +244,93 @@ def test_parameters_alone(tmp_path):
     _assert_same(checkpoint.load_params(tmp_path / "run", step=1), _state(1).params)
     with pytest.raises(ValueError, match=r"no complete checkpoint of step 5 .* found \[1, 2\]"):
         checkpoint.load_params(tmp_path / "run", step=5)
+
+
+@pytest.mark.parametrize("keep", [0, -1, True, 1.5])
+def test_B5_to_keep_no_checkpoint_is_refused(tmp_path, keep):
+    with pytest.raises(ValueError, match=r"checkpoint\.keep must be an integer of at least 1"):
+        checkpoint.Checkpoints(tmp_path / "checkpoints", keep=keep)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("part", ["_CHECKPOINT_METADATA", "params", "train/_METADATA", "checksums"])
+def test_B5_what_is_left_of_a_deleted_step_is_no_checkpoint(tmp_path, part, caplog):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        _save(checkpoints, step)
+    checkpoints.close()
+    path = tmp_path / "1" / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    assert checkpoints.steps() == [2, 3]
+    assert f"{tmp_path / '1'} lacks" in caplog.text
+    _save(checkpoints, 4)
+    checkpoints.close()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3", "4"]
+
+
+def test_B5_a_latest_step_that_lost_a_part_is_damaged_and_not_passed_over(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        _save(checkpoints, step)
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "2" / "train")
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read, a file is damaged or missing"):
+        checkpoints.restore(_target(_state()))
+    checkpoints.restore(_target(_state()), 1)  # as allow_fallback does
+    _save(checkpoints, 2)
+    checkpoints.close()
+    restored, _ = checkpoint.Checkpoints(tmp_path).restore(_target(_state()))
+    _assert_same(restored, _state(2))
+
+
+def test_B5_a_step_leaves_the_list_before_its_files_go(tmp_path, monkeypatch):
+    """Killed while it deletes, a process leaves no step with half of its files."""
+    monkeypatch.setattr(retention.Trash, "_delete", lambda self: None)
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    for step in (1, 2):
+        _save(checkpoints, step)
+        checkpoints.wait()
+    assert [p.name for p in (tmp_path / "deleted").iterdir()] == ["1"]
+    checkpoints.close()
+    monkeypatch.undo()
+    checkpoint.Checkpoints(tmp_path).close()
+    assert not list((tmp_path / "deleted").iterdir())
+
+
+def test_B1_the_best_of_an_older_version_is_still_known(tmp_path):
+    """It was written into the step itself."""
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="recall")
+    for step, recall in [(1, 0.9), (2, 0.1)]:
+        _save(checkpoints, step)
+        checkpoints.record(step, {"recall": recall})
+    checkpoints.close()
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "1" / "metrics").mkdir()
+    (tmp_path / "1" / "metrics" / "metrics").write_text('{"recall": 0.9}')
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, best="recall")
+    _save(checkpoints, 3)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 3]
+    checkpoints.close()
+
+
+def test_D10_the_window_of_gradient_norms_comes_back_or_begins_anew(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    seen = Spikes(window=3).init().replace(window=jnp.array([1.0, 2.0, 3.0]), seen=jnp.int32(5))
+    _save(checkpoints, 1)  # before there was a window
+    state = _state(2).replace(spikes=seen)
+    checkpoints.save(2, state, position={}, config=CONFIG)
+    checkpoints.wait()
+    target = _target(state)
+    restored, _ = checkpoints.restore(target, 2)
+    _assert_same(restored, state)
+    restored, _ = checkpoints.restore(target, 1)
+    _assert_same(restored, _state(1).replace(spikes=Spikes(window=3).init()))
+    longer = _state().replace(spikes=Spikes(window=4).init())
+    restored, _ = checkpoints.restore(_target(longer), 2)
+    _assert_same(restored, _state(2).replace(spikes=longer.spikes))
+    restored, _ = checkpoints.restore(_target(_state()), 2)  # it is off now
+    _assert_same(restored, _state(2))
+    checkpoints.close()

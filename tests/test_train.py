@@ -1,6 +1,5 @@
 import functools
 import json
-import logging
 import os
 import pathlib
 import re
@@ -11,78 +10,29 @@ import sys
 import threading
 import time
 
-import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from tests import tiny_config
-from unified_fm import setup, sharding, train
+from tests import loop_runs
+from unified_fm import setup, train
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.config import file as config_file
-from unified_fm.config import python
 from unified_fm.data import tokenizer
 from unified_fm.runtime import log as metrics
 from unified_fm.runtime import nonfinite, workdir
-from unified_fm.runtime.interruption import Interruption
 
 ROOT = pathlib.Path(__file__).parents[1]
 # For processes of their own: the same program as in this one, on one device.
 ONE_DEVICE = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
-@pytest.fixture
-def run(tmp_path, caplog, monkeypatch):
-    """Trains in this process, on one device: run(name, key=value, a__b=value) -> workdir."""
-    jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
-    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", one)
-    caplog.set_level(logging.INFO, logger="unified_fm")
-    logging.getLogger("unified_fm").propagate = True
-
-    def go(name="run", steps=6, mode=train.train, **changes):
-        workdir = tmp_path / name
-        workdir.mkdir(exist_ok=True)
-        with Interruption() as stop:
-            mode(_config(steps, **changes), workdir, stop)
-        go.stop = stop
-        return workdir
-
-    yield go
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def _config(steps=6, **changes):
-    config = python.plain(tiny_config.get_config(str(steps)))
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        owner = config
-        for key in parents:
-            owner = owner[key]
-        owner[last] = value
-    return config_file.made(config)
-
-
-def _lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def _same_params(a, b):
-    a, b = checkpoint.load_params(a), checkpoint.load_params(b)
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def _steps(workdir):
-    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-
-
 def test_a_run_logs_saves_and_ends(run, caplog):
     workdir = run(checkpoint__keep=2)
-    lines = _lines(workdir)
+    lines = loop_runs.lines(workdir)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"text/mlm", "image/mim", "lr", "samples_per_second", "data_wait", "ok"} <= set(lines[0])
     assert lines[-1]["lr"] == pytest.approx(0.01 / 6)  # linear to 0, the sixth of six updates
-    assert _steps(workdir) == [4, 6]
+    assert loop_runs.steps(workdir) == [4, 6]
     assert json.loads((workdir / "config.json").read_text())["total_steps"] == 6
     assert "step 6/6 | image mim" in caplog.text
 
@@ -90,9 +40,9 @@ def test_a_run_logs_saves_and_ends(run, caplog):
 def test_a_run_that_is_extended_goes_on_and_keeps_one_log(run):
     run(steps=4, optimizer__schedule=dict(name="constant"))
     workdir = run(steps=6, optimizer__schedule=dict(name="constant"))
-    assert [line["step"] for line in _lines(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in loop_runs.lines(workdir)] == [1, 2, 3, 4, 5, 6]
     whole = run("whole", steps=6, optimizer__schedule=dict(name="constant"))
-    _same_params(workdir, whole)
+    loop_runs.same_params(workdir, whole)
 
 
 def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
@@ -101,9 +51,9 @@ def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
     changes["streams__image__source"] = "synthetic:image:20"  # with crops, flips and RandAugment
     run(steps=9, **changes)
     resumed, whole = run(steps=29, **changes), run("whole", steps=29, **changes)
-    _same_params(resumed, whole)
+    loop_runs.same_params(resumed, whole)
     times = ("samples_per_second", "data_wait")
-    for got, want in zip(_lines(resumed), _lines(whole), strict=True):
+    for got, want in zip(loop_runs.lines(resumed), loop_runs.lines(whole), strict=True):
         assert {k: x for k, x in got.items() if k not in times} == {
             k: x for k, x in want.items() if k not in times
         }
@@ -120,68 +70,51 @@ def test_killed_between_two_saves_and_restarted_the_result_is_the_same(run, tmp_
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 300 not in _steps(workdir)
+    assert 300 not in loop_runs.steps(workdir)
 
     restarted = run("killed", steps=300, checkpoint__every=100, log__every=50)
-    assert _steps(restarted)[-1] == 300
-    _same_params(restarted, whole)
+    assert loop_runs.steps(restarted)[-1] == 300
+    loop_runs.same_params(restarted, whole)
 
 
-def test_fault_02_a_signal_while_waiting_for_data_saves(run, monkeypatch, caplog):
-    slow = _SlowStreams.after(3)
+def test_row_02_a_signal_while_waiting_for_data_saves(run, monkeypatch, caplog):
+    slow = loop_runs.SlowStreams.after(3)
     threading.Thread(target=slow.send_when_stuck, args=(signal.SIGTERM,), daemon=True).start()
     with monkeypatch.context() as patch:
         patch.setattr(setup, "Streams", slow)
         workdir = run(steps=6, checkpoint__every=100)
     assert run.stop.exit_code == 143
-    assert _steps(workdir) == [3]
+    assert loop_runs.steps(workdir) == [3]
     assert "stopped after step 3; saved" in caplog.text
     workdir = run(steps=6)
     assert run.stop.exit_code == 0
-    _same_params(workdir, run("whole", steps=6))
+    loop_runs.same_params(workdir, run("whole", steps=6))
 
 
-def test_fault_02_a_signal_before_the_first_step_has_nothing_to_save(run, monkeypatch, caplog):
-    slow = _SlowStreams.after(0)
+def test_row_02_a_signal_before_the_first_step_has_nothing_to_save(run, monkeypatch, caplog):
+    slow = loop_runs.SlowStreams.after(0)
     monkeypatch.setattr(setup, "Streams", slow)
     threading.Thread(target=slow.send_when_stuck, args=(signal.SIGINT,), daemon=True).start()
     workdir = run(steps=6)
     assert run.stop.exit_code == 130
-    assert not _steps(workdir)
+    assert not loop_runs.steps(workdir)
     assert "stopped before the first step: nothing to save" in caplog.text
 
 
-class _SlowStreams:
-    """Real streams that never give more than a number of batches."""
+def test_B4_a_signal_while_a_checkpoint_is_read_is_no_damage(run, monkeypatch, caplog):
+    run(steps=4)
 
-    @classmethod
-    def after(cls, count):
-        real = setup.Streams
-        stuck = threading.Event()
+    def slow(*args, **kw):
+        os.kill(os.getpid(), signal.SIGTERM)
+        loop_runs.wait_until(lambda: False)
 
-        class Slow:
-            def __init__(self, *args, **options):
-                self.inner = real(*args, **options)
-                self.given = 0
-
-            def __next__(self):
-                if self.given == count:
-                    stuck.set()
-                    for _ in range(2000):
-                        time.sleep(0.01)
-                self.given += 1
-                return next(self.inner)
-
-            def __getattr__(self, name):
-                return getattr(self.inner, name)
-
-            @staticmethod
-            def send_when_stuck(signum):
-                assert stuck.wait(100)
-                time.sleep(0.05)
-                os.kill(os.getpid(), signum)
-
-        return Slow
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "restore", slow)
+        workdir = run(steps=6, checkpoint__allow_fallback=True)
+    assert run.stop.exit_code == 143
+    assert "Going back" not in caplog.text
+    assert "stopped before the first step: nothing to save" in caplog.text
+    assert loop_runs.steps(workdir) == [2, 4]
 
 
 def test_row_04_a_second_signal_exits_at_once():
@@ -206,7 +139,7 @@ def test_row_09_other_data_is_refused_and_can_be_allowed(run):
         run(steps=4, streams__text__batch_size=16)
     assert "--config.checkpoint.allow_changes=True" in str(error.value)
     workdir = run(steps=4, streams__text__batch_size=16, checkpoint__allow_changes=True)
-    assert _steps(workdir) == [2, 4]
+    assert loop_runs.steps(workdir) == [2, 4]
 
 
 def test_row_07_another_width_is_refused(run):
@@ -228,7 +161,7 @@ def test_row_06_a_damaged_checkpoint_is_refused_or_passed_over(run, caplog):
     assert "Going back to step 2" in caplog.text
 
 
-def test_fault_11_non_finite_losses_stop_the_run_and_name_themselves(run, caplog):
+def test_row_11_non_finite_losses_stop_the_run_and_name_themselves(run, caplog):
     letter = int(tokenizer.load("bytes").encode("e", 8).ids[1])
     poison = {"name": "tests.tiny", "kind": "poison", "word": letter}
     objectives = {"mlm": 1.0, "poison": poison}
@@ -258,7 +191,7 @@ def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
     changes = dict(
         evaluate={"every": 2, "at_end": True, "params": "params"},
         checkpoint={
-            **_config().checkpoint.plain(),
+            **loop_runs.config().checkpoint.plain(),
             "keep": 1,
             "best": "words/size",
             "best_mode": "max",
@@ -267,7 +200,7 @@ def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
     )
     changes["evaluate"]["evaluators"] = {"words": {"name": "tests.tiny", "scale": 2.0}}
     workdir = run(steps=6, **changes)
-    values = [line["words/size"] for line in _lines(workdir) if "words/size" in line]
+    values = [line["words/size"] for line in loop_runs.lines(workdir) if "words/size" in line]
     assert len(values) == 3
     assert len(set(values)) == 1
     assert "words/size" in caplog.text  # the table
@@ -282,7 +215,7 @@ def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
 def test_a_run_may_start_from_the_parameters_of_another(run):
     before = run("before", steps=2)
     workdir = run("after", steps=1, init={"path": str(before)}, optimizer__lr=0.0)
-    _same_params(workdir, before)
+    loop_runs.same_params(workdir, before)
     wider = {"name": "tests.tiny", "vocab_size": 300}
     with pytest.raises(ValueError, match=r"word/embedding: \(261, 8\) in the file, \(300, 8\)"):
         run("wider", steps=1, init={"path": str(before)}, model=wider)
@@ -343,7 +276,7 @@ def test_B6_a_run_whose_workdir_was_taken_over_saves_nothing_more(run, tmp_path)
         run("taken", steps=2, mode=fit)
         with workdir.lock(folder, force=True), pytest.raises(workdir.LockLost, match="was taken"):
             run("taken", steps=6, mode=fit)
-    assert _steps(folder) == [2]
+    assert loop_runs.steps(folder) == [2]
 
 
 def test_two_real_processes_train_like_one(run, tmp_path):
@@ -365,12 +298,12 @@ def test_two_real_processes_train_like_one(run, tmp_path):
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     assert "start this on all 2 workers" in errors[1]
-    one = _lines(run("one", steps=4))
-    two = _lines(tmp_path / "two")
+    one = loop_runs.lines(run("one", steps=4))
+    two = loop_runs.lines(tmp_path / "two")
     for got, want in zip(two, one, strict=True):
         for name in ("text/mlm", "image/mim", "grad_norm"):
             assert got[name] == pytest.approx(want[name], rel=1e-5)
-    assert _steps(tmp_path / "two") == [2, 4]
+    assert loop_runs.steps(tmp_path / "two") == [2, 4]
 
 
 def _free_port():

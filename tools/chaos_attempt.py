@@ -37,6 +37,8 @@ PHASES = ("start", "restore", "compile", "step", "save", "evaluation", "report",
 
 # The fields of metrics.jsonl that tell the time, which no two runs share.
 TIMES = ("samples_per_second", "data_wait")
+# What a fault may leave: what happened.
+ACCOUNTS = {"error.txt", "stacks.txt"}
 
 
 def attempt(argv: Sequence[str], pipe: int, *, log: pathlib.Path, compiled: pathlib.Path) -> int:
@@ -121,7 +123,7 @@ def read_end(workdir: pathlib.Path, step: int, target: pathlib.Path, pipe: int) 
     for number, line in enumerate((workdir / "metrics.jsonl").read_text().splitlines(), 1):
         values = {key: value for key, value in json.loads(line).items() if key not in TIMES}
         found[f"metrics.jsonl:{number}"] = json.dumps(values)
-    found["files"] = " ".join(sorted(p.name for p in workdir.iterdir() if p.name != "error.txt"))
+    found["files"] = " ".join(sorted({p.name for p in workdir.iterdir()} - ACCOUNTS))
     found["unfinished saves"] = " ".join(p.name for p in (workdir / "checkpoints").glob("*tmp*"))
     target.write_text(json.dumps(found, indent=1))
     return 0

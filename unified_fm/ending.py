@@ -20,6 +20,10 @@ class NotSaved(OSError):
     """The last steps of a run could not be saved; the text says which, and what is safe."""
 
 
+class NotWritten(OSError):
+    """The results of a run that is saved could not be written; the text says which."""
+
+
 def save(run: Any) -> bool:
     """Starts to save the state; whether it was started.
 
@@ -70,6 +74,7 @@ def finish(run: Any) -> None:
     Raises:
         NotFinite: too many steps in a row were refused.
         NotSaved: after the evaluation, which can still be had.
+        NotWritten: all steps are saved, but not what was found of the last one.
     """
     run.watch.finish()
     saved = _try_to_save(run)
@@ -77,12 +82,18 @@ def finish(run: Any) -> None:
         evaluate(run)
     if not saved:
         save_last(run)
+    missing = [] if run.log.flush() else ["the last lines of metrics.jsonl"]
     if run.settings.report:
         try:
             skipped = run.streams.skip_lines()
             run.evaluation.write_report(run.log.path, _facts(run), skipped)
         except OSError as error:
-            _log.warning("the report could not be written: %s", error)
+            missing.append(f"the report ({error})")
+    if missing:
+        raise NotWritten(
+            f"step {run.at} is saved, but {' and '.join(missing)} could not be written: the same "
+            "command makes the last evaluation and the report again"
+        )
 
 
 def save_last(run: Any) -> None:
@@ -104,15 +115,11 @@ def save_last(run: Any) -> None:
 
 def rescue(run: Any) -> bool:
     """Saves, in another thread, for a main thread that is stuck. Returns whether all is safe."""
-    if _nothing_new(run):
-        _say_nothing_new(run)
-        return True
     try:
-        save_last(run)
+        _save_stopped(run)
     except Exception as error:
         _log.error("%s", error)
         return False
-    _log.info("stopped after step %d; saved. The same command continues", run.at)
     return True
 
 
@@ -146,14 +153,18 @@ def close(run: Any) -> None:
         stack.callback(_tell_skips, run)
         stack.callback(run.log.close)
         stack.callback(run.checkpoints.close)
-        if run.stop.signum is None:
-            return
-        if _nothing_new(run):
-            run.checkpoints.wait()
-            _say_nothing_new(run)
-        else:
-            save_last(run)
-            _log.info("stopped after step %d; saved. The same command continues", run.at)
+        if run.stop.signum is not None:
+            _save_stopped(run)
+
+
+def _save_stopped(run):
+    """Saves what is new after a signal, and says so."""
+    if _nothing_new(run):
+        run.checkpoints.wait()
+        _say_nothing_new(run)
+        return
+    save_last(run)
+    _log.info("stopped after step %d; saved. The same command continues", run.at)
 
 
 def _check_lock(run):

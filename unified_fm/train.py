@@ -68,7 +68,7 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
         LockLost: another run has taken the workdir.
         ValueError: a checkpoint of another config, or a batch that the mesh does not divide.
         NotFinite: too many steps in a row were refused; their state is set aside.
-        NotSaved: the last steps could not be saved.
+        NotSaved, NotWritten: the last steps, or what was found of them, could not be saved.
         OSError: checkpoints could not be written several times in a row.
     """
     workdir = epath.Path(workdir)

@@ -83,6 +83,15 @@ def test_D9_short_epochs_share_a_line(monkeypatch):
     assert account.line() == "6 used, 6 skipped (6 empty text)"
 
 
+def test_D9_parts_of_a_skipped_record_are_in_the_line_of_its_epoch(no_pause):
+    account, parts = Skips("pairs", max_skip=1.0), Parts(seen=2)
+    parts.drop("box below one pixel")
+    account.skip(Skip("no usable region", parts=parts), str, epoch=0)
+    line = account.end_epoch(0)
+    assert line.endswith(": " + account.line())
+    assert line.endswith("; 1 of 2 parts dropped (1 box below one pixel)")
+
+
 def test_D9_cycles_are_counted_by_epochs_too(tmp_path, caplog, no_pause):
     streams = opened(write_pairs(tmp_path, 4), 4, cycle=1)
     for _ in range(3):

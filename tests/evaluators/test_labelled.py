@@ -28,7 +28,7 @@ def blobs():
 def test_probe_solves_the_regression_as_scikit_learn_does(blobs):
     features, labels = blobs
     decay = 0.1
-    weights, bias = linear_probe.fit(features, labels, 3, decay, 2000)
+    weights, bias, _ = linear_probe.fit(features, labels, 3, decay, 50)
     # Its objective is C * sum of losses + |W|^2 / 2.
     other = LogisticRegression(C=1 / (decay * len(labels)), tol=1e-9, max_iter=5000)
     other.fit(features, labels)
@@ -39,7 +39,7 @@ def test_probe_solves_the_regression_as_scikit_learn_does(blobs):
 
 def test_probe_stands_where_the_gradient_is_zero(blobs):
     features, labels = blobs
-    weights, bias = linear_probe.fit(features, labels, 3, 0.01, 2000)
+    weights, bias, _ = linear_probe.fit(features, labels, 3, 0.01, 50)
 
     def loss(weights, bias):
         logs = jax.nn.log_softmax(features @ weights + bias)
@@ -49,16 +49,58 @@ def test_probe_stands_where_the_gradient_is_zero(blobs):
     assert max(float(jnp.abs(g).max()) for g in gradients) < 1e-4
 
 
-@pytest.mark.parametrize("module", [knn, linear_probe])
-def test_accuracy_stands_beside_the_majority_class(module):
-    tokenizer = worlds.make_tokenizer()
-    evaluator = module.Evaluator(
+@pytest.fixture(scope="module")
+def correlated():
+    """(features f[1200 24], labels): standardised, of condition 1e4, told apart by weak ones."""
+    rng = np.random.default_rng(1)
+    turn = np.linalg.qr(rng.normal(size=(24, 24)))[0]
+    hidden = rng.normal(size=(1200, 24))
+    features = hidden * np.geomspace(1, 1e-4, 24) @ turn
+    features = (features - features.mean(0)) / features.std(0)
+    logits = hidden @ rng.normal(size=(24, 5)) + rng.gumbel(size=(1200, 5))
+    return features, logits.argmax(1)
+
+
+@pytest.mark.parametrize("decay", [1e-3, 1e-6])
+def test_A9_the_probe_is_solved_on_features_that_are_nearly_dependent(correlated, decay):
+    features, labels = correlated
+    found = linear_probe.fit(features[:400], labels[:400], 5, decay, 100)
+    assert found.distance <= 1e-6
+    other = LogisticRegression(
+        C=1 / (decay * 400), solver="newton-cg", tol=1e-12, max_iter=10_000
+    ).fit(features[:400], labels[:400])
+    size = np.abs(other.coef_).max()
+    np.testing.assert_allclose(found.weights / size, other.coef_.T / size, atol=2e-6)
+    guesses = (features[400:] @ found.weights + found.bias).argmax(1)
+    np.testing.assert_array_equal(guesses, other.predict(features[400:]))
+
+
+def test_A9_a_probe_that_is_not_solved_says_how_far_it_may_be(correlated, caplog):
+    features, labels = correlated
+    early, solved = (linear_probe.fit(features, labels, 5, 1e-3, steps) for steps in (2, 100))
+    off = np.linalg.norm(early.weights - solved.weights) / np.linalg.norm(early.weights)
+    assert 1e-6 < off <= early.distance
+    evaluator = probe_of(linear_probe, steps=1)
+    list(evaluator.run(worlds.Apply(worlds.Oracle(evaluator.tokenizer)), {}))
+    assert "after 1 steps the weights may be" in caplog.text
+    with pytest.raises(ValueError, match="decay is 0; it must be above 0"):
+        probe_of(linear_probe, decay=0)
+
+
+def probe_of(module, **options):
+    return module.Evaluator(
         source="tests.evaluators.worlds:labelled",
         train_source="tests.evaluators.worlds:labelled",
         options={"size": worlds.SIZE, "patch_size": 4},
-        tokenizer=tokenizer,
+        tokenizer=worlds.make_tokenizer(),
         batch_size=5,
+        **options,
     )
-    (metric,) = evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {})
+
+
+@pytest.mark.parametrize("module", [knn, linear_probe])
+def test_accuracy_stands_beside_the_majority_class(module):
+    evaluator = probe_of(module)
+    (metric,) = evaluator.run(worlds.Apply(worlds.Oracle(evaluator.tokenizer)), {})
     assert metric.value == 1.0
     assert (metric.chance, metric.chance_is) == (0.25, "majority of 4 classes")

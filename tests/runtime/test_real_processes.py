@@ -172,9 +172,23 @@ def test_C3_a_signal_before_the_first_step_ends_both(two):
     assert not (run.workdir / "run.lock").exists()
 
 
+def test_C5_two_processes_evaluate_to_the_numbers_of_one(two):
+    evaluator = "--config.evaluate.evaluators.size.name=tests.tiny"
+    run = two(evaluator)
+    assert run.wait()[0] == [0, 0], run.errors()
+    [found] = [line["size/size"] for line in run.lines() if "size/size" in line]
+    command = [sys.executable, "-m", "unified_fm.main", f"--workdir={run.workdir}", evaluator]
+    command += ["--config=tests/tiny_config.py:4", "--config.mode=evaluate"]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    alone = [line["size/size"] for line in run.lines() if "size/size" in line][-1]
+    assert found == pytest.approx(alone, rel=1e-6)
+    assert found > 0
+
+
 @pytest.mark.parametrize("victim", [1, 0])
 def test_C4_kill_of_one_ends_the_other_and_the_run_continues(two, victim):
-    run = two("--config.checkpoint.every=20", steps=200)
+    run = two("--config.checkpoint.every=20", steps=120)
     run.until_step(45)
     run.processes[victim].kill()
     codes, seconds = run.wait()
@@ -186,11 +200,11 @@ def test_C4_kill_of_one_ends_the_other_and_the_run_continues(two, victim):
     assert (run.workdir / "run.lock").exists() == (victim == 0)
     before, saved = run.lines(), run.saved()[-1]
     assert saved >= 20
-    again = two("--config.checkpoint.every=20", steps=200)
+    again = two("--config.checkpoint.every=20", steps=120)
     assert again.wait()[0] == [0, 0], again.errors()
     assert f"resumed from step {saved}" in again.errors()[0]
     after = again.lines()
-    assert [line["step"] for line in after] == list(range(1, 201))
+    assert [line["step"] for line in after] == list(range(1, 121))
     for old, new in zip(before, after, strict=False):
         assert new["text/mlm"] == old["text/mlm"]  # also of the steps that were made twice
 

@@ -137,7 +137,7 @@ def test_C1_what_does_not_differ_is_alike():
     ],
 )
 def test_C2_an_address_or_a_number_that_cannot_be_is_refused(coordinator, process, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Refused, match=message):
         processes.place(coordinator, process)
 
 

@@ -44,9 +44,10 @@ class Kept:
         """Orbax's question; the step that is being written is one of `checkpoints`."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        wanted = self.wanted(self.complete(steps))
+        complete = self.complete(steps)
+        wanted, oldest = self.wanted(complete), complete[-self._keep :][0]
         # A step with a part missing goes as soon as it would have gone had it been complete.
-        return [s in wanted or s > min(wanted, default=s) for s in steps]
+        return [s in wanted or (s not in complete and s > oldest) for s in steps]
 
     def wanted(self, steps: Sequence[int]) -> set[int]:
         """Those of the steps that are to be kept."""

@@ -50,7 +50,7 @@ class Checkpoints:
             keep: number of latest steps to keep.
             best: name of a metric; the step where it was best is kept beside the latest ones.
             best_mode: "max" or "min".
-            max_failures: saves that may fail in a row before `save` raises.
+            max_failures: at so many saves failed in a row, `save` raises.
             read_only: neither makes nor removes anything.
 
         Raises:
@@ -104,12 +104,13 @@ class Checkpoints:
             config: of the run, as JSON values.
 
         Raises:
-            OSError: more than `max_failures` saves have failed in a row.
+            OSError: `max_failures` saves have failed in a row.
         """
         args = self._args(state, position, config)
         self.wait()
         if step in self._trusted:
             return True
+        self._kept.written(step)
         try:
             if step in self._manager.all_steps():  # a damaged one, from before which the run began
                 self._manager.delete(step)
@@ -120,7 +121,6 @@ class Checkpoints:
             return False
         self._pending = step
         self._trusted.add(step)
-        self._kept.written(step)
         return True
 
     def poll(self) -> bool:

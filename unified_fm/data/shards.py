@@ -13,6 +13,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 _THREADS = 32  # shards opened at once to count their records: on a network the wait is the cost
 _OPEN = 4096  # readers kept at most, or a quarter of the limit of open files
 _AT_ONCE = 512  # shards in one piece of work for a thread
+_Reader = array_record_module.ArrayRecordReader
 _OPTIONS = "readahead_buffer_size:0"  # of a reader that is asked for single records
 
 
@@ -37,14 +38,14 @@ class Shard(NamedTuple):
     changed: int  # nanoseconds; of st_mtime_ns
 
 
-def open_shard(path: str) -> array_record_module.ArrayRecordReader:
+def open_shard(path: str) -> _Reader:
     """Opens one file, and reads its footer.
 
     Raises:
         UnreadableShard: cut off, not ArrayRecord, or not to be read; says what was found.
         OutOfDescriptors: the limit of open files is reached.
     """
-    reader = array_record_module.ArrayRecordReader(path, options=_OPTIONS)
+    reader = _Reader(path, options=_OPTIONS)
     if reader.ok():
         return reader
     try:  # the reader keeps its reason to itself until it is asked for a record

@@ -162,10 +162,10 @@ class Skips:
         with self._lock:
             for each in self._counts(epoch):
                 each.reasons[skip.reason] += 1
+                if skip.parts is not None:
+                    each.parts.add(skip.parts)
             count = self.total.reasons[skip.reason]
             skipped, seen = self.skipped, self.skipped + self.used
-            if skip.parts is not None:
-                self.total.parts.add(skip.parts)
         if count <= _NAMED_PER_REASON:
             last = " (further ones are only counted)" if count == _NAMED_PER_REASON else ""
             _log.warning("stream %r skips %s: %s%s", self.name, record(), skip, last)

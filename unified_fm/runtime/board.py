@@ -13,10 +13,11 @@ from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 _FLUSH_S = 30.0  # TensorBoard sees what is flushed
+_REST_S = 60.0  # after a failure; every attempt leaves a file behind
 
 
 class Board:
-    """Scalars by name and step; after a failure it goes on in a new file."""
+    """Scalars by name and step; some time after a failure it goes on in a new file."""
 
     def __init__(self, folder: str, *, first_step: int):
         """Prepares a folder; nothing is written yet.
@@ -30,13 +31,16 @@ class Board:
         self._writer = None
         self._opened = 0
         self._flushed = 0.0
+        self._rests_until = 0.0
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes numbers of a step.
 
         Raises:
-            OSError: they could not be written.
+            OSError: they could not be written; those of the next minute are left out.
         """
+        if time.monotonic() < self._rests_until:
+            return
         try:
             if self._writer is None:
                 self._writer = self._open()
@@ -46,6 +50,7 @@ class Board:
                 self._writer.flush()
                 self._flushed = time.monotonic()
         except OSError:
+            self._rests_until = time.monotonic() + _REST_S
             writer, self._writer = self._writer, None
             with contextlib.suppress(OSError):
                 if writer is not None:

@@ -125,12 +125,7 @@ class Log:
             return
         line = {"step": step, **{k: _plain(v) for k, v in values.items()}}
         self._waiting.append(json.dumps(line))
-        with self._going_on("metrics.jsonl"):
-            if not self._trimmed:
-                self._trim()
-            if step == self._start_step:
-                self._forget(line)
-            self._append()
+        self.flush()
         if len(self._waiting) > _MOST_WAITING:
             del self._waiting[0]
             self._dropped += 1
@@ -138,11 +133,21 @@ class Log:
             with self._going_on("TensorBoard"):
                 self._board.write(step, values)
 
+    def flush(self) -> bool:
+        """Writes the lines that wait; returns whether none waits any more."""
+        if not self._writes:
+            return True
+        with self._going_on("metrics.jsonl"):
+            if not self._trimmed:
+                self._trim()
+            self._forget()
+            self._append()
+        return not self._waiting
+
     def close(self) -> None:
         """Writes what is left, and says what could not be written."""
         if self._waiting:
-            with self._going_on("metrics.jsonl"):
-                self._append()
+            self.flush()
         if self._board is not None:
             with self._going_on("TensorBoard"):
                 self._board.close()
@@ -167,10 +172,18 @@ class Log:
                     raise
         self._waiting = []
 
-    def _forget(self, line):
-        """Drops the same numbers of the same step: an earlier run's evaluation, made again."""
+    def _forget(self):
+        """Drops what an earlier run wrote of an evaluation that is made again."""
+        lines = [json.loads(text) for text in self._waiting]
+        again = [line for line in lines if line["step"] == self._start_step]
+        if not again:
+            return
         kept = _lines_until(self.path, self._start_step)
-        others = [text for text in kept if not _same_numbers(json.loads(text), line)]
+        others = [
+            text
+            for text in kept
+            if not any(_same_numbers(json.loads(text), line) for line in again)
+        ]
         if len(others) < len(kept):
             self._store(others)
 

@@ -86,11 +86,11 @@ class Watch:
             self._check(*self._waiting.popleft())
 
     def _check(self, step, metrics, records):
-        names = ("ok", "spikes", "spike_sigma", "grad_norm")
-        found = jax.device_get({name: metrics[name] for name in names if name in metrics})
-        self._see_spike(step, found)
-        if float(found["ok"]):
+        ok, spikes = jax.device_get((metrics["ok"], metrics.get("spikes", self.spikes)))
+        if ok:
             self.in_a_row = 0
+            if spikes > self.spikes:
+                self._see_spike(step, int(spikes), metrics)
             return
         self.in_a_row += 1
         self.refused += 1
@@ -109,16 +109,15 @@ class Watch:
                 f"parameters are those before them. See {path}"
             )
 
-    def _see_spike(self, step, found):
-        if int(found.get("spikes", self.spikes)) <= self.spikes:
-            return
-        self.spikes = int(found["spikes"])
+    def _see_spike(self, step, spikes, metrics):
+        self.spikes = spikes
+        norm, sigma = jax.device_get((metrics["grad_norm"], metrics["spike_sigma"]))
         done = "the step was left out" if self._policy == "skip" else "the step was made as always"
         _log.warning(
             "step %d: the gradient norm %.3g is a spike, %.1f sigma above the mean; %s (spike %d)",
             step,
-            found["grad_norm"],
-            found["spike_sigma"],
+            norm,
+            sigma,
             done,
             self.spikes,
         )

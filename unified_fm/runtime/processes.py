@@ -43,16 +43,16 @@ def place(coordinator: str | None, process: str | None) -> Place:
     """Reads `--coordinator=HOST:PORT` and `--process=I/N`.
 
     Raises:
-        ValueError: one of them is missing or cannot be; says what was found.
+        Refused: one of them is missing or cannot be; says what was found.
     """
     if not coordinator or not process:
         missing = "--process=I/N" if coordinator else "--coordinator=HOST:PORT"
-        raise ValueError(f"--coordinator=HOST:PORT and --process=I/N go together; {missing} lacks")
+        raise Refused(f"--coordinator=HOST:PORT and --process=I/N go together; {missing} lacks")
     index, slash, count = process.partition("/")
     if not (slash and _number(index) and _number(count)):
-        raise ValueError(f"--process=I/N is two numbers (the first of four: 0/4), found {process}")
+        raise Refused(f"--process=I/N is two numbers (the first of four: 0/4), found {process}")
     if not int(index) < int(count):
-        raise ValueError(
+        raise Refused(
             f"--process={process}: of N = {int(count)} processes the first is 0 and the last "
             f"{int(count) - 1}"
         )
@@ -70,12 +70,12 @@ def _host_and_port(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not colon or not host or "/" in host or (":" in host and not address.startswith("[")):
-        raise ValueError(
+        raise Refused(
             f"--coordinator=HOST:PORT is the host of process 0 and a free port there "
             f"(10.0.0.1:1234, [::1]:1234), found {address!r}"
         )
     if not _number(port) or not 0 < int(port) < 65536:
-        raise ValueError(f"--coordinator={address}: a port is a number of 1 to 65535")
+        raise Refused(f"--coordinator={address}: a port is a number of 1 to 65535")
     return host, int(port)
 
 

@@ -73,9 +73,12 @@ class Watchdog:
             self._since = time.monotonic()
             self._held -= 1
 
+    def stalled(self) -> bool:
+        """Whether it is time to give up."""
+        return not self._held and time.monotonic() - self._since > self._seconds
+
     def _watch(self):
         while not self._ended.wait(min(5.0, self._seconds / 10)):
-            if self._held or time.monotonic() - self._since < self._seconds:
-                continue
-            minutes = self._seconds / 60
-            self._stop.stalled(f"no progress for {minutes:g} minutes while {self._doing}")
+            if self.stalled():
+                minutes = self._seconds / 60
+                self._stop.stalled(f"no progress for {minutes:g} minutes while {self._doing}")

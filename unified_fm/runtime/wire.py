@@ -42,6 +42,8 @@ class Wire:
         """
         try:
             found = self._socket.recv(2**16)
+        except (ConnectionResetError, BrokenPipeError):  # closed before it had read all
+            found = b""
         except OSError as error:
             raise Broken(str(error)) from error
         if not found:

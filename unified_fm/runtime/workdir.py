@@ -77,7 +77,9 @@ class Held:
         if self._path is None or self._ended.is_set():
             return
         self._ended.set()
-        with contextlib.suppress(Locked, OSError), _alone_with(self._path, self._mine["key"]):
+        with contextlib.suppress(Locked, OSError), contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # on a full disk there is no room for the right
+                stack.enter_context(_alone_with(self._path, self._mine["key"]))
             if self._ours():
                 self._path.unlink()
 

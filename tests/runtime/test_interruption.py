@@ -11,7 +11,7 @@ import pytest
 
 from unified_fm.runtime.interruption import Interrupted, Interruption
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 # A mutex that is locked twice waits for ever in C: no Python handler runs, as while XLA compiles.
 _STUCK = """
