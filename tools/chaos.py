@@ -378,7 +378,10 @@ def main(arguments: list[str]) -> int:
         return job()
     print(f"--kills={options.kills} --seed={options.seed}; a full disk is {disk.name}")
     print(chaos.faults.table(chaos.outcomes))
-    print(f"{len(chaos.outcomes)} faults, {chaos.compared} runs compared, {len(chaos.wrong)} wrong")
+    print(
+        f"{len(chaos.outcomes)} faults, {chaos.compared} runs compared, {len(chaos.wrong)} wrong, "
+        f"{(time.monotonic() - chaos.began) / 60:.0f} minutes"
+    )
     print("\n".join(chaos.wrong), end="\n" if chaos.wrong else "")
     if not chaos.wrong:
         shutil.rmtree(folder)
