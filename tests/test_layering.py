@@ -9,12 +9,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 # What the loop stands on: the modules directly in unified_fm/, and these folders. Nobody imports
-# cli, main or train.
-ABOVE = ("cli", "main", "train")
+# cli, main or train, and only these setup.
+ABOVE = ("cli", "main", "train", "setup")
 CORE = [f.stem for f in (ROOT / "unified_fm").glob("*.py") if f.stem not in ABOVE]
 CORE += ["config", "checkpoint", "teachers", "runtime", "report", "demo"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
+
+CONFIG = ["config", "checkpoint.start", "data", "optim", "plugins", "sharding"]
 
 # Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
 # prefix that fits decides. "*" is all that OWNERS and NEVER do not forbid. The standard library is
@@ -27,6 +29,12 @@ LAYERS = [
     ("main.py", ["*"], ["*"]),
     ("cli.py", ["commands", "__version__"], []),  # the list of verbs needs no JAX
     ("commands/", ["*"], ["*"]),
+    ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
+    ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),
+    # Settings name what there is, and so look at all of it; but they know no run, and make none.
+    ("config/records.py", ["config.values"], []),
+    ("config/settings.py", ["config.records", "plugins"], []),
+    ("config/", [*CONFIG, "objectives.base", "evaluators.base"], ["etils"]),
     ("objectives/", ["objectives"], ["jax", "optax", "numpy", "chex"]),
     ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),
     ("optim/", ["optim", "plugins"], ["jax", "optax", "numpy", "chex"]),
@@ -52,6 +60,25 @@ OWNERS = {
     "jax.distributed": ["main.py"],
     "torch": ["commands/verify.py"],  # where it happens to be installed
     "transformers": ["commands/verify.py"],
+}
+# How a run is put together, which is the business of one place.
+ASSEMBLY = ["step.Program", "step.init_params", "step.init_state", "step.make_step"]
+ASSEMBLY += ["step.make_train_step", "optim.build.build", "sharding.make_mesh"]
+ASSEMBLY += ["teachers.transform.build", "teachers.transform.load_params"]
+ASSEMBLERS = ("unified_fm/setup.py", "unified_fm/step.py")
+# What a plugin has is said by the contract of its kind, and what it takes is read in plugins.py:
+# nobody looks whether something is there. These look at what is no plugin.
+LOOKS = {
+    "plugins.py": "modules and signatures, to compare them with the contracts",
+    "config/python.py": "a ConfigDict, known by its to_dict",
+    "config/values.py": "annotations, of which not all have a name",
+    "files.py": "paths of several libraries",
+    "rules.py": "key paths of JAX",
+    "optim/masks.py": "states of optax",
+    "optim/merge/igm.py": "its own options, as its signature",
+    "runtime/processes.py": "settings of JAX, modules",
+    "runtime/roll_call.py": "errors of the operating system",
+    "commands/verify.py": "models of transformers",
 }
 NEVER = ["pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"]
 NAMELESS = {"utils", "common", "misc", "helpers"}
@@ -129,9 +156,38 @@ def faults_of(path: str, text: str) -> list[str]:
         name = dotted(node.func, aliases) if isinstance(node, ast.Call) else None
         if name and within(name, AT_IMPORT):
             faults.append(f"{path}:{node.lineno} calls {name} at import")
+    if path not in LOOKS:
+        faults += [f"{path}:{line} {looks}" for line, looks in looks_of(tree, aliases)]
     if path.endswith("__init__.py") and text.strip() and (path != "__init__.py" or found):
         faults.append(f"{path} is not empty")  # unified_fm/__init__.py: __version__, no imports
     return list(dict.fromkeys(faults)) + general_faults(path, text)
+
+
+def looks_of(tree: ast.AST, aliases: dict[str, str]):
+    """Where code asks whether something has an attribute, or what it takes."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        if name == "hasattr" or (name == "getattr" and len(node.args) == 3):
+            yield node.lineno, f"looks by {name}: name it in the contract of its kind"
+        if dotted(node.func, aliases) == "inspect.signature":
+            yield node.lineno, "reads a signature, which is what plugins.parameters is for"
+
+
+def assembly_faults(path: str, text: str) -> list[str]:
+    """Where a file puts a run together by hand; path is relative to the repository."""
+    if path in ASSEMBLERS:
+        return []
+    tree = ast.parse(text)
+    _, aliases = imports(tree)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [(node.lineno, dotted(node.func, aliases) or "") for node in calls]
+    return [
+        f"{path}:{line} calls {name}: a run is put together by unified_fm.setup.prepare"
+        for line, name in made
+        if name.removeprefix("unified_fm.") in ASSEMBLY
+    ]
 
 
 def general_faults(path: str, text: str) -> list[str]:
@@ -160,9 +216,12 @@ def test_every_file_keeps_the_house_rules():
     for file in sorted((ROOT / "unified_fm").rglob("*.py")):
         path = file.relative_to(ROOT / "unified_fm").as_posix()
         faults += [f"unified_fm/{fault}" for fault in faults_of(path, file.read_text())]
+        faults += assembly_faults(f"unified_fm/{path}", file.read_text())
     for folder in ("configs", "tools", "experiments"):
         for file in sorted((ROOT / folder).rglob("*.py")):
-            faults += general_faults(file.relative_to(ROOT).as_posix(), file.read_text())
+            path = file.relative_to(ROOT).as_posix()
+            faults += general_faults(path, file.read_text())
+            faults += assembly_faults(path, file.read_text())
     assert not faults, f"{len(faults)} violations:\n" + "\n".join(faults)
 
 
@@ -188,6 +247,12 @@ STARTS = "import jax\ndef f():\n    jax.distributed.initialize()"
         ("step.py", "import jax.numpy as jnp\nclass A:\n    x = jnp.ones(3)", "jax.numpy.ones at"),
         ("models/__init__.py", "import jax", "is not empty"),
         ("__init__.py", "import jax", "is not empty"),
+        ("step.py", "from unified_fm import setup", "may not import unified_fm.setup"),
+        ("config/a.py", "from unified_fm import step", "may not import unified_fm.step"),
+        ("config/settings.py", "from unified_fm.optim import build", "may not import"),
+        ("step.py", "hasattr(objective, 'target')", "step.py:1 looks by hasattr"),
+        ("data/a.py", "getattr(source, 'lost', 0)", "a.py:1 looks by getattr"),
+        ("config/a.py", "import inspect\ninspect.signature(f)", "a.py:2 reads a signature"),
         ("cli.py", "from unified_fm import main", "may not import unified_fm.main"),
         ("train.py", "from unified_fm.commands import show", "import unified_fm.commands.show"),
         ("data/utils.py", "", "has no name of its own"),
@@ -199,6 +264,15 @@ STARTS = "import jax\ndef f():\n    jax.distributed.initialize()"
 )
 def test_a_violation_is_seen(path, text, fault):
     assert fault in "\n".join(faults_of(path, text))
+
+
+def test_a_run_that_is_put_together_by_hand_is_seen():
+    text = "from unified_fm.optim import build\nfrom unified_fm import step\nbuild.build(params)\n"
+    faults = assembly_faults("tools/a.py", text + "step.make_apply(model)\nstep.Program()")
+    assert [fault.split(":")[1] for fault in faults] == [
+        "3 calls unified_fm.optim.build.build",
+        "5 calls unified_fm.step.Program",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from unified_fm import main
 from unified_fm.config import file as config_file
 from unified_fm.config import python, records, settings, values
 from unified_fm.config.settings import Mesh, Optimizer, Settings, Stream, Teacher
@@ -106,3 +107,15 @@ def test_a_config_is_found_by_its_bare_name(tmp_path, monkeypatch):
     assert python.read("mine") == {"total_steps": 8}
     monkeypatch.setattr(python, "_LIBRARY", tmp_path / "installed")
     assert python.read("mine") == {"total_steps": 7}  # the library's own name means its own file
+
+
+def test_help_prints_flags_keys_and_how_to_override(capsys):
+    assert main.main(["main", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--workdir=None       where checkpoints and metrics go" in out
+    assert "optimizer.lr=0.0001" in out and "peak learning rate [float, of at least 0]" in out
+    assert "streams.NAME.max_skip=0.01" in out and "teachers.NAME.cache=None" in out
+    assert "--config.KEY=VALUE sets one key" in out
+    for kind, place in ((Settings, ""), (Optimizer, "optimizer."), (Stream, "streams.NAME.")):
+        for field in dataclasses.fields(kind):
+            assert f"  {place}{field.name}" in out or field.name == kind.rest

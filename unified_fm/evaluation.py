@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
@@ -156,7 +157,7 @@ def _placed(mesh: Mesh):
 
     def place(batch):
         def put(leaf):
-            split = getattr(leaf, "ndim", 0) and leaf.shape[0] % parts == 0
+            split = np.ndim(leaf) and len(leaf) % parts == 0
             where = NamedSharding(mesh, sharding.BATCH) if split else sharding.replicated(mesh)
             return jax.device_put(leaf, where)
 

@@ -21,6 +21,7 @@ from jax._src import clusters
 
 from unified_fm import choices
 from unified_fm.config import file as config_file
+from unified_fm.config import help
 from unified_fm.config.settings import Settings
 from unified_fm.runtime import errors, link, processes, roll_call, surroundings, workdir
 from unified_fm.runtime.interruption import Interrupted, Interruption
@@ -56,6 +57,9 @@ def run(argv: Sequence[str]) -> NoReturn:
 def _main(argv: Sequence[str], stop: Interruption) -> int:
     """`main` under an entered `Interruption`: a signal ends the command in every phase."""
     _start_logging()
+    if {"--help", "-help", "-h"} & {*argv[1:]}:
+        print(help_text())
+        return 0
     try:
         with stop.leavable():
             options, settings = parse(argv)
@@ -105,31 +109,7 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
     bare = [arg for arg in texts if "=" not in arg]
     if bare:
         raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
-    options = flags.FlagValues()
-    flags.DEFINE_string("config", None, "FILE.py or FILE.py:ARGUMENT", flag_values=options)
-    flags.DEFINE_list(
-        "plugins", [], "modules whose plugins a saved config may name", flag_values=options
-    )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "where checkpoints and metrics go, seen by all workers",
-        flag_values=options,
-    )
-    flags.DEFINE_bool("force", False, "take over a locked workdir", flag_values=options)
-    flags.DEFINE_bool(
-        "distributed", None, "several processes; found out if not given", flag_values=options
-    )
-    flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT of process 0, with --process=I/N", flag_values=options
-    )
-    flags.DEFINE_string("process", None, "I/N: this is process I of N", flag_values=options)
-    flags.DEFINE_integer(
-        "start_timeout", 300, "seconds to wait for the other processes", flag_values=options
-    )
-    flags.DEFINE_float(
-        "grace_s", 30, "seconds from SIGTERM to the end", lower_bound=1, flag_values=options
-    )
+    options = _flags()
     try:
         rest = options([argv[0], *others])
     except flags.Error as error:
@@ -140,6 +120,35 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
         if options[name].value is None:
             raise Refused(f"--{name}=... is missing")
     return options, _configured(options.config, texts, options.plugins)
+
+
+def _flags() -> flags.FlagValues:
+    """The flags, not yet read; not absl's own, which belong to whoever imports this."""
+    made = flags.FlagValues()
+    text = functools.partial(flags.DEFINE_string, flag_values=made)
+    switch = functools.partial(flags.DEFINE_bool, flag_values=made)
+    text("config", None, "FILE.py, or the name of a config of the library; :ARGUMENT behind it")
+    text("workdir", None, "where checkpoints and metrics go, seen by all workers")
+    flags.DEFINE_list(
+        "plugins", [], "modules whose plugins a saved config may name", flag_values=made
+    )
+    switch("force", False, "take over a locked workdir")
+    switch("distributed", None, "several processes; found out if not given")
+    text("coordinator", None, "HOST:PORT of process 0, with --process=I/N")
+    text("process", None, "I/N: this is process I of N")
+    flags.DEFINE_integer(
+        "start_timeout", 300, "seconds to wait for the other processes", flag_values=made
+    )
+    flags.DEFINE_float(
+        "grace_s", 30, "seconds from SIGTERM to the end", lower_bound=1, flag_values=made
+    )
+    return made
+
+
+def help_text() -> str:
+    """What `--help` prints: flags, keys with their defaults, how to override."""
+    made = _flags()
+    return help.text({name: (made[name].default, str(made[name].help)) for name in made})
 
 
 def _flag_message(error: Exception, options: flags.FlagValues) -> str:

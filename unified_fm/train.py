@@ -116,6 +116,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
         dog.progress("reading the state to evaluate")
         checkpoints = _checkpoints(settings, workdir)
         latest = checkpoints.latest()
+        stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": latest})
         if latest is None:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
         wanted = settings.evaluate.step

@@ -50,7 +50,6 @@ def write_report(
         records: {stream: its used and skipped records in one line}.
         title: of the page.
     """
-    config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     series = charts.read_metrics(metrics_path)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
