@@ -61,13 +61,6 @@ class OptionsOf:
     by: str
 
 
-@dataclasses.dataclass(frozen=True)
-class LikeSetting:
-    """Marks an option that is written like the setting of this name: "streams"."""
-
-    name: str
-
-
 class Unnamed(ValueError):
     """A file names a plugin in a module that the user has not named."""
 

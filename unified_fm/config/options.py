@@ -175,8 +175,6 @@ def _parameter(
     removable = default is not plugins.REQUIRED
     marks = typing.get_args(kind)[1:] if typing.get_origin(kind) is typing.Annotated else ()
     for mark in marks:
-        if isinstance(mark, plugins.LikeSetting):
-            return dataclasses.replace(_SPECIAL[mark.name](), removable=removable)
         given = ()
         if isinstance(mark, plugins.OptionsOf):
             given = plugins.GIVEN.get(mark.kind, ())
