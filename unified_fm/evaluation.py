@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +40,11 @@ class Evaluation:
         """Opens what the evaluators read and makes a batch of it, before the first step.
 
         Raises:
-            ValueError: a source that cannot be read, or a teacher that is not there, with the
-                evaluator's name.
+            ValueError: a source that cannot be read, with the evaluator's name.
         """
         for name, evaluator in self._evaluators.items():
-            self._check_teachers(name, evaluator.asks)
             self._dog.progress(f"opening the data of the evaluator {name!r}")
             base.check(name, evaluator)
-
-    def _check_teachers(self, name: str, streams: Iterable[str]) -> None:
-        """Refuses an evaluator of streams whose teacher is a cache: it knows no other data."""
-        program = self._ready.program
-        for stream in streams:
-            for objective in program.streams[stream].objectives.values():
-                for teacher in objective.lessons:
-                    if program.teachers.members[teacher].model is None:
-                        raise ValueError(
-                            f"evaluator {name!r} asks the teacher {teacher!r} of stream "
-                            f"{stream!r}, which is read from a cache, and that knows the training "
-                            "data only: give it as path or init, or leave the evaluator out"
-                        )
 
     @property
     def asks(self) -> bool:
