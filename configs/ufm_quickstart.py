@@ -74,7 +74,7 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
         c.telemetry.every = 2
         c.log.every = 1
         for name in ("vit", "bert"):
-            c.teachers[name].config = f"configs/teacher_{name}.py:demo,smoke"
+            c.teachers[name].config = f"teacher_{name}:demo,smoke"
     return c
 
 
