@@ -53,6 +53,7 @@ def call(wheel, tmp_path_factory):
     site, here = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("here")
     pip("install", "--no-deps", "--no-index", "--target", site, wheel)
     env = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
+    env.pop("XLA_FLAGS", None)  # one device, as a user has; the tests' eight take longer
     # One corpus for all; made here if there is none yet, as the quick start does.
     env.setdefault("UNIFIED_FM_DATA", str(ROOT / "data" / "demo"))
 
