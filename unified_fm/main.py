@@ -176,9 +176,9 @@ def prepare_data(settings: Settings) -> None:
     for wanted in dict.fromkeys(run.prepare for run in runs if run.prepare):
         from unified_fm.demo import corpus
 
-        parts = wanted.partition(":")[2]
-        options = {"parts": parts.split(",")} if parts else {}
-        print(corpus.table(corpus.prepare(**options)), file=sys.stderr, flush=True)
+        named = wanted.partition(":")[2]
+        parts = named.split(",") if named else corpus.QUICKSTART
+        print(corpus.table(corpus.prepare(parts=parts)), file=sys.stderr, flush=True)
 
 
 def _cache_compilations() -> None:
@@ -225,13 +225,14 @@ def _place(options: flags.FlagValues) -> processes.Place | None:
     found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
         os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, options.start_timeout
     )
-    if None in found[:3]:
+    address, count, index, *_ = found
+    if address is None or count is None or index is None:
         raise ValueError(
             f"the environment does not say which process this is (found coordinator, number of "
             f"processes, index: {found[:3]}); give --coordinator=HOST:PORT and --process=I/N, or "
             f"--nodistributed to run this one alone"
         )
-    return processes.placed(found[0], index=found[2], count=found[1])
+    return processes.placed(address, index=index, count=count)
 
 
 def _run(options: flags.FlagValues, settings: Settings, stop: Interruption) -> int:

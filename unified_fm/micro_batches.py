@@ -70,7 +70,7 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None)
     fixed = [key for key in ("negatives_image", "negatives_text") if key in batch]
     if fixed:
         raise ValueError(f"stream {stream!r}: {fixed[0]} indexes the whole batch: accumulate=1")
-    if packs is None and "image_index" in batch:
+    if "image_index" in batch and packs is None:
         raise ValueError(
             f"stream {stream!r} has image_index, so accumulate={count} needs `packs` in its config"
         )
@@ -88,7 +88,7 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None)
         return jnp.moveaxis(x, 1, 0).reshape(count, -1, *x.shape[3:])
 
     pieces = jax.tree.map(cut, dict(batch))
-    if "image_index" in batch:
+    if "image_index" in batch and packs is not None:
         index = pieces["image_index"]  # i32[count R/count], rows of the whole batch's images
         size = len(batch["image"]) // packs  # images in a pack
         # Its pack was the (pack // count)-th of those dealt to this micro-batch; its place in the

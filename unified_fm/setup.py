@@ -67,8 +67,11 @@ class Prepared:
         Raises:
             ValueError: sizes that do not fit their number, or that do not divide the batches.
         """
-        chosen_devices = {} if self.devices is None else {"devices": self.devices}
-        mesh = sharding.make_mesh(**self.settings.mesh.plain(), **chosen_devices)
+        sizes = self.settings.mesh.plain()
+        if self.devices is None:
+            mesh = sharding.make_mesh(**sizes)
+        else:
+            mesh = sharding.make_mesh(devices=self.devices, **sizes)
         sharding.check_divisible(mesh, self.shapes, self.settings.accumulate)
         return mesh
 
@@ -158,14 +161,14 @@ class Prepared:
         schedule = schedules.build(
             total_steps=self.settings.total_steps, **numbers.schedule.plain()
         )
-        return float(numbers.lr * schedule(jnp.asarray(updates)))
+        return float(jnp.asarray(numbers.lr * schedule(jnp.asarray(updates))))
 
     @functools.cached_property
     def target(self) -> step.TrainState:
         """The train state as `jax.ShapeDtypeStruct` with shardings."""
         shapes = jax.eval_shape(self.init_state, self.params)
         where = sharding.params_shardings(self.mesh, self.params, self.settings.rules.sharding)
-        shardings = step.TrainState(
+        shardings = shapes.replace(
             step=sharding.replicated(self.mesh),
             params=where,
             opt_state=sharding.like_params(self.mesh, shapes.opt_state, self.params, where),
@@ -289,15 +292,11 @@ def prepare(
     """
     loaded = tokenizer or _tokenizer(settings)
     program = _program(settings)
-    if shapes is None:
-        extra = teacher_cache.examples(settings)
-        specs = streams.spec(_configs(settings), tokenizer=loaded, extra=extra)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
     return Prepared(
         settings=settings,
         tokenizer=loaded,
         program=program,
-        shapes=shapes,
+        shapes=_shapes(settings, loaded) if shapes is None else shapes,
         devices=devices,
     )
 
@@ -310,6 +309,12 @@ def without_teachers(settings: Settings) -> Settings:
         kept = {key: stream.objectives[key] for key in made if not made[key].lessons}
         alone[name] = stream.replace(objectives=kept)
     return settings.replace(streams=alone, teachers={})
+
+
+def _shapes(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:
+    extra = teacher_cache.examples(settings)
+    specs = streams.spec(_configs(settings), tokenizer=tokenizer, extra=extra)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
 
 
 def _configs(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from unified_fm import ending, files, setup, step
+from unified_fm import ending, files, setup
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
@@ -26,6 +26,7 @@ from unified_fm.runtime.nonfinite import Watch
 from unified_fm.runtime.processes import modules_of
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
+from unified_fm.step import Program, TrainState
 
 _log = logging.getLogger(__name__)
 _CHANGES = ("seed", "batch", "records", "streams")  # of the data, where they are allowed
@@ -41,7 +42,7 @@ class Run:
     teacher_params: Any
     step: Callable
     measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
-    state: step.TrainState
+    state: TrainState
     at: int  # steps made
     position: Mapping[str, Any]  # of the streams after them
     checkpoints: Checkpoints
@@ -234,7 +235,7 @@ def _next_batches(run: Run) -> tuple[Any, Mapping[str, Any]]:
     return run.ready.place(host), position
 
 
-def _refreshed(run: Run) -> step.TrainState:
+def _refreshed(run: Run) -> TrainState:
     """The state, with a new mask where the merge wants one before the step that follows."""
     refresh, state = run.ready.refresh, run.state
     if refresh is None:
@@ -242,7 +243,9 @@ def _refreshed(run: Run) -> step.TrainState:
     opt_state = refresh(state.opt_state, run.at)
     if opt_state is state.opt_state:
         return state
-    return state.replace(opt_state=jax.device_put(opt_state, run.ready.shardings.opt_state))
+    return dataclasses.replace(
+        state, opt_state=jax.device_put(opt_state, run.ready.shardings.opt_state)
+    )
 
 
 def _evaluation_due(run: Run) -> bool:
@@ -267,7 +270,7 @@ def _open_log(settings: Settings, workdir: Any, at: int) -> Log:
     )
 
 
-def _watch(settings: Settings, workdir: Any, state: step.TrainState) -> Watch:
+def _watch(settings: Settings, workdir: Any, state: TrainState) -> Watch:
     return Watch(
         workdir,
         seed=settings.seed,
@@ -288,7 +291,7 @@ def _checkpoints(settings: Settings, workdir: Any) -> Checkpoints:
     )
 
 
-def _say_inexact(program: step.Program) -> None:
+def _say_inexact(program: Program) -> None:
     if program.accumulate > 1 and program.inexact:
         names = ", ".join(program.inexact)
         _log.info(

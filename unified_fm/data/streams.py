@@ -121,9 +121,9 @@ class Streams:
         Raises:
             TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
         """
-        self.start()
+        feeder = self.start()
         began = time.perf_counter()
-        batches = self._feeder.get()
+        batches = feeder.get()
         self.wait_time += time.perf_counter() - began
         for name, loader in self.loaders.items():
             before = self._samples[name]
@@ -133,10 +133,11 @@ class Streams:
                 _log.info(line)
         return batches
 
-    def start(self) -> None:
+    def start(self) -> "_Feeder":
         """Begins to load in the background, before the first batch is asked for."""
         if self._feeder is None:
             self._feeder = _Feeder(self.loaders, self._samples)
+        return self._feeder
 
     def spec(self) -> dict[str, Tree]:
         """{stream: {array: its shape and dtype}} of the global batches; nothing is read for it."""

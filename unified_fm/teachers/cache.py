@@ -70,7 +70,7 @@ class Cache:
         found = {}
         for key, arrays in self.arrays[stream].items():
             names = _names(self.about["streams"][stream]["rests"][key])
-            rests = arrays["rest"][slots] if names else None
+            rests = arrays["rest"][slots] if names else np.empty(0)
             found[key] = {
                 "ids": arrays["ids"][slots],
                 "logits": arrays["logits"][slots],

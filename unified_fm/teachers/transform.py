@@ -97,7 +97,7 @@ def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) ->
             classes = teacher_cache.open_cache(entry.cache).about["keys"]
         else:
             model = _model(name, entry, modules)
-        teachers[name] = Teacher(model=model, streams=tuple(entry.streams), classes=classes)
+        teachers[name] = Teacher(model=model, streams=tuple(entry.streams or ()), classes=classes)
     return teachers
 
 
