@@ -47,6 +47,16 @@ def test_help_of_a_verb_is_under_its_name(verb, capsys):
     assert capsys.readouterr().out.startswith(f"usage: unified-fm {verb} ")
 
 
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["bench"], ["show", "batch"]])
+def test_help_of_what_reads_a_config_has_every_key(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command, "--help"])
+    assert end.value.code in (0, None)
+    said = capsys.readouterr().out
+    assert "optimizer.lr=0.0001 " in said
+    assert "--config.KEY=VALUE sets one key" in said
+
+
 @pytest.mark.parametrize(
     ("tool", "verb"),
     [

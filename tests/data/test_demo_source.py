@@ -42,7 +42,7 @@ def test_a_corpus_that_is_not_there_says_how_to_make_it(tmp_path):
         demo.Source(f"pairs/train@{tmp_path}")
     assert str(error.value) == (
         f"The demo corpus in {tmp_path} has no part 'pairs': make it with "
-        f"`python tools/prepare_data.py demo pairs --to={tmp_path}`."
+        f"`unified-fm data demo pairs --to={tmp_path}`."
     )
 
 

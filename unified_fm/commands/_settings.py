@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from unified_fm.config import file
+from unified_fm.config import file, help
 from unified_fm.config.settings import Settings
 
 OVERRIDE = "--config."
@@ -11,9 +11,7 @@ OVERRIDE = "--config."
 
 def parser(prog: str | None, about: str | None) -> argparse.ArgumentParser:
     """A parser with the flags of a config; `about` is the help, as it is laid out."""
-    made = argparse.ArgumentParser(
-        prog, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(prog, description=about)
     add(made)
     return made
 
@@ -28,7 +26,8 @@ def add(made: argparse.ArgumentParser) -> None:
         default="",
         help="modules, by commas, whose plugins a saved config may name",
     )
-    made.epilog = "--config.KEY=VALUE sets one option; unified-fm train --help lists the keys."
+    made.epilog = help.keys()
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def parse(

@@ -37,7 +37,12 @@ def text(flags: Mapping[str, tuple[Any, str]]) -> str:
     lines = ["Trains a config, or evaluates what was trained.", "", "Flags:"]
     shown = [(f"--{name}", default, about) for name, (default, about) in flags.items()]
     lines += _table(shown)
-    return "\n".join([*lines, "", _OVERRIDE, "Keys, and their defaults:", *_table(_keys(Settings))])
+    return "\n".join([*lines, "", keys()])
+
+
+def keys() -> str:
+    """How a key is set on the command line, and every key."""
+    return "\n".join([_OVERRIDE, "Keys, and their defaults:", *_table(_keys(Settings))])
 
 
 def _keys(record: type[Record], place: str = "") -> Iterator[tuple[str, Any, str]]:

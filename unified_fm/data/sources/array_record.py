@@ -1,4 +1,4 @@
-"""`array_record:STEM`: shards written by `tools/prepare_data.py` or `data.records.write_shards`.
+"""`array_record:STEM`: shards written by `unified-fm data` or `data.records.write_shards`.
 
     array_record:corpus/text-train          corpus/text-train-00000-of-00004.array_record, ...
     array_record:corpus/text-*              a glob pattern

@@ -84,7 +84,7 @@ class Source(base.Source):
         if stamp is None:
             raise FileNotFoundError(
                 f"The demo corpus in {address.folder} has no part {address.part!r}: make it with "
-                f"`python tools/prepare_data.py demo {address.part} --to={address.folder}`."
+                f"`unified-fm data demo {address.part} --to={address.folder}`."
             )
         self.class_names = tuple(stamp["facts"].get("labels", ()))
         self.names: Sequence[str] = ()
