@@ -31,12 +31,12 @@ def apply(config: Mapping[str, Any], changes: Sequence[tuple[str, str]]) -> dict
         ValueError, TypeError: an option that does not exist, with the nearest one; a text of
             another type; a plugin that does not exist.
     """
-    config, root = _copied(config), options.tree()
+    changed, root = _copied(config), options.tree()
     parted = [(path.split("."), text) for path, text in changes]
     parted.sort(key=lambda change: (len(change[0]), change[0][-1] not in _FIRST))
     for path, text in parted:
-        _apply(config, root, path, text)
-    return config
+        _apply(changed, root, path, text)
+    return changed
 
 
 def _apply(config: dict[str, Any], root: Option, path: Sequence[str], text: str) -> None:

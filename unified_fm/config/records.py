@@ -58,7 +58,9 @@ class About:
     choices: Sequence[str] = ()
 
 
-def setting(default: Any, text: str, limits: Range | None = None, choices: Sequence[str] = ()):
+def setting(
+    default: Any, text: str, limits: Range | None = None, choices: Sequence[str] = ()
+) -> Any:
     """A field of a record: its default, one line about it, and what it may be.
 
     A default that can be changed, such as a dict, is made anew for each record.
