@@ -25,7 +25,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ class Cache:
         found = {}
         for key, arrays in self.arrays[stream].items():
             names = _names(self.about["streams"][stream]["rests"][key])
-            rests = arrays["rest"][slots] if names else None
+            rests = cast(np.ndarray, arrays["rest"][slots] if names else None)
             found[key] = {
                 "ids": arrays["ids"][slots],
                 "logits": arrays["logits"][slots],

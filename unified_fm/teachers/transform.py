@@ -8,7 +8,7 @@ same augmented image, the same masked words.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 from etils import epath
@@ -97,7 +97,8 @@ def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) ->
             classes = teacher_cache.open_cache(entry.cache).about["keys"]
         else:
             model = _model(name, entry, modules)
-        teachers[name] = Teacher(model=model, streams=tuple(entry.streams), classes=classes)
+        streams = tuple(cast(Sequence[str], entry.streams))
+        teachers[name] = Teacher(model=model, streams=streams, classes=classes)
     return teachers
 
 
