@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from unified_fm.data import specs
 from unified_fm.data import tokenizer as tokenizers
@@ -123,7 +123,7 @@ class Streams:
         """
         self.start()
         began = time.perf_counter()
-        batches = self._feeder.get()
+        batches = cast(_Feeder, self._feeder).get()
         self.wait_time += time.perf_counter() - began
         for name, loader in self.loaders.items():
             before = self._samples[name]
