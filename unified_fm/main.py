@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import jax
 from absl import flags
@@ -177,7 +177,7 @@ def prepare_data(settings: Settings) -> None:
         from unified_fm.demo import corpus
 
         parts = wanted.partition(":")[2]
-        options = {"parts": parts.split(",")} if parts else {}
+        options: dict[str, Any] = {"parts": parts.split(",")} if parts else {}
         print(corpus.table(corpus.prepare(**options)), file=sys.stderr, flush=True)
 
 
@@ -231,7 +231,8 @@ def _place(options: flags.FlagValues) -> processes.Place | None:
             f"processes, index: {found[:3]}); give --coordinator=HOST:PORT and --process=I/N, or "
             f"--nodistributed to run this one alone"
         )
-    return processes.placed(found[0], index=found[2], count=found[1])
+    address, count, index = cast(tuple[str, int, int], found[:3])
+    return processes.placed(address, index=index, count=count)
 
 
 def _run(options: flags.FlagValues, settings: Settings, stop: Interruption) -> int:

@@ -15,7 +15,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ class Prepared:
         Raises:
             ValueError: sizes that do not fit their number, or that do not divide the batches.
         """
-        chosen_devices = {} if self.devices is None else {"devices": self.devices}
+        chosen_devices: dict[str, Any] = {} if self.devices is None else {"devices": self.devices}
         mesh = sharding.make_mesh(**self.settings.mesh.plain(), **chosen_devices)
         sharding.check_divisible(mesh, self.shapes, self.settings.accumulate)
         return mesh
@@ -158,7 +158,7 @@ class Prepared:
         schedule = schedules.build(
             total_steps=self.settings.total_steps, **numbers.schedule.plain()
         )
-        return float(numbers.lr * schedule(jnp.asarray(updates)))
+        return float(numbers.lr * cast(jax.Array, schedule(jnp.asarray(updates))))
 
     @functools.cached_property
     def target(self) -> step.TrainState:
@@ -166,7 +166,7 @@ class Prepared:
         shapes = jax.eval_shape(self.init_state, self.params)
         where = sharding.params_shardings(self.mesh, self.params, self.settings.rules.sharding)
         shardings = step.TrainState(
-            step=sharding.replicated(self.mesh),
+            step=cast(Any, sharding.replicated(self.mesh)),
             params=where,
             opt_state=sharding.like_params(self.mesh, shapes.opt_state, self.params, where),
             ema=None if shapes.ema is None else where,
@@ -292,7 +292,8 @@ def prepare(
     if shapes is None:
         extra = teacher_cache.examples(settings)
         specs = streams.spec(_configs(settings), tokenizer=loaded, extra=extra)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
+        made = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
+        shapes = cast(Mapping[str, Any], made)
     return Prepared(
         settings=settings,
         tokenizer=loaded,

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 from etils import epath
@@ -26,6 +26,7 @@ from unified_fm.runtime.nonfinite import Watch
 from unified_fm.runtime.processes import modules_of
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
+from unified_fm.step import TrainState
 
 _log = logging.getLogger(__name__)
 _CHANGES = ("seed", "batch", "records", "streams")  # of the data, where they are allowed
@@ -41,7 +42,7 @@ class Run:
     teacher_params: Any
     step: Callable
     measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
-    state: step.TrainState
+    state: TrainState
     at: int  # steps made
     position: Mapping[str, Any]  # of the streams after them
     checkpoints: Checkpoints
@@ -234,7 +235,7 @@ def _next_batches(run: Run) -> tuple[Any, Mapping[str, Any]]:
     return run.ready.place(host), position
 
 
-def _refreshed(run: Run) -> step.TrainState:
+def _refreshed(run: Run) -> TrainState:
     """The state, with a new mask where the merge wants one before the step that follows."""
     refresh, state = run.ready.refresh, run.state
     if refresh is None:
@@ -242,7 +243,8 @@ def _refreshed(run: Run) -> step.TrainState:
     opt_state = refresh(state.opt_state, run.at)
     if opt_state is state.opt_state:
         return state
-    return state.replace(opt_state=jax.device_put(opt_state, run.ready.shardings.opt_state))
+    placed = jax.device_put(opt_state, run.ready.shardings.opt_state)
+    return cast(Any, state).replace(opt_state=placed)  # flax adds `replace`
 
 
 def _evaluation_due(run: Run) -> bool:
@@ -267,7 +269,7 @@ def _open_log(settings: Settings, workdir: Any, at: int) -> Log:
     )
 
 
-def _watch(settings: Settings, workdir: Any, state: step.TrainState) -> Watch:
+def _watch(settings: Settings, workdir: Any, state: TrainState) -> Watch:
     return Watch(
         workdir,
         seed=settings.seed,
