@@ -6,7 +6,7 @@ share of the sum of denominators.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None)
     pieces = jax.tree.map(cut, dict(batch))
     if "image_index" in batch and packs is not None:
         index = pieces["image_index"]  # i32[count R/count], rows of the whole batch's images
-        size = len(batch["image"]) // packs  # images in a pack
+        size = len(batch["image"]) // cast(int, packs)  # images in a pack
         # Its pack was the (pack // count)-th of those dealt to this micro-batch; its place in the
         # pack is as before.
         pieces["image_index"] = index // size // count * size + index % size

@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def numbers_of(directory: str) -> tuple[dict, str]:
     model = config_values.section(config, "model") if "model" in config else {}
     if model.get("name") not in DEFAULTS:
         return {}, ""
-    fields = dataclasses.fields(plugins.load("models", model["name"]))
+    fields = dataclasses.fields(cast(Any, plugins.load("models", model["name"])))
     filled = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     encoder = {"eps": EncoderConfig.eps, "gelu": EncoderConfig.gelu}
     towers = {name: encoder | tower for name, tower in DEFAULTS[model["name"]].items()}
@@ -155,7 +156,7 @@ def _file(out: str, name: str) -> str:
 
 def _write_npz(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     with files.whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(Any, arrays))
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:

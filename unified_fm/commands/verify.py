@@ -51,7 +51,7 @@ def outputs(path: str, config: Mapping, params: Mapping) -> int:
         return 0
     try:
         hf_models.model_options(config)
-        import transformers
+        import transformers  # pyright: ignore[reportMissingImports]  # optional
 
         name = (config_values.texts(config, "architectures") or ["AutoModel"])[0]
         model = getattr(transformers, name, transformers.AutoModel)

@@ -6,14 +6,14 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 _THREADS = 32  # shards opened at once to count their records: on a network the wait is the cost
 _OPEN = 4096  # readers kept at most, or a quarter of the limit of open files
 _AT_ONCE = 512  # shards in one piece of work for a thread
-_Reader = array_record_module.ArrayRecordReader
+_Reader: TypeAlias = array_record_module.ArrayRecordReader
 _OPTIONS = "readahead_buffer_size:0"  # of a reader that is asked for single records
 
 

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import tqdm
 
@@ -209,7 +210,7 @@ def _with_needs(parts):
 
 
 def _account(root, name, seconds=0.0):
-    stamp = read_stamp(root / name)
+    stamp = cast(dict[str, Any], read_stamp(root / name))
     return Prepared(
         counts=stamp["counts"],
         skipped=stamp["skipped"],

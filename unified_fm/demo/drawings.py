@@ -7,6 +7,7 @@ objects in the same order.
 """
 
 import io
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -89,7 +90,8 @@ def crop(drawing: np.ndarray) -> np.ndarray:
         ValueError: nothing is drawn.
     """
     drawing = np.where(drawing[..., 3:] < 32, 0, drawing).astype(np.uint8)
-    rows, columns = drawing[..., 3].any(1).nonzero()[0], drawing[..., 3].any(0).nonzero()[0]
+    alpha = drawing[..., 3]
+    rows, columns = np.nonzero(alpha.any(1))[0], np.nonzero(alpha.any(0))[0]
     if not len(rows):
         raise ValueError("the drawing is empty: no pixel has an alpha of 32 or more")
     return drawing[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -130,9 +132,9 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _blur(pictures):
+def _blur(pictures: np.ndarray) -> np.ndarray:
     """Means of 3 x 3 pixels: two drawings shifted by a pixel are the same to the eye."""
     size = pictures.shape[1]
     padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     shifts = [padded[:, y : y + size, x : x + size] for y in range(3) for x in range(3)]
-    return sum(shifts) / 9
+    return cast(np.ndarray, sum(shifts)) / 9

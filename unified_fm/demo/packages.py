@@ -16,6 +16,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -220,7 +221,7 @@ def ratings(archive: Path) -> list[tuple[str, float, str]]:
     ):
         for kind in kinds:
             file = inner.extractfile(f"hutto_ICWSM_2014/{kind}_GroundTruth.txt")
-            for line in filter(bytes.strip, file.read().split(b"\n")):
+            for line in filter(bytes.strip, cast(IO[bytes], file).read().split(b"\n")):
                 _, rating, text = _decode(line).split("\t")[:3]
                 rows.append((tidy(text), float(rating), kind))
     return rows

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def held_out_pairs(names: Sequence[str]) -> dict[str, tuple[tuple[int, int], ...
 
     def at(distances):
         pairs = {
-            tuple(sorted((circle[i], circle[(i + d) % len(circle)])))
+            cast(tuple[int, int], tuple(sorted((circle[i], circle[(i + d) % len(circle)]))))
             for d in distances
             for i in range(len(circle))
         }

@@ -1,6 +1,7 @@
 """Attention: the one place where queries, keys and values meet."""
 
 import math
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -91,7 +92,7 @@ def attend(
         value,
         bias=None if bias is None else bias[None].astype(query.dtype),
         mask=mask,
-        implementation=implementation,
+        implementation=cast(Any, implementation),  # it says itself which there are
     )
 
 

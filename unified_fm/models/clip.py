@@ -7,6 +7,7 @@ it as it is.
 import dataclasses
 import math
 from collections.abc import Collection
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -119,7 +120,7 @@ class Model(ImagePart):
 
     def text_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each text's end token."""
-        return l2_normalised(self.text_proj(views.text[:, 0]))
+        return l2_normalised(self.text_proj(cast(jax.Array, views.text)[:, 0]))
 
     def image_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each image's class token."""

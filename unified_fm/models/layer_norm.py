@@ -9,6 +9,7 @@ in float64 (tests/models/test_layer_norm.py), where two plain passes are within 
 """
 
 import functools
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -32,7 +33,8 @@ class LayerNorm(nn.Module):
         """Returns dtype[... D] for x f[... D]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return (standardise(x, self.eps) * scale + bias).astype(self.dtype)
+        normal = cast(jax.Array, standardise(x, self.eps))
+        return (normal * scale + bias).astype(self.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

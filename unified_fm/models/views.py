@@ -1,6 +1,7 @@
 """What a model says about a batch: the documented record that objectives and evaluators read."""
 
 from collections.abc import Collection, Iterable
+from typing import cast
 
 import flax.struct
 import jax
@@ -68,7 +69,7 @@ class ImageMemory:
         if view == "image" or self.row_layers is None:
             return layers, None
 
-        slots, mask = self.row_layers, self.row_mask
+        slots, mask = self.row_layers, cast(jax.Array, self.row_mask)
         if rows is not None:
             slots, mask = jax.tree.map(lambda x: x[rows], (slots, mask))
         # The patches of the whole image stay; the mask says which of them the region has. Only

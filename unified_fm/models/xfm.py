@@ -1,6 +1,7 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
+from typing import Any, cast
 
 import chex
 import flax.linen as nn
@@ -156,7 +157,7 @@ class Model(TextPart, ImagePart):
 
     def text_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each text's first token."""
-        return l2_normalised(self.text_proj(views.text[:, 0]))
+        return l2_normalised(self.text_proj(cast(jax.Array, views.text)[:, 0]))
 
     def image_feature(self, views: Views) -> jax.Array:
         """L2-normalised projection f32[B E] of each row's pooled image or region."""
@@ -187,7 +188,7 @@ class Model(TextPart, ImagePart):
             return {"pooled": pooled}
         memory = self.remember(image)
         if "image_index" in batch:
-            memory = memory.replace(
+            memory = cast(Any, memory).replace(  # flax adds `replace`
                 row_layers=self.fusion_encoder.project_memory(pooled),
                 image_index=index,
                 row_mask=mask,

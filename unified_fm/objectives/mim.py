@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import chex
 import jax
@@ -64,5 +64,5 @@ class Objective(base.Objective):
         parts = {"patches": patches}
         if self.pooled:
             parts["pooled"] = weighted_mean(error[:, 0], weights)
-        loss = sum(value for value, _ in parts.values())
+        loss = cast(jax.Array, sum(value for value, _ in parts.values()))
         return Output(loss=loss, denominator=patches[1], parts=parts)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -181,8 +182,10 @@ def _choose(
     kept = masks if nested else [jnp.ones_like(mask) for mask in masks]
     if scope == "global":
         # One ranking over all tensors, so scores must be of one scale; `ratio` is, by its making.
-        everything = [jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (kept, scores)]
-        parts = jnp.split(next_mask(*everything, released[0]), _ends(masks))
+        mask, score = (
+            jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (kept, scores)
+        )
+        parts = jnp.split(next_mask(mask, score, released[0]), _ends(masks))
         new = [part.reshape(mask.shape) for part, mask in zip(parts, masks, strict=True)]
     else:
         new = [next_mask(*leaf) for leaf in zip(kept, scores, released, strict=True)]

@@ -10,8 +10,8 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PALETTE = ("#3b82c4", "#d9822b", "#3f9e5a", "#a76bb0", "#c2504a", "#5aa5a8", "#8a7a3d", "#7a7f87")
 _TEXT = "#7f7f80"  # neutral on light and dark; the SVG writer turns it into the page's colour
 _GRID = "#9a9a9a"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a "$" in a stream's name is a "$"
     "font.family": "sans-serif",
@@ -111,7 +111,7 @@ def curves(
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, 1.9 * rows), layout="constrained")
         figure.patch.set_alpha(0)
-        figure.get_layout_engine().set(h_pad=0.06, hspace=0.04, wspace=0.03)
+        cast(Any, figure.get_layout_engine()).set(h_pad=0.06, hspace=0.04, wspace=0.03)
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for (title, lines), axis in zip(panels.items(), axes, strict=False):
             first = PALETTE.index((colours or {}).get(title, PALETTE[0]))
@@ -170,7 +170,8 @@ def to_svg(figure: "Figure", *, salt: str = "") -> str:
     import matplotlib
 
     page = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": salt}):
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": salt}
+    with matplotlib.rc_context(style):
         figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None})
     text = page.getvalue()
     text = text[text.index("<svg") :]
@@ -234,7 +235,7 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _natural(name: str) -> Sequence[Any]:
+def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", name)]
 
 

@@ -8,10 +8,12 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from typing import Any, cast
 
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
+_proto = cast(Any, event_pb2)  # its messages are made when it is imported
 _FLUSH_S = 30.0  # TensorBoard sees what is flushed
 _REST_S = 60.0  # after a failure; every attempt leaves a file behind
 
@@ -28,7 +30,7 @@ class Board:
         """
         self._folder = folder
         self._first_step = first_step
-        self._writer = None
+        self._writer: event_file_writer.EventsWriter | None = None
         self._opened = 0
         self._flushed = 0.0
         self._rests_until = 0.0
@@ -68,9 +70,10 @@ class Board:
         name = os.path.join(self._folder, "events")
         suffix = f".{os.getpid()}.{self._opened}"
         writer = event_file_writer.EventsWriter(name, filename_suffix=suffix)
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = _proto.SessionLog(status=_proto.SessionLog.START)
         self._event(writer, step=self._first_step, session_log=start)
         return writer
 
     def _event(self, writer=None, **fields):
-        (writer or self._writer).write_event(event_pb2.Event(wall_time=time.time(), **fields))
+        event = _proto.Event(wall_time=time.time(), **fields)
+        cast(event_file_writer.EventsWriter, writer or self._writer).write_event(event)

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from unified_fm.runtime import stacks
 from unified_fm.runtime.link import Link
@@ -68,8 +68,8 @@ class Interruption:
         self._leavable = False
         self._taken = False
         self._left = threading.Event()
-        self._before: dict[int, object] = {}
-        self._ends: tuple[socket.socket, socket.socket] | None = None
+        self._before: dict[int, Any] = {}
+        self._ends = cast(tuple[socket.socket, socket.socket], None)  # set while entered
 
     def __enter__(self) -> "Interruption":
         self._ends = socket.socketpair()
@@ -280,14 +280,14 @@ class Interruption:
             self.show_stacks(f"{name}: the main thread did not come back within {patience:.1f} s")
             if nothing:
                 _log.info("stopped: there was nothing to save yet")
-                self.end(128 + self.signum)
-            self.end(128 + self.signum if self.rescue() else 1)
+                self.end(self.exit_code)
+            self.end(self.exit_code if cast(Callable[[], bool], self.rescue)() else 1)
 
     def _too_late(self):
         name = signal.Signals(self._came).name
         self.show_stacks(f"{name}: the run did not end within the grace of {self.grace_s:.0f} s")
         _log.error("ended without a further save; --grace_s=SECONDS waits longer")
-        self.end(128 + self._came)
+        self.end(128 + cast(int, self._came))
 
     def _speak(self):
         for words in self.last_words:

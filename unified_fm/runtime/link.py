@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from unified_fm.runtime import stacks
 from unified_fm.runtime.processes import Place, alike
@@ -244,9 +244,10 @@ class Link:
             self._counts = {}
             self._to_all({"stopping": message["stop"], "by": index})
         elif "count" in message:
-            self._counts[index] = message["count"]
-            if len(self._counts) == self.place.count:
-                most = max(self._counts.values())
+            counts = cast(dict[int, int], self._counts)
+            counts[index] = message["count"]
+            if len(counts) == self.place.count:
+                most = max(counts.values())
                 self._to_all({"stop_at": most + 1 if most else 0})
 
     def _here(self, message):
@@ -285,7 +286,7 @@ class Link:
                 _log.info("stopped before the first step: nothing to save")
                 self._say({"bye": True})
                 self._send_words()
-                self._leave_at_once(128 + self._signum)
+                self._leave_at_once(128 + cast(int, self._signum))
 
     def _lose(self, message):
         if self._closing.is_set():
@@ -323,7 +324,7 @@ class Link:
             while selector.get_map() and time.monotonic() < end:
                 for key, _ in selector.select(0.1):
                     try:
-                        key.fileobj.receive()
+                        cast(Wire, key.fileobj).receive()
                     except Broken:
                         selector.unregister(key.fileobj)
 

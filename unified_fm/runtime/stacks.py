@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from typing import TextIO, cast
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def show(why: str, folder: str | None = None) -> None:
     except OSError:  # no room for a temporary file: straight to the screen
         _log.error("%s; the stacks of all threads:", why)
         with contextlib.suppress(Exception):
-            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+            faulthandler.dump_traceback(cast(TextIO, sys.__stderr__), all_threads=True)
         return
     _log.error("%s; the stacks of all threads:\n%s", why, text)
     if folder is None or "://" in folder:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from etils import epath
 
@@ -92,10 +92,10 @@ class Held:
         while not self._ended.wait(_BEAT):
             with contextlib.suppress(OSError):  # a full or distant disk: tried again
                 if self._ours():
-                    os.utime(self._path)
+                    os.utime(cast(Path, self._path))
 
     def _ours(self):
-        found = _look(self._path)
+        found = _look(cast(Path, self._path))
         return found is not None and found.holder == self._mine
 
 
@@ -227,7 +227,7 @@ def _look(path: Path) -> _Found | None:
         holder = json.loads(text)
         if not all(key in holder for key in ("host", "pid", "started", "time")):
             raise ValueError("names no holder")
-        int(holder["pid"]), float(holder["time"])
+        _ = int(holder["pid"]), float(holder["time"])
     except (ValueError, TypeError):
         holder = None
     # A lock without a key of its own is told from others by its place on the disk.

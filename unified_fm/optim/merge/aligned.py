@@ -1,6 +1,7 @@
 """Aligned-MTL: all singular values of the stacked gradients made equal to the smallest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +82,6 @@ def _cosines(gram: jax.Array) -> jax.Array:
     return jnp.where(jnp.eye(len(gram), dtype=bool), 1.0, cosines)
 
 
-def _tolerance(gram: jax.Array) -> jax.Array:
+def _tolerance(gram: jax.Array) -> Any:
     """Below this share of the largest, an eigenvalue of the cosines is rounding."""
     return len(gram) * jnp.finfo(gram.dtype).eps

@@ -1,7 +1,7 @@
 """Alternating descent: the shared parameters follow one group per step."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,6 @@ def merge(*, groups: Sequence[str], shared: str = ".*", order: Sequence[str] = (
         del gram, losses
         turn = jnp.asarray(turns)[state.count % len(turns)]
         weights = jax.nn.one_hot(turn, len(members.names))[None]  # f32[1 K]
-        return weights, State(optax.safe_increment(state.count))
+        return weights, State(cast(jax.Array, optax.safe_increment(state.count)))
 
     return weighted(members, weigh, start=lambda blocks: State(jnp.zeros([], jnp.int32)))

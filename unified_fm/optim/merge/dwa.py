@@ -1,7 +1,7 @@
 """Dynamic weight averaging: a group whose loss falls slowly gets more weight."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def merge(
     def weigh(gram, state, losses):
         del gram
         seen = jnp.concatenate([state.losses[1:], losses[None]])
-        number = optax.safe_increment(state.count)
+        number = cast(jax.Array, optax.safe_increment(state.count))
         rate = divide(seen[window:].mean(0), seen[:window].mean(0))
         weights = count * jax.nn.softmax(rate / temperature)
         weights = jnp.where(number >= 2 * window, weights, 1.0)

@@ -1,7 +1,7 @@
 """GradNorm: learnt weights that make the groups train at similar rates."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,8 @@ def merge(
         gradient = slope(weights, norms, divide(losses, first), alpha)
         updates, inner = adam.update(gradient, state.adam)
         logits = state.logits + updates
-        return weights[None], State(logits, first, optax.safe_increment(state.count), inner)
+        number = cast(jax.Array, optax.safe_increment(state.count))
+        return weights[None], State(logits, first, number, inner)
 
     return weighted(members, weigh, start=start, uses_losses=True)
 

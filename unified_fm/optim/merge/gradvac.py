@@ -1,5 +1,6 @@
 """GradVac: gradients are turned towards each other until their cosine reaches its running mean."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,7 +52,8 @@ def merge(
         del losses
         following, now = next_key(state.key)
         orders = random_orders(now, len(gram.dots), count)
-        weights, target = jax.vmap(lambda *x: _weights(*x, rate))(gram.dots, orders, state.target)
+        one = functools.partial(_weights, rate=rate)
+        weights, target = jax.vmap(one)(gram.dots, orders, state.target)
         return weights, State(target, following)
 
     return weighted(members, weigh, start=start, scope=scope)

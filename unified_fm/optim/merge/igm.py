@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -253,7 +253,8 @@ class Options:
     def _accumulated(self, own, other, param, score):
         if isinstance(score, optax.MaskedNode):
             return score
-        new = SCORE[self.score](own, other, param).astype(score.dtype)
+        formula = cast(Callable[..., jax.Array], SCORE[self.score])
+        new = formula(own, other, param).astype(score.dtype)
         if self.accumulate == "window_sum":
             return score + new
         if self.accumulate == "ema":
