@@ -142,8 +142,13 @@ def save_on_error(run: Any, error: Exception) -> None:
         _log.error("%s", problem)
 
 
-def close(run: Any) -> None:
+def close(run: Any, *, failed: bool = False) -> None:
     """Closes all parts; after a signal, saves first.
+
+    Args:
+        run: the run.
+        failed: an error is on its way, for which `save_on_error` has done what can be done: a
+            signal that came meanwhile must not save steps that were refused as the latest.
 
     Raises:
         NotSaved: see `save_last`.
@@ -153,7 +158,7 @@ def close(run: Any) -> None:
         stack.callback(_tell_skips, run)
         stack.callback(run.log.close)
         stack.callback(run.checkpoints.close)
-        if run.stop.signum is not None:
+        if run.stop.signum is not None and not failed:
             _save_stopped(run)
 
 

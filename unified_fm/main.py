@@ -60,6 +60,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
     if {"--help", "-help", "-h"} & {*argv[1:]}:
         print(help_text())
         return 0
+    folder = None
     try:
         with stop.leavable():
             options, settings = parse(argv)
@@ -88,9 +89,12 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
         return 1
 
 
-def _tell(error: Exception, folder: epath.Path) -> None:
-    """Says what went wrong in a line, and where the rest is."""
+def _tell(error: Exception, folder: epath.Path | None) -> None:
+    """Says what went wrong in a line, and where the rest is; without a workdir, here."""
     _log.error("%s: %s", type(error).__name__, error)
+    if folder is None:
+        _log.error("%s", errors.text(error))
+        return
     try:
         path = errors.write(folder, error, process=jax.process_index())
         _log.error("where it happened: %s", path)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -94,7 +95,7 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
             stop.closing()
             stop.rescue = None
             if run is not None:
-                ending.close(run)
+                ending.close(run, failed=isinstance(sys.exception(), Exception))
             elif stop.signum is not None:
                 _log.info("stopped before the first step: nothing to save")
 

@@ -101,13 +101,14 @@ class Kept:
         return None if value is None or value != value else value
 
     def _is_complete(self, step):
-        if step not in self._complete:
-            missing = _missing(self._directory / str(step))
-            self._complete[step] = not missing
-            if missing:
-                where = self._directory / str(step)
-                _log.warning("%s lacks %s: it is no checkpoint", where, ", ".join(missing))
-        return self._complete[step]
+        if self._complete.get(step):
+            return True
+        where = self._directory / str(step)
+        missing = _missing(where)
+        if missing and step not in self._complete:  # said once; it may yet be written to the end
+            _log.warning("%s lacks %s: it is no checkpoint", where, ", ".join(missing))
+        self._complete[step] = not missing
+        return not missing
 
 
 class Trash:
