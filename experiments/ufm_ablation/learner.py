@@ -62,7 +62,9 @@ class Learner:
     def prepared(self, batches: Mapping[str, Any]) -> setup.Prepared:
         """What the run of one seed is made of, for batches [S B ...]."""
         shapes = jax.eval_shape(lambda tree: jax.tree.map(lambda x: x[0], tree), dict(batches))
-        return setup.prepare(self.settings, shapes=shapes, tokenizer=tokenizers.load("bytes"))
+        one = jax.devices()[:1]  # all seeds lie on one device
+        bytes_only = tokenizers.load("bytes")
+        return setup.prepare(self.settings, shapes=shapes, tokenizer=bytes_only, devices=one)
 
     def init(self, batches: Mapping[str, Any]) -> Any:
         """New parameters f32[S ...] for batches [S B ...]."""
