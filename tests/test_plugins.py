@@ -79,9 +79,9 @@ def tasks(tmp_path, monkeypatch):
     (tmp_path / "mlm.py").write_text(TASK)  # named like an objective of the library
     (tmp_path / "_metrics.py").write_text("x = 1")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    plugins._choices.cache_clear()
+    plugins._names.cache_clear()
     yield
-    plugins._choices.cache_clear()
+    plugins._names.cache_clear()
     for name in ("nlvr2", "mlm"):
         sys.modules.pop(f"unified_fm.tasks.{name}", None)
 
@@ -89,8 +89,8 @@ def tasks(tmp_path, monkeypatch):
 def test_a_task_is_found_by_its_name(tasks):
     found = [plugins.load(kind, "nlvr2") for kind in ("objectives", "data.pipelines", "evaluators")]
     assert {plugin.__module__ for plugin in found} == {"unified_fm.tasks.nlvr2"}
-    assert {"nlvr2", "mlm"} <= set(plugins.choices("evaluators"))
-    assert "_metrics" not in plugins.choices("evaluators")
+    assert {"nlvr2", "mlm"} <= set(plugins.names("evaluators"))
+    assert "_metrics" not in plugins.names("evaluators")
     assert plugins.load("objectives", "mlm").__module__ == "unified_fm.objectives.mlm"
     with pytest.raises(ValueError, match=r"unknown name 'nlvr3' in obj.*did you mean 'nlvr2'"):
         plugins.load("objectives", "nlvr3")
@@ -142,7 +142,7 @@ def test_unknown_kind():
 
 @pytest.mark.parametrize("kind", sorted(plugins._PUBLIC))
 def test_every_choice_is_a_plugin(kind):
-    names = plugins.choices(kind)
+    names = plugins.names(kind)
     assert names
     assert all(callable(plugins.load(kind, name)) for name in names)
     assert "base" not in names

@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unified_fm.choices import possible
+from unified_fm import choices
 
 _PUBLIC = {
     "models": "Model",
@@ -105,7 +105,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         TypeError: a class lacks a part of its kind's contract.
     """
     if kind not in _PUBLIC:
-        raise ValueError(f"unknown kind of plugin {kind!r}; {possible(kind, _PUBLIC)}")
+        raise ValueError(f"unknown kind of plugin {kind!r}; {choices.possible(kind, _PUBLIC)}")
     public = _PUBLIC[kind]
     path = _path(kind, name)
     if not _exists(path):
@@ -113,7 +113,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
             raise ValueError(
                 f"no module {name!r} for {kind}: is its folder on the Python path (PYTHONPATH)?"
             )
-        raise ValueError(f"unknown name {name!r} in {kind}; {possible(name, choices(kind))}")
+        raise ValueError(f"unknown name {name!r} in {kind}; {choices.possible(name, names(kind))}")
     module = importlib.import_module(path)
     if not hasattr(module, public):
         raise ValueError(f"{path} has no {public!r}: a plugin of {kind} must define it")
@@ -160,22 +160,22 @@ def build(kind: str, name: str, /, **config: Any) -> Any:
     return plugin(**config)
 
 
-def choices(kind: str) -> list[str]:
+def names(kind: str) -> list[str]:
     """Lists the names in the library's folder of `kind` and in `tasks/`, without importing them."""
-    return list(_choices(kind))
+    return list(_names(kind))
 
 
 @functools.cache
-def _choices(kind: str) -> tuple[str, ...]:
+def _names(kind: str) -> tuple[str, ...]:
     """The modules that define the public object; the others there are parts of them."""
     defines = re.compile(rf"^(class|def) {_PUBLIC[kind]}\b", re.MULTILINE)
-    names = set()
+    defining = set()
     for package in (kind, "tasks") if kind in _OF_TASKS else (kind,):
         folders = importlib.import_module(f"unified_fm.{package}").__path__
         for folder in folders:
             found = (module.name for module in pkgutil.iter_modules([folder]))
-            names |= {n for n in found if _has(os.path.join(folder, f"{n}.py"), defines)}
-    return tuple(sorted(names - {"base"}))
+            defining |= {n for n in found if _has(os.path.join(folder, f"{n}.py"), defines)}
+    return tuple(sorted(defining - {"base"}))
 
 
 def _path(kind: str, name: str) -> str:
@@ -202,7 +202,7 @@ def check_keywords(function: Callable[..., Any], config: Iterable[str], *, what:
     known = [name for name in taken.known if name not in ("self", "parent")]
     for key in config:
         if not taken.others and key not in known:
-            raise TypeError(f"{what} takes no option {key!r}; {possible(key, known)}")
+            raise TypeError(f"{what} takes no option {key!r}; {choices.possible(key, known)}")
 
 
 class Parameter(NamedTuple):

@@ -7,7 +7,7 @@ from unified_fm import plugins
 
 @pytest.fixture(autouse=True)
 def _metrics_have_the_names_announced(monkeypatch):
-    for name in plugins.choices("evaluators"):
+    for name in plugins.names("evaluators"):
         cls = plugins.load("evaluators", name)
         monkeypatch.setattr(cls, "run", _checked(cls.run))
 

@@ -109,4 +109,4 @@ def _options(loader: Any) -> dict[str, Any]:
     pipeline = loader.batching.pipeline
     fields = [field.name for field in dataclasses.fields(pipeline) if field.init]
     options = {name: getattr(pipeline, name) for name in fields if name != "tokenizer"}
-    return {"pipeline": loader.config["pipeline"], **options}
+    return {"pipeline": loader.entry.pipeline, **options}

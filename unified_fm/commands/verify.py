@@ -88,26 +88,28 @@ def their_outputs(model, inputs: Mapping) -> dict[str, np.ndarray]:
 
 def random_inputs(config: Mapping, *, seed: int = 0) -> dict[str, np.ndarray]:
     """A batch of two in the arguments of transformers: padded texts, or normalised images."""
-    rng = np.random.default_rng(seed)
-    if "text_config" in config:
-        texts = random_inputs(config["text_config"], seed=seed)
-        end = config["text_config"]["eos_token_id"]
-        end = config["text_config"]["vocab_size"] - 1 if end == 2 else end
-        texts["input_ids"][[0, 1], texts["attention_mask"].sum(1) - 1] = end
-        return texts | random_inputs(config["vision_config"], seed=seed)
-    if "image_size" in config:
-        side = config["image_size"]
-        return {"pixel_values": rng.normal(size=(2, 3, side, side)).astype(np.float32)}
+    model, found = hf_models.model_options(config), {}
+    if "vocab_size" in model:
+        found |= _random_texts(model, np.random.default_rng(seed))
+    if "image_size" in model:
+        shape = (2, 3, model["image_size"], model["image_size"])
+        pixels = np.random.default_rng(seed).normal(size=shape)
+        found["pixel_values"] = pixels.astype(np.float32)
+    return found
+
+
+def _random_texts(model: Mapping, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    pad = model.get("pad_id", 0)
     # RoBERTa numbers tokens from the one behind its pad's on.
-    room = 1 + max(1, config.get("pad_token_id", 0))
-    length = min(17, config["max_position_embeddings"] - room)
-    ids = rng.integers(5, config["vocab_size"], (2, length))
+    length = min(17, model["max_positions"] - 1 - max(1, pad))
+    ids = rng.integers(5, model["vocab_size"], (2, length))
     mask = np.ones_like(ids)
     mask[1, length // 2 :] = 0
-    return {
-        "input_ids": np.where(mask, ids, config.get("pad_token_id", 0)),
-        "attention_mask": mask,
-    }
+    ids = np.where(mask, ids, pad)
+    if "end_id" in model:  # CLIP reads a text at its end; the highest id where none is told
+        end = model["vocab_size"] - 1 if model["end_id"] is None else model["end_id"]
+        ids[[0, 1], mask.sum(1) - 1] = end
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def our_outputs(config: Mapping, params: Mapping, inputs: Mapping) -> dict:

@@ -60,7 +60,7 @@ def evaluators(
 
 def _name(chosen: Mapping[str, Any]) -> str:
     if "name" not in chosen:
-        known = choices.possible("", plugins.choices("optim.merge"))
+        known = choices.possible("", plugins.names("optim.merge"))
         raise ValueError(f"config.merge has no 'name'; {known}")
     return chosen["name"]
 

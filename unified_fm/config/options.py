@@ -89,7 +89,7 @@ def check(option: Option, value: Any, place: str) -> None:
 
 def unknown(option: Option, place: str, key: str, known: Mapping[str, Option]) -> ValueError:
     """The error about a key that does not exist: the nearest one, and all that do."""
-    possible = {*known, *(plugins.choices(option.plugin) if option.names and option.plugin else ())}
+    possible = {*known, *(plugins.names(option.plugin) if option.names and option.plugin else ())}
     text = f"{place} has no {option.called} {key!r}; {choices.possible(key, possible)}"
     if option.begins:
         begins = " or ".join(f"--{place}.NEW.{word}=..." for word in option.begins)
@@ -141,7 +141,7 @@ def _plugin(
     def keys(value: Mapping[str, Any]) -> Keys:
         chosen = value.get(by, name)
         if not isinstance(chosen, str):
-            possible = choices.possible(str(chosen), plugins.choices(kind))
+            possible = choices.possible(str(chosen), plugins.names(kind))
             found = f"found {chosen!r}" if by in value else f"there is no {by!r} in it"
             raise ValueError(f"a {kind} plugin is named by {by!r}; {found}; {possible}")
         plugin = plugins.load(kind, chosen)

@@ -64,7 +64,7 @@ def _new(option: Option, key: str, rest: Sequence[str], text: str) -> Option | N
         return None
     begins = len(rest) == 1 and rest[0] in option.begins
     whole = not rest and isinstance(values.literal(text), Mapping)
-    if begins or whole or (option.plugin and key in plugins.choices(option.plugin)):
+    if begins or whole or (option.plugin and key in plugins.names(option.plugin)):
         return option.names(key)
     return None
 

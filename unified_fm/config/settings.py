@@ -291,6 +291,6 @@ def of_plugin(chosen: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]
     options = dict(chosen)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        known = choices.possible(str(name or ""), plugins.choices(kind))
+        known = choices.possible(str(name or ""), plugins.names(kind))
         raise ValueError(f"a {kind} plugin is named by 'name', found {dict(chosen)!r}; {known}")
     return name, options

@@ -1,5 +1,7 @@
 """The form of one stream's batches: which slots this process has, their arrays, how they join."""
 
+import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,18 +10,45 @@ from unified_fm.data.pipelines import base
 from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
-# Options of a stream that its pipeline does not see, with their types.
-_OWN = {
-    "pipeline": str,
-    "source": str | Sequence[str],
-    "batch_size": int,
-    "objectives": Mapping,
-    "max_skip": float,
-    "shuffle": bool,
-    "cycle": int,
-    "threads": int | None,
-}
-_PACKED = {"images": int, "packs": int}  # only of pipelines that pack rows of several images
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a stream's entry in a config says; `config.settings.Stream` documents each key.
+
+    Attributes:
+        options: those of the pipeline; all else the pipeline does not see.
+    """
+
+    pipeline: str
+    source: str | Sequence[str]
+    batch_size: int
+    objectives: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_skip: float = 0.01
+    shuffle: bool = True
+    cycle: int = 0
+    threads: int | None = None
+    images: int | None = None
+    packs: int = 1
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, given: "Entry | Mapping[str, Any]") -> "Entry":
+        """Reads an entry as `streams.stream` makes it.
+
+        Raises:
+            ValueError: pipeline, source or batch size is lacking, or the pipeline does not exist.
+            TypeError: the pipeline is none.
+        """
+        if isinstance(given, cls):
+            return given
+        for key in ("pipeline", "source", "batch_size"):
+            if key not in given:
+                raise ValueError(
+                    f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(given))}"
+                )
+        own = own_options(base.load(given["pipeline"]))
+        options = {key: value for key, value in given.items() if key not in own}
+        return cls(**{key: given[key] for key in own if key in given}, options=options)
 
 
 class Batching:
@@ -36,7 +65,7 @@ class Batching:
     def __init__(
         self,
         name: str,
-        config: Mapping[str, Any],
+        config: Entry | Mapping[str, Any],
         *,
         process_index: int = 0,
         process_count: int = 1,
@@ -50,28 +79,26 @@ class Batching:
         """
         self.name = name
         self._process = (process_index, process_count)
-        for key in ("pipeline", "source", "batch_size"):
-            if key not in config:
-                raise ValueError(
-                    f"stream {name!r} lacks {key!r}; it has {', '.join(sorted(config))}"
-                )
-        plugin = base.load(config["pipeline"])
-        own = own_options(plugin)
+        entry = Entry.of(name, config)
+        plugin = base.load(entry.pipeline)
         self.pipeline = base.make(
             plugin,
-            {key: value for key, value in config.items() if key not in own},
+            entry.options,
             tokenizer=tokenizer,
             what=f"stream {name!r}",
-            others=own,
+            others=own_options(plugin),
         )
-        self.rows: int = config["batch_size"]
-        self.packs: int = config.get("packs", 1) if plugin.packed else process_count
-        if plugin.packed and config.get("images") is None:
-            raise ValueError(
-                f"stream {name!r} packs several rows (texts) per image: beside"
-                f" batch_size={self.rows}, its rows, it needs images=..., those of the global batch"
-            )
-        self.slots: int = config["images"] if plugin.packed else self.rows
+        self.rows: int = entry.batch_size
+        self.slots: int = self.rows
+        self.packs: int = process_count
+        if plugin.packed:
+            if entry.images is None:
+                raise ValueError(
+                    f"stream {name!r} packs several rows (texts) per image: beside"
+                    f" batch_size={self.rows}, its rows, it needs images=..., those of the global"
+                    " batch"
+                )
+            self.slots, self.packs = entry.images, entry.packs
         self._check_sizes()
 
     @property
@@ -130,4 +157,6 @@ def own_options(pipeline: Any) -> dict[str, Any]:
     Raises:
         TypeError: it is no pipeline.
     """
-    return _OWN | (_PACKED if base.checked(pipeline).packed else {})
+    kinds = typing.get_type_hints(Entry)
+    others = {"options"} if base.checked(pipeline).packed else {"options", "images", "packs"}
+    return {name: kind for name, kind in kinds.items() if name not in others}

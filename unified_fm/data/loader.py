@@ -17,7 +17,7 @@ import grain
 import numpy as np
 
 from unified_fm.data import specs
-from unified_fm.data.batching import Batching
+from unified_fm.data.batching import Batching, Entry
 from unified_fm.data.order import Order, example_rng
 from unified_fm.data.pipelines.base import Pipeline
 from unified_fm.data.skips import Skip, Skips, TooManySkips
@@ -48,6 +48,7 @@ class Loader:
     """The source, pipeline and order of one stream.
 
     Attributes:
+        entry: of the config.
         batching: the pipeline, and the sizes of its batches.
         records: length of the source.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
@@ -57,7 +58,7 @@ class Loader:
     def __init__(
         self,
         name: str,
-        config: Mapping[str, Any],
+        config: Entry | Mapping[str, Any],
         *,
         seed: int,
         process_index: int = 0,
@@ -82,23 +83,23 @@ class Loader:
         """
         cv2.setNumThreads(0)  # Grain's threads take an image each; OpenCV's own would compete
         self.name = name
-        self.config = dict(config)
+        self.entry = Entry.of(name, config)
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
         self.batching = Batching(
             name,
-            self.config,
+            self.entry,
             process_index=process_index,
             process_count=process_count,
             tokenizer=tokenizer,
         )
-        self.source = open_source(self.config["source"])
+        self.source = open_source(self.entry.source)
         self.records = len(self.source)
-        self.skips = Skips(name, max_skip=self.config.get("max_skip", 0.01))
+        self.skips = Skips(name, max_skip=self.entry.max_skip)
         for problem, file in self.source.problems:
             self.skips.leave_out(problem, file)
         self.skips.check_lost(self.source.lost, self.records)
-        self.order = Order(self.records, seed=self.seed, shuffle=self.config.get("shuffle", True))
-        self.cycle = int(self.config.get("cycle", 0))
+        self.order = Order(self.records, seed=self.seed, shuffle=self.entry.shuffle)
+        self.cycle = self.entry.cycle
         self._extra = None if extra is None else extra(self)
 
     @property
@@ -227,7 +228,7 @@ class Loader:
         example = None
 
         def record():
-            return name_record(self.source, self.config["source"], index, example)
+            return name_record(self.source, self.entry.source, index, example)
 
         try:
             example = self.source[index]
@@ -264,7 +265,7 @@ class Loader:
         self, part: Callable[[range], "_Part"], size: int, count: int, *, ahead: int
     ) -> grain.IterDataset:
         """The first `count` parts of `size` places each; about `ahead` of them lie ready."""
-        threads = self.config.get("threads") or min(16, _cores())
+        threads = self.entry.threads or min(16, _cores())
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(2 * threads, ahead)
         )
@@ -278,7 +279,7 @@ class Loader:
         """
         if self.records < self.slots:
             raise ValueError(
-                f"stream {self.name!r}: {self.config['source']} has {self.records} records, fewer"
+                f"stream {self.name!r}: {self.entry.source} has {self.records} records, fewer"
                 f" than the {self.slots} of one batch; make the batch smaller or add data"
             )
 

@@ -75,7 +75,7 @@ class Concatenation(Source):
 
 def _split(spec: str) -> list[str]:
     """Cuts at each "+" that a prefix follows: file names and TFDS splits may contain one."""
-    known = plugins.choices("data.sources")
+    known = plugins.names("data.sources")
     cuts = [m.start() for m in _JOIN.finditer(spec) if m[1] in known or "." in m[1]]
     edges = zip([-1, *cuts], [*cuts, len(spec)], strict=True)
     return [spec[start + 1 : end] for start, end in edges]
@@ -84,7 +84,7 @@ def _split(spec: str) -> list[str]:
 def _open(part: str) -> Source:
     prefix, colon, arguments = part.partition(":")
     if not colon or not arguments:
-        known = ", ".join(f"{name}:..." for name in plugins.choices("data.sources"))
+        known = ", ".join(f"{name}:..." for name in plugins.names("data.sources"))
         raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
     opened = plugins.load("data.sources", prefix)(arguments)
     plugins.check_contract(opened, Source, f"source {prefix!r}")

@@ -1,5 +1,6 @@
 """Streams of batches: a source, a pipeline, a batch size, and what is learnt from them."""
 
+import dataclasses
 import logging
 import queue
 import threading
@@ -9,7 +10,7 @@ from typing import Any
 
 from unified_fm.data import specs
 from unified_fm.data import tokenizer as tokenizers
-from unified_fm.data.batching import Batching
+from unified_fm.data.batching import Batching, Entry
 from unified_fm.data.loader import Batch, Loader, Reader
 from unified_fm.data.pipelines import base
 from unified_fm.data.specs import Tree
@@ -252,7 +253,7 @@ def spec(
 
 
 def batches(
-    config: Mapping[str, Any],
+    config: Entry | Mapping[str, Any],
     *,
     tokenizer: Tokenizer | str | None = None,
     seed: int = 0,
@@ -273,12 +274,12 @@ def batches(
         turn: (i, n) gives only the batches i, i + n, i + 2n, ...
         name: for messages; the masks depend on it.
     """
-    config = dict(config)
-    if "augment" in base.options_of(base.load(config["pipeline"])):
-        config["augment"] = "none"
+    entry = Entry.of(name, config)
+    if "augment" in base.options_of(base.load(entry.pipeline)):
+        entry = dataclasses.replace(entry, options={**entry.options, "augment": "none"})
     loader = Loader(
         name,
-        config,
+        entry,
         seed=seed,
         process_index=process_index,
         process_count=process_count,

@@ -122,7 +122,7 @@ class Passes:
 
 def nothing_usable(loader: Loader) -> ValueError:
     """The error about a source of which nothing can be used, with the reasons."""
-    return ValueError(f"no usable record in {loader.config['source']!r}\n{loader.skips.table()}")
+    return ValueError(f"no usable record in {loader.entry.source!r}\n{loader.skips.table()}")
 
 
 def _read(loader, count, rng, processes) -> Pass:

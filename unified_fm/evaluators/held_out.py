@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from unified_fm import choices
-from unified_fm.data import streams
+from unified_fm.data import batching, streams
 from unified_fm.data.loader import Batch
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import stack
@@ -85,12 +85,11 @@ class Evaluator(base.Evaluator):
 
     def _batches(self) -> Generator[tuple[int, Batch]]:
         """Yields (number among all, batch) of the batches of this process."""
-        config = {**self.streams[self.like], "source": self.source, "max_skip": 1.0}
-        if self.batch_size is not None:
-            config["batch_size"] = self.batch_size
+        entry = batching.Entry.of(self.like, self.streams[self.like])
+        rows = entry.batch_size if self.batch_size is None else self.batch_size
         processes = self.passes.processes
         made = streams.batches(
-            config,
+            dataclasses.replace(entry, source=self.source, max_skip=1.0, batch_size=rows),
             tokenizer=self.tokenizer,
             seed=self.seed,
             limit=self.num_examples,

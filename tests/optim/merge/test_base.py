@@ -18,7 +18,7 @@ OPTIONS = {
     "static": {"weights": {"image": 1.0, "text": 2.0}},
     "igm": {"owner": "text", "t0": 1, "t1": 4, "dt": 1},
 }
-MERGES = sorted(name for name in plugins.choices("optim.merge") if name != "sum")
+MERGES = sorted(name for name in plugins.names("optim.merge") if name != "sum")
 OF_DOT_PRODUCTS = ("pcgrad", "gradvac", "mgda", "cagrad", "imtl_g", "nash", "aligned")
 LOSSES = examples.losses_of([2.0, 3.0])
 
