@@ -59,6 +59,7 @@ class Checkpoints:
         self.directory = workdir.absolute(directory)
         self._max_failures = max_failures
         self._failures = 0
+        self._unfinished = False  # whether a failed save may have left files
         self._pending: int | None = None  # the step that is being written in the background
         self._trusted: set[int] = set()  # steps that this process has read or written
         self._kept = retention.Kept(self.directory, keep=keep, best=best, best_mode=best_mode)
@@ -162,12 +163,14 @@ class Checkpoints:
             self._failed(step, error)
             return False
         self._failures = 0
+        self._sweep()
         self._trash.empty()
         return True
 
     def close(self) -> None:
         """Waits and closes."""
         self.wait()
+        self._sweep()
         self._manager.close()
         self._trash.close()
 
@@ -271,6 +274,13 @@ class Checkpoints:
                 f"checkpoint {where} cannot be read, a file is damaged or missing: {error!r}"
             ) from error
 
+    def _sweep(self):
+        """Removes what threads of a failed save wrote after its files had been removed."""
+        if self._unfinished and not jax.process_index():
+            for path in self.directory.glob("*.orbax-checkpoint-tmp"):
+                path.rmtree(missing_ok=True)
+        self._unfinished = False
+
     def _failed(self, step, error):
         self._failures += 1
         self._trusted.discard(step)
@@ -281,8 +291,10 @@ class Checkpoints:
             f"{self.directory}: {self.steps()}"
         )
         _log.error(text)
-        # A half-written step takes the space the next one needs: a new manager removes it.
+        # A half-written step takes the space the next one needs: a new manager removes it. Threads
+        # of the failed save may still write then, and make anew what was removed: `_sweep`.
         self._manager = self._open()
+        self._unfinished = True
         if self._failures >= self._max_failures:
             raise OSError(text) from error
 
