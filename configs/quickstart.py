@@ -8,8 +8,9 @@ whether the model names, matches and locates these objects; it says nothing abou
 and nothing about spatial language. `configs/quickstart.py:smoke` is the same with a few steps.
 """
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
+from unified_fm.config import settings
 from unified_fm.data.streams import stream
 from unified_fm.demo import corpus
 
@@ -17,15 +18,12 @@ PIXELS = dict(size=48, patch_size=12)  # 4 x 4 patches: a cut-out covers one to 
 CAPTION, PHRASE, PASSAGE = 12, 6, 32  # tokens: "a X, a Y and an Z", "an X", a piece of prose
 
 
-def get_config(arg: str = "") -> config_dict.ConfigDict:
-    """The config; `arg` is "" or "smoke"."""
-    if arg not in ("", "smoke"):
-        raise ValueError(f"unknown argument {arg!r} after ':'; possible: smoke")
-
-    c = config_dict.ConfigDict()
+def get_config(argument: str = "") -> ConfigDict:
+    """The config; `argument` is "" or "smoke"."""
+    c = settings.start(argument, known=("smoke",))
     c.prepare = "demo"
     c.tokenizer = str(corpus.folder() / "tokenizer")
-    c.total_steps = 6 if arg == "smoke" else 1400
+    c.total_steps = 6 if "smoke" in argument else 1400
     c.model = _model()
     c.streams = _streams()
     c.optimizer = dict(
@@ -37,7 +35,7 @@ def get_config(arg: str = "") -> config_dict.ConfigDict:
         schedule=dict(name="cosine", warmup_fraction=0.08, end=0.02),
     )
     c.checkpoint = dict(every=400)
-    c.evaluate = dict(evaluators=_evaluators(num_examples=100 if arg == "smoke" else 500))
+    c.evaluate = dict(evaluators=_evaluators(num_examples=100 if "smoke" in argument else 500))
     return c
 
 

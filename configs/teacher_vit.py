@@ -7,7 +7,7 @@ cores; `smoke` runs two steps on made-up images. Mixup, which the recipe also ha
 value with the comment "ours" is not the published one.
 """
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
 from unified_fm.config import settings
 from unified_fm.data.streams import stream
@@ -15,20 +15,13 @@ from unified_fm.data.streams import stream
 IMAGES, EPOCHS, BATCH = 14_197_122, 300, 4096
 
 
-def get_config(argument: str = "") -> config_dict.ConfigDict:
+def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
         argument: "", "demo", "smoke", or "demo,smoke": the demo with two steps.
-
-    Raises:
-        ValueError: another argument.
     """
-    chosen = set(argument.split(",")) - {""}
-    unknown = sorted(chosen - {"demo", "smoke"})
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r} after ':'; possible: demo, smoke")
-    c = config_dict.ConfigDict(settings.defaults())
+    c = settings.start(argument, known=("demo", "smoke"))
     c.total_steps = EPOCHS * IMAGES // BATCH
     c.model = dict(  # the defaults are ViT-B/16
         name="vit",
@@ -62,15 +55,15 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
     c.checkpoint.every = 10_000
     c.log.every = 100
-    if "demo" in chosen:
+    if "demo" in argument:
         _demo(c)
-        c.total_steps = 2 if "smoke" in chosen else c.total_steps
-    elif chosen:
+        c.total_steps = 2 if "smoke" in argument else c.total_steps
+    elif argument:
         _smoke(c)
     return c
 
 
-def _demo(c: config_dict.ConfigDict) -> None:
+def _demo(c: ConfigDict) -> None:
     """A teacher of the size of the demo's student, and what it reaches."""
     c.prepare = "demo:mnist"
     c.total_steps = 800
@@ -101,7 +94,7 @@ def _demo(c: config_dict.ConfigDict) -> None:
     c.checkpoint.every = 500
 
 
-def _smoke(c: config_dict.ConfigDict) -> None:
+def _smoke(c: ConfigDict) -> None:
     """Two steps, two layers, made-up data: everything runs, nothing is learnt."""
     c.total_steps = 2
     c.model.update(classes=3, image_size=16, patch_size=8, dtype="float32")

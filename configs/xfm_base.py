@@ -8,7 +8,7 @@ Arguments after a colon, joined by commas: `smoke` runs two steps of it small on
 the published program does. A value with the comment "ours" is not the published one.
 """
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
 from unified_fm.config import settings
 from unified_fm.data.streams import stream
@@ -17,21 +17,13 @@ DEVICES = 32  # ours: the published number is not known; 32 x 96 pairs make 3,07
 EPOCHS, PAIRS = 100, 5_114_489
 
 
-def get_config(argument: str = "") -> config_dict.ConfigDict:
+def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
         argument: any of "smoke" and "official", joined by commas.
-
-    Raises:
-        ValueError: another argument.
     """
-    chosen = set(argument.split(",")) - {""}
-    unknown = sorted(chosen - {"smoke", "official"})
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r} after ':'; possible: official, smoke")
-
-    c = config_dict.ConfigDict(settings.defaults())
+    c = settings.start(argument, known=("smoke", "official"))
     c.seed = 42
     c.total_steps = EPOCHS * -(-PAIRS // (96 * DEVICES))  # 166,500
     c.tokenizer = "data/roberta-base"  # a folder with the published vocab.json and merges.txt
@@ -62,9 +54,9 @@ def get_config(argument: str = "") -> config_dict.ConfigDict:
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
     c.checkpoint.every = 5000  # ours: published every 5 epochs with, every 50,000 steps without
     c.log.every = 100
-    if "official" in chosen:
+    if "official" in argument:
         _official(c)
-    if "smoke" in chosen:
+    if "smoke" in argument:
         _smoke(c)
     return c
 
@@ -108,7 +100,7 @@ def _streams() -> dict:
     )
 
 
-def _official(c: config_dict.ConfigDict) -> None:
+def _official(c: ConfigDict) -> None:
     """The published behaviour at the points where ours differs."""
     for name in ("text", "pairs", "regions"):
         c.streams[name].update(mask_units="spans", special_tokens="official")
@@ -118,7 +110,7 @@ def _official(c: config_dict.ConfigDict) -> None:
     c.rules.lr_scale = c.rules.weight_decay = "official"
 
 
-def _smoke(c: config_dict.ConfigDict) -> None:
+def _smoke(c: ConfigDict) -> None:
     """Two steps, one layer, made-up data: everything runs, nothing is learnt."""
     layers = dict(layers=1, width=32, heads=2, mlp_width=64)
     c.total_steps = 2
@@ -134,7 +126,7 @@ def _smoke(c: config_dict.ConfigDict) -> None:
         if "num_masked" in entry:
             entry.num_masked = 6
         itm = entry.objectives.get("itm")
-        if isinstance(itm, config_dict.ConfigDict):
+        if isinstance(itm, ConfigDict):
             itm.group_size = 4
     c.streams.regions.update(images=8, packs=1)
     c.checkpoint.every = c.log.every = 1

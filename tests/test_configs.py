@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 
 import jax
 import pytest
@@ -18,6 +19,13 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_is_sound_as_it_stands(path):
     main.parse(["main", f"--config={path}", "--workdir=w"])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_an_unknown_argument_is_refused_with_the_nearest(path):
+    wanted = "unknown argument 'smok' after ':'; did you mean 'smoke'? Possible: "
+    with pytest.raises(main.Refused, match=re.escape(wanted)):
+        main.parse(["main", f"--config={path}:smok", "--workdir=w"])
 
 
 def test_the_published_options_are_one_argument():

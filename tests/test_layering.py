@@ -33,7 +33,7 @@ LAYERS = [
     ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),
     # Settings name what there is, and so look at all of it; but they know no run, and make none.
     ("config/records.py", ["config.values"], []),
-    ("config/settings.py", ["config.records", "plugins"], []),
+    ("config/settings.py", ["config.records", "plugins"], ["ml_collections"]),
     ("config/", [*CONFIG, "objectives.base", "evaluators.base"], ["etils"]),
     ("objectives/", ["objectives"], ["jax", "optax", "numpy", "chex"]),
     ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),

@@ -328,7 +328,7 @@ def test_E_a_plugin_of_the_users(tmp_path, monkeypatch):
 
 
 def test_E_the_config_given_is_left_as_it_is():
-    config = settings.defaults()
+    config = settings.Settings().plain()
     inner = config["optimizer"]
     changed = overrides.apply(config, [("optimizer.lr", "0.5"), ("seed", "3")])
     assert (inner["lr"], config["seed"]) == (1e-4, 0)

@@ -1,14 +1,14 @@
 """A run that takes a second: text and images through the tiny model."""
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
 from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 
-def get_config(argument: str = "") -> config_dict.ConfigDict:
+def get_config(argument: str = "") -> ConfigDict:
     """The config; `argument` is the number of steps."""
-    c = config_dict.ConfigDict(settings.defaults())
+    c = settings.start()
     c.total_steps = int(argument or 6)
     c.model = dict(name="tests.tiny", dropout=0.1)
     c.streams = dict(

@@ -1,6 +1,6 @@
 """The settings of a run: every key with its default, its limits and a line about it.
 
-A config file starts from `defaults()` and sets what it needs; a key that does not exist here is an
+A config file begins with `start()` and sets what it needs; a key that does not exist here is an
 error. What the options of a plugin are (a model, the pipeline of a stream, an objective, a merge,
 an evaluator) the plugin says: they stay plain dicts here, and `checks` compares them with it.
 Nothing here touches a device. `None` means "not used".
@@ -9,6 +9,8 @@ Nothing here touches a device. `None` means "not used".
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from unified_fm import choices, plugins
 from unified_fm.config.records import Range, Record, record, required, section, setting
@@ -277,9 +279,25 @@ class Settings(Record):
         return {name: t.config for name, t in entries if isinstance(t.config, Settings)}
 
 
-def defaults() -> dict[str, Any]:
-    """Every setting with its default, as plain dicts, for a config file to begin with."""
-    return Settings().plain()
+def start(argument: str = "", known: Sequence[str] = ()) -> ConfigDict:
+    """Every setting with its default: what `get_config(argument)` of a config file begins with.
+
+        c = settings.start(argument, known=("smoke", "demo"))
+        if "smoke" in argument: ...
+
+    Args:
+        argument: words joined by commas, as they follow the name of the config behind a colon.
+        known: those that the config knows.
+
+    Raises:
+        ValueError: another word, with the nearest that it knows.
+    """
+    for word in argument.split(",") if argument else ():
+        if word not in known:
+            possible = choices.possible(word, known)
+            raise ValueError(f"unknown argument {word!r} after ':'; {possible}")
+    # Types are checked when the whole is read: here an integer may still become "15 epochs".
+    return ConfigDict(Settings().plain(), type_safe=False)
 
 
 def of_plugin(chosen: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
