@@ -84,16 +84,11 @@ def match(name: str, rules: Rules, *, what: str = "rules") -> Any:
     raise ValueError(f"{what}: no rule matches {name!r}")
 
 
-def unused(tree: Any, rules: Rules, *, what: str = "rules") -> list[str]:
+def unused(tree: Any, rules: Rules) -> list[str]:
     """Lists the regexes that decide no parameter of `tree`: usually a misspelt path."""
-    compiled = _compile(rules, what)
-    deciding = set()
-    for name in names(tree):
-        for pattern, _ in compiled:
-            if pattern.fullmatch(name):
-                deciding.add(pattern.pattern)
-                break
-    return [pattern.pattern for pattern, _ in compiled if pattern.pattern not in deciding]
+    patterns = [pattern for pattern, _ in _compile(rules, "rules")]
+    deciding = {next((p for p in patterns if p.fullmatch(name)), None) for name in names(tree)}
+    return [pattern.pattern for pattern in patterns if pattern not in deciding]
 
 
 class _Box:

@@ -109,33 +109,26 @@ def _whole_words(encoded: Encoded, number: int, slots: int, rng: np.random.Gener
     return sorted(chosen)[:slots]
 
 
-def block_patch_mask(
-    grid: int,
-    num_masked: int,
-    rng: np.random.Generator,
-    *,
-    min_block: int | None = None,
-    min_aspect: float = 0.3,
-) -> np.ndarray:
+def block_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np.ndarray:
     """Hides blocks of patches, exactly `num_masked` in all (BEiT; X-FM 2.4).
+
+    A block has at least 16 of 14 x 14 patches as published, and the same share of another grid; its
+    aspect ratio is log-uniform in 0.3 .. 1 / 0.3.
 
     Args:
         grid: patches along one side.
         num_masked: how many are hidden, of grid * grid.
-        min_block: the least area of a block; 16 of 14 x 14 as published, and the same share of
-            another grid.
-        min_aspect: aspect ratios are log-uniform in min_aspect .. 1 / min_aspect.
 
     Returns:
         bool[grid * grid], row-major; True = masked.
     """
     if not 0 <= num_masked <= grid * grid:
         raise ValueError(f"num_masked is {num_masked}; the image has {grid * grid} patches")
-    least = min_block or max(1, round(16 * grid * grid / 196))
+    least = max(1, round(16 * grid * grid / 196))
     mask = np.zeros((grid, grid), bool)
     left = num_masked
     while left:
-        if not (added := _add_block(mask, left, least, math.log(min_aspect), rng)):
+        if not (added := _add_block(mask, left, least, rng)):
             break
         left -= added
     flat = mask.reshape(-1)
@@ -144,14 +137,12 @@ def block_patch_mask(
     return flat
 
 
-def _add_block(
-    mask: np.ndarray, left: int, least: int, log_aspect: float, rng: np.random.Generator
-) -> int:
+def _add_block(mask: np.ndarray, left: int, least: int, rng: np.random.Generator) -> int:
     """Hides one more block of at most `left` new patches; returns how many, 0 after ten misses."""
     grid = len(mask)
     for area, aspect, top, start in rng.random((10, 4)).tolist():
         area = least + area * (left - least)  # also where fewer than `least` are left
-        aspect = math.exp(log_aspect * (1 - 2 * aspect))
+        aspect = math.exp(math.log(0.3) * (1 - 2 * aspect))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if not (0 < height < grid and 0 < width < grid):
             continue

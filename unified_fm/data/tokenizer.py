@@ -218,21 +218,18 @@ def _open(found: pathlib.Path) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_file(str(found))
 
 
-def train_wordpiece(
-    texts: Iterable[str], vocab_size: int, names: Sequence[str] = (), *, lowercase: bool = True
-) -> Tokenizer:
-    """Trains a WordPiece vocabulary; `save(folder)` keeps it.
+def train_wordpiece(texts: Iterable[str], vocab_size: int, names: Sequence[str] = ()) -> Tokenizer:
+    """Trains a WordPiece vocabulary of lower-case letters without accents; `save` keeps it.
 
     Args:
         texts: the corpus.
         vocab_size: the largest size; a small corpus may give fewer.
         names: words that must be one token each (the names of the demo's objects).
-        lowercase: whether text is lower-cased and its accents are stripped.
 
     Raises:
         ValueError: a name that is more than one word, or a vocabulary too small for the names.
     """
-    blank = _wordpiece({}, lowercase=lowercase)
+    blank = _wordpiece({}, lowercase=True)
     wanted = []
     for name in names:
         words = blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(name))
@@ -259,7 +256,7 @@ def train_wordpiece(
     tokens = sorted(trained, key=trained.__getitem__)
     tokens += [name for name in wanted if name not in trained]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    return Tokenizer(_wordpiece(vocabulary, lowercase=lowercase))
+    return Tokenizer(_wordpiece(vocabulary, lowercase=True))
 
 
 def _letters(blank: tokenizers.Tokenizer, texts: Sequence[str], limit: int) -> list[str]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+IGNORED = -100  # an unused slot of `masked_ids`
 # What counts as the same pair: see `same_pair`.
 SAME = ("row", "ids", "texts")
 
@@ -116,21 +117,18 @@ def standardised(x: jax.Array, eps: float = 1e-6) -> jax.Array:
     return difference * jax.lax.rsqrt(jnp.square(difference).mean(-1, keepdims=True) + eps)
 
 
-def masked_word_loss(
-    logits: jax.Array, ids: jax.Array, weights: jax.Array, ignored: int = -100
-) -> Output:
+def masked_word_loss(logits: jax.Array, ids: jax.Array, weights: jax.Array) -> Output:
     """Cross-entropy of masked words.
 
     Args:
         logits: f[B K V].
-        ids: i32[B K], the true words; `ignored` marks an unused slot.
+        ids: i32[B K], the true words; -100 marks an unused slot.
         weights: f32[B].
-        ignored: see `ids`.
     """
     chex.assert_rank(logits, 3)
     chex.assert_shape(ids, logits.shape[:2])
     chex.assert_shape(weights, logits.shape[:1])
-    used = ids != ignored
+    used = ids != IGNORED
     labels = jnp.where(used, ids, 0)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     slots = used * weights[:, None]  # f32[B K]

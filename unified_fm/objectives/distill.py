@@ -24,6 +24,7 @@ import optax
 from unified_fm import choices
 from unified_fm.objectives import _lumps, base
 from unified_fm.objectives.base import (
+    IGNORED,
     Lesson,
     Output,
     row_weights,
@@ -33,7 +34,6 @@ from unified_fm.objectives.base import (
 
 LOGITS = ("kl", "sigmoid_kl", "mse", "hard")
 HIDDEN = ("hidden_mse", "hidden_cos")
-IGNORED = -100  # an unused slot of `masked_ids`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 9.5,
     "legend.frameon": False,
 }
+_WIDTH = 9.6  # of a figure, in inches
 _POINTS = 400  # of a curve; more are averaged in equal groups
 
 
@@ -92,24 +93,20 @@ def curves(
     panels: Mapping[str, Mapping[str, Series]],
     *,
     colours: Mapping[str, str] | None = None,
-    columns: int = 3,
-    width: float = 9.6,
 ) -> "Figure":
     """Small multiples: one panel for each name, one line for each of its series.
 
     Args:
         panels: {panel title: {line label: series}}; labels are shown where a panel has several.
         colours: {panel title: colour of its first line, one of PALETTE}.
-        columns: panels beside each other.
-        width: of the figure, in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(panels))
+    columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, 1.9 * rows), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 1.9 * rows), layout="constrained")
         figure.patch.set_alpha(0)
         cast(Any, figure.get_layout_engine()).set(h_pad=0.06, hspace=0.04, wspace=0.03)
         axes = figure.subplots(rows, columns, squeeze=False).flat
@@ -121,13 +118,12 @@ def curves(
     return figure
 
 
-def heat_map(rows: Mapping[str, Series], *, title: str, width: float = 9.6) -> "Figure":
+def heat_map(rows: Mapping[str, Series], *, title: str) -> "Figure":
     """Blocks of the network against steps, such as the cosine of two gradients in each layer.
 
     Args:
         rows: {block name: series}, drawn from top to bottom in natural order.
         title: what the colour shows.
-        width: of the figure, in inches.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -140,7 +136,7 @@ def heat_map(rows: Mapping[str, Series], *, title: str, width: float = 9.6) -> "
     signed = np.nanmin(grid) < 0
     bound = np.nanmax(np.abs(grid)) or 1.0
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, 0.7 + 0.2 * len(names)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 0.7 + 0.2 * len(names)), layout="constrained")
         figure.patch.set_alpha(0)
         axis = figure.subplots()
         axis.patch.set_alpha(0)
@@ -179,13 +175,13 @@ def to_svg(figure: "Figure", *, salt: str = "") -> str:
     return text.replace(_TEXT, "currentColor")
 
 
-def save(figure: "Figure", path: str | os.PathLike, *, background: str = "white") -> None:
+def save(figure: "Figure", path: str | os.PathLike) -> None:
     """Writes the figure to a .png or .svg file, whole or not at all."""
     import matplotlib
 
     path = pathlib.Path(path)
     with files.whole(path) as temporary, matplotlib.rc_context(_STYLE):
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150, facecolor=background)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, facecolor="white")
 
 
 def _panel(axis: Any, title: str, lines: Mapping[str, Series], first: int) -> None:
