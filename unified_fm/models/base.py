@@ -1,22 +1,23 @@
 """The contract of a model: what the step, the objectives, teachers and evaluators rely on."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.targets import Targets, targets
-from unified_fm.models.views import Views, given
+from unified_fm.models.views import given
 
 Batch = Mapping[str, Any]
 
 
-class Net(Protocol):
+class Model(nn.Module):
     """A model, or one bound to its parameters: the `net` of an objective.
 
-    `Model` below has all of it but `__call__`. What else an objective asks for is between it and
+    Derive from it: then `__call__(batch) -> Views`, which encodes every view that the batch has the
+    input of, once, is all that is to be written. What else an objective asks for is between it and
     the models that it works with: `fuse`, `similarity`, `mlm_head`, `itm_head`, ...
 
     Attributes:
@@ -24,72 +25,37 @@ class Net(Protocol):
         classes: of the image head; None = it has none.
     """
 
-    vocab_size: int | None
-    classes: int | None
+    vocab_size = None
+    classes = None
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes every view that the batch has the input of, once."""
-        ...
-
+    @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         """The names of the views that a batch with these keys gets: known before anything runs."""
-        ...
+        return given(keys)
 
+    @nn.nowrap
     def check(self) -> None:
         """Refuses options that cannot work; runs when a config is read, so without a device.
 
         Raises:
             ValueError: what was wrong, and what is possible.
         """
-        ...
 
+    @nn.nowrap
     def towers(self) -> Mapping[str, EncoderConfig]:
         """{"text", "vision": the numbers of the encoder that reads it}, as far as it has them."""
-        ...
-
-    def image_head(self, x: jax.Array) -> jax.Array:
-        """Class logits f32[... C] of summaries x f[... D]."""
-        ...
-
-    def targets(self, batch: Batch) -> Targets:
-        """What it teaches, rows on axis 0; see `models.targets`."""
-        ...
-
-    def attach(self, name: str, head: nn.Module) -> nn.Module:
-        """The head of a task in this model's tree, made where it is first asked for."""
-        ...
-
-
-class Model(nn.Module):
-    """What every model has unless it says otherwise; see `Net`."""
-
-    vocab_size = None
-    classes = None
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        """All views that there are, by the batch's keys."""
-        return given(keys)
-
-    @nn.nowrap
-    def check(self) -> None:
-        """Accepts every option."""
-
-    @nn.nowrap
-    def towers(self) -> Mapping[str, EncoderConfig]:
-        """It tells of none."""
         return {}
 
     def image_head(self, x: jax.Array) -> jax.Array:
-        """There is none.
+        """Class logits f32[... C] of summaries x f[... D].
 
         Raises:
-            ValueError: always.
+            ValueError: there is no such head.
         """
         raise ValueError(f"this model ({type(self).__module__}) has no image head")
 
     def targets(self, batch: Batch) -> Targets:
-        """What `models.targets` reads off the views."""
+        """What it teaches, rows on axis 0; see `models.targets`."""
         return targets(self, batch)
 
     @nn.compact

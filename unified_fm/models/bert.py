@@ -44,11 +44,6 @@ class Model(TextPart):
         self.next_sentence_head = nn.Dense(2, kernel_init=init)
 
     @nn.nowrap
-    def check(self) -> None:
-        super().check()
-        self.towers()
-
-    @nn.nowrap
     def towers(self) -> dict[str, EncoderConfig]:
         return {"text": self.stack(self.text, TEXT)}
 

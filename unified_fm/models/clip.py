@@ -7,7 +7,6 @@ it as it is.
 import dataclasses
 import math
 from collections.abc import Collection
-from typing import cast
 
 import flax.linen as nn
 import jax
@@ -17,8 +16,7 @@ from unified_fm.models.base import Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
-from unified_fm.models.heads import l2_normalised
-from unified_fm.models.parts import ImagePart, given_texts
+from unified_fm.models.parts import ImagePart, PairPart, given_texts
 from unified_fm.models.views import Views, given
 
 # What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
@@ -26,7 +24,7 @@ TOWER = {"norm": "pre", "eps": 1e-5, "gelu": "quick"}
 TEXT = TOWER | {"width": 512, "heads": 8, "mlp_width": 2048}
 
 
-class Model(ImagePart):
+class Model(ImagePart, PairPart):
     """Two towers and their projections. Calling it on a batch returns `Views`.
 
     Attributes:
@@ -85,11 +83,6 @@ class Model(ImagePart):
         self.logit_scale = self.param("logit_scale", init, ())
 
     @nn.nowrap
-    def check(self) -> None:
-        super().check()
-        self.towers()
-
-    @nn.nowrap
     def towers(self) -> dict[str, EncoderConfig]:
         return {"text": self.stack(self.text, TEXT), "vision": self.stack(self.vision, TOWER)}
 
@@ -117,14 +110,6 @@ class Model(ImagePart):
             last = jnp.take_along_axis(x, end[:, None, None], axis=1)
             views["text"] = jnp.concatenate([last, x], axis=1)
         return Views(**views)
-
-    def text_feature(self, views: Views) -> jax.Array:
-        """L2-normalised projection f32[B E] of each text's end token."""
-        return l2_normalised(self.text_proj(cast(jax.Array, views.text)[:, 0]))
-
-    def image_feature(self, views: Views) -> jax.Array:
-        """L2-normalised projection f32[B E] of each image's class token."""
-        return l2_normalised(self.image_proj(views.pooled))
 
     def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image].

@@ -5,7 +5,7 @@ encoders between them in its own `setup`. Submodules keep the names that checkpo
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import chex
 import flax.linen as nn
@@ -16,7 +16,8 @@ from unified_fm import choices
 from unified_fm.models.base import Batch, Model
 from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
 from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
-from unified_fm.models.heads import class_dense
+from unified_fm.models.heads import class_dense, l2_normalised
+from unified_fm.models.views import Views
 
 Found = dict[str, Any]  # views by name: arrays, and the image memory
 
@@ -31,6 +32,11 @@ class Stacks(Model):
     dtype: str = "float32"
     remat: str = "none"
     attention: str = "auto"
+
+    @nn.nowrap
+    def check(self) -> None:
+        super().check()
+        self.towers()  # refuses wrong numbers of an encoder
 
     @nn.nowrap
     def stack(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> EncoderConfig:
@@ -138,6 +144,18 @@ class ImagePart(Stacks):
             chex.assert_shape(batch["patch_mask"], patches.shape[:2])
             views["image_masked"] = encode(patches, batch["patch_mask"])
         return views
+
+
+class PairPart(Stacks):
+    """A model with a common space of texts and images: `text_proj` and `image_proj`."""
+
+    def text_feature(self, views: Views) -> jax.Array:
+        """L2-normalised projection f32[B E] of each text's slot 0."""
+        return l2_normalised(self.text_proj(cast(jax.Array, views.text)[:, 0]))
+
+    def image_feature(self, views: Views) -> jax.Array:
+        """L2-normalised projection f32[B E] of each row's pooled image or region."""
+        return l2_normalised(self.image_proj(views.pooled))
 
 
 class ClassPart(ImagePart):

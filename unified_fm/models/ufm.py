@@ -58,7 +58,6 @@ class Model(TextPart, ClassPart):
     def check(self) -> None:
         super().check()
         choices.check("pool", self.pool, ("class", "mean"))
-        self.stack(self.encoder, ENCODER)
 
     @nn.nowrap
     def towers(self) -> dict[str, EncoderConfig]:

@@ -50,11 +50,6 @@ class Model(ClassPart):
         self.make_image_head()
 
     @nn.nowrap
-    def check(self) -> None:
-        super().check()
-        self.towers()
-
-    @nn.nowrap
     def towers(self) -> dict[str, EncoderConfig]:
         return {"vision": self.stack(self.vision, VISION)}
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from unified_fm.models.base import Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Encoder, Vision, mean_of
-from unified_fm.models.heads import MlmHead, PairHead, default_dense, l2_normalised
-from unified_fm.models.parts import Found, ImagePart, TextPart
+from unified_fm.models.heads import MlmHead, PairHead, default_dense
+from unified_fm.models.parts import Found, ImagePart, PairPart, TextPart
 from unified_fm.models.views import ImageMemory, Views
 
 # What an encoder is unless its dict says otherwise: RoBERTa, BEiT-2 and a RoBERTa with
@@ -31,7 +31,7 @@ VISION = {
 }
 
 
-class Model(TextPart, ImagePart):
+class Model(TextPart, ImagePart, PairPart):
     """The three encoders and their heads. Calling it on a batch returns `Views`.
 
     Attributes:
@@ -154,14 +154,6 @@ class Model(TextPart, ImagePart):
         chex.assert_shape(text_mask, text.shape[:2])
         layers, memory_mask = memory.gather(rows, view)
         return self.fusion_encoder(text, text_mask, layers, memory_mask)
-
-    def text_feature(self, views: Views) -> jax.Array:
-        """L2-normalised projection f32[B E] of each text's first token."""
-        return l2_normalised(self.text_proj(cast(jax.Array, views.text)[:, 0]))
-
-    def image_feature(self, views: Views) -> jax.Array:
-        """L2-normalised projection f32[B E] of each row's pooled image or region."""
-        return l2_normalised(self.image_proj(views.pooled))
 
     def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image]."""
