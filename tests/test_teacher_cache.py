@@ -10,9 +10,9 @@ import scipy.special as sp
 
 from tests import tiny_config, ufm_runs
 from tests.models import tiny_ufm as tiny
-from tools import cache_teacher
 from unified_fm import plugins, setup
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.commands import cache as cache_teacher
 from unified_fm.config.settings import Settings
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
@@ -265,7 +265,7 @@ def test_states_are_not_cached(folder, tmp_path):
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     flags = ["--config=tests/tiny_config.py", "--teacher=vit", f"--to={tmp_path / 'cache'}"]
-    assert cache_teacher.run([*flags, f"--workdir={tmp_path}"]) == 1
+    assert cache_teacher.main([*flags, f"--workdir={tmp_path}"]) == 1
     assert "no teacher 'vit'; Possible: none." in capsys.readouterr().err
 
 

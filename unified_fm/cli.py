@@ -22,6 +22,7 @@ VERBS = {
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
     "data": "prepare the demo corpus",
+    "cache": "write once what a teacher says, for runs that read it",
     "bench": "measure the step and the loader of a config on this machine",
     "golden": "compare X-FM with recorded values of the published system",
 }

@@ -1,16 +1,14 @@
 """Writes once what a teacher says, so that runs need not ask it again.
 
-    python tools/cache_teacher.py --config=configs/ufm_base.py --workdir=runs/ufm --teacher=vit \
-        --to=data/imagenet21k.vit --epochs=2 --top=64
+    unified-fm cache --config=ufm_base --workdir=runs/ufm --teacher=vit --to=data/i21k.vit
 
-Then `c.teachers.vit = dict(cache="data/imagenet21k.vit", streams=["image"])`, with `cycle=2` in the
-stream if the run is longer than two epochs. The rows belong to the images and masked words that a
-run of this config, this seed included, sees (`unified_fm/teachers/cache.py`). Of classes or words
-beyond the best it keeps what they have together, for the divergences and temperatures of the
-config's `distill`; a run that asks for others needs a cache of its own.
+Then `c.teachers.vit = dict(cache="data/i21k.vit", streams=["image"])`, with `cycle=1` in the
+stream if the run is longer than that epoch (`--epochs`). The rows belong to the images and masked
+words that a run of this config, this seed included, sees (`unified_fm/teachers/cache.py`). Of
+classes or words beyond the best it keeps what they have together, for the divergences and
+temperatures of the config's `distill`; a run that asks for others needs a cache of its own.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,28 +17,32 @@ import jax
 import tqdm
 from etils import epath
 
-from unified_fm import choices, main, setup, train
+from unified_fm import choices, setup, train
+from unified_fm.commands import _settings
 from unified_fm.config.settings import Settings
 from unified_fm.runtime.interruption import Interruption
 from unified_fm.teachers import cache as teacher_cache
-from unified_fm.teachers import runs as teacher_runs
+from unified_fm.teachers import runs
 from unified_fm.teachers.cache_writer import Writer, used_of
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Reads the command line and writes the cache; returns the exit status."""
-    options, overrides = _parser().parse_known_args(arguments)
-    flags = [f"--config={options.config}", f"--workdir={options.workdir}", *overrides]
+    parser = _settings.parser(prog, __doc__)
+    parser.add_argument("--workdir", default="runs/cache", help="of that run, for its teachers")
+    parser.add_argument("--teacher", required=True, help="its name in the config")
+    parser.add_argument("--to", required=True, help="the new folder")
+    parser.add_argument("--epochs", type=int, default=1, help="of the streams that it sees")
+    parser.add_argument("--top", type=int, default=64, help="logits kept per image or word")
+    options, changes = _settings.parse(parser, arguments)
     try:
-        config = main.parse(["cache_teacher", *flags])[1]
-        config = _of_one(config, options.teacher)
+        config = _of_one(_settings.load(parser, options, changes), options.teacher)
         with Interruption() as stop:
-            folder = epath.Path(options.workdir)
-            config = teacher_runs.train(config, folder, stop, train.train)
+            config = runs.train(config, epath.Path(options.workdir), stop, train.train)
         if config is None:  # a signal came
             return 130
         size = write(config, options.teacher, options.to, epochs=options.epochs, top=options.top)
-    except (main.Refused, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     print(f"wrote {options.to}, {size / 2**20:,.1f} MiB")
@@ -125,20 +127,3 @@ def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any
         about = {"slots": slots, "records": loader.records, "classes": classes}
         yield {"start": start, "found": found, **about}
     streams.close()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="FILE.py or FILE.py:ARGUMENT of a run")
-    parser.add_argument("--workdir", default="runs/cache", help="of that run, for its teachers")
-    parser.add_argument("--teacher", required=True, help="its name in the config")
-    parser.add_argument("--to", required=True, help="the new folder")
-    parser.add_argument("--epochs", type=int, default=1, help="of the streams that it sees")
-    parser.add_argument("--top", type=int, default=64, help="logits kept per image or word")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run())

@@ -69,7 +69,7 @@ class Teacher(Record):
     heads: int | Mapping[str, int] | None = setting(None, "of foreign weights that do not say")
     model: Mapping[str, Any] | None = setting(None, "name and options; what the path says")
     config: "Settings | str | None" = setting(None, "FILE.py:ARGUMENT, a run to train it first")
-    cache: str | None = setting(None, "a folder that tools/cache_teacher.py has written")
+    cache: str | None = setting(None, "a folder that `unified-fm cache` has written")
     streams: Sequence[str] | None = setting(None, "those that it sees")
 
 

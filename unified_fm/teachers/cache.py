@@ -1,4 +1,4 @@
-"""What a teacher says, written once and read by many runs: `tools/cache_teacher.py` makes it.
+"""What a teacher says, written once and read by many runs: `unified-fm cache` makes it.
 
 The streams are deterministic: what stands in slot s of a stream, its augmentation and its masks are
 a function of the seed, the stream's config and s alone. So the key of a cached target is the slot,
@@ -221,7 +221,7 @@ def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> No
                 _log.warning(
                     "%s: the best of stream %r, %r have %.3f of the probability on average (%s), "
                     "less than %.2f: how the rest is divided is not taught; a larger --top of "
-                    "tools/cache_teacher.py keeps more",
+                    "unified-fm cache keeps more",
                     *(where, stream, key, column["mass_of_best"], name, LITTLE),
                 )
 
@@ -272,7 +272,7 @@ def _arrays(folder, stream, key) -> dict[str, np.ndarray]:
 def _check_rest(folder, where, arrays, classes, names) -> None:
     """Refuses arrays whose rest is not what `about.json` says of it; `names` is None if nothing."""
     k, logits = arrays["ids"].shape[-1], arrays["logits"].shape[-1]
-    again = "make it again with tools/cache_teacher.py"
+    again = "make it again with `unified-fm cache`"
     if k < classes and names is None:
         raise ValueError(
             f"the teacher's cache {folder} has the best {k} of {classes} logits of {where} and "
@@ -327,7 +327,7 @@ def _check_needs(where, cache, stream, needed) -> None:
                 raise ValueError(
                     f"{where} has the best {k} of {classes} logits of stream {stream!r} and what "
                     f"the others have together for {', '.join(columns) or 'nothing'}, not for "
-                    f"{name}: change distill, or make it again with tools/cache_teacher.py"
+                    f"{name}: change distill, or make it again with `unified-fm cache`"
                 )
         used[key] = [columns[name] for name in wanted]
     warn_of_little_mass(where, stream, used)
