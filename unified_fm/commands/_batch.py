@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unified_fm.convert.table import flatten
 from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.report import charts
 
@@ -23,7 +24,8 @@ def table(batches: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for stream, batch in batches.items():
         lines.append(stream)
-        for name, array in _flat(batch):
+        for name, array in flatten(batch).items():
+            array = np.asarray(array)
             kind = array.dtype.str.lstrip("<|>=")
             shape = f"{array.dtype.name}[{' '.join(map(str, array.shape))}]"
             span = f"{array.min():g} .. {array.max():g}" if array.size and kind[0] in "iuf" else ""
@@ -104,11 +106,3 @@ def _words(batch: Mapping[str, Any], row: int, tokenizer: Tokenizer) -> Iterator
             said = tokenizer.decode(ids) if name == "text" else " ".join(map(tokenizer.token, ids))
             # "$" would begin a formula.
             yield from textwrap.wrap(said.replace("$", r"\$"), _WIDTH, max_lines=5)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", np.asarray(value)

@@ -4,7 +4,6 @@ Nothing is computed or loaded: shapes only, so neither the data nor the tokenize
 of the config have to be there.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from unified_fm import rules, setup, sharding
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.optim import build
+from unified_fm.report.table import aligned
 
 
 def table(config: Settings) -> str:
@@ -32,7 +32,7 @@ def table(config: Settings) -> str:
         rows.append((name, shape, f"{leaf.size:,}", f"{rate:g}", f"{decay:g}", frozen, split))
         top = name.split("/")[0]
         totals[top] = totals.get(top, 0) + leaf.size
-    lines = _table(rows)
+    lines = aligned(rows, right=(2, 3, 4))
     width = max(map(len, totals))
     lines += ["", *(f"{top:<{width}}  {count:>13,}" for top, count in totals.items())]
     lines.append(f"{'total':<{width}}  {sum(totals.values()):>13,}")
@@ -43,15 +43,3 @@ def parameter_shapes(config: Settings) -> Any:
     """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
     alone = setup.without_teachers(config)
     return setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = (False, False, True, True, True, False, False)
-    return [
-        "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

@@ -8,12 +8,12 @@ unified-fm show params --config=xfm_base               shapes, counts and rules 
 import argparse
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unified_fm.commands import _settings
 from unified_fm.config.settings import Settings
+from unified_fm.report.report import flat
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 def config_text(settings: Settings) -> str:
     """One line for each setting: `optimizer.lr = 0.003`, which `--config.optimizer.lr=...` sets."""
-    return "\n".join(f"{name} = {value!r}" for name, value in _flat(settings.plain()))
+    return "\n".join(f"{name} = {value!r}" for name, value in flat(settings.plain()))
 
 
 def params_text(settings: Settings) -> str:
@@ -74,11 +74,3 @@ def batch_text(settings: Settings, out: Path, rows: int = 6) -> str:
         batches = next(streams)
     _batch.save_picture(batches, ready.tokenizer, out, rows)
     return f"{_batch.table(batches)}\nwrote {out}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

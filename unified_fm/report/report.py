@@ -19,9 +19,9 @@ from PIL import Image
 from unified_fm import files
 from unified_fm.evaluators import base
 from unified_fm.report import charts
-from unified_fm.report.page import PAGE
 from unified_fm.report.table import format_metric
 
+_PAGE = pathlib.Path(__file__).with_name("page.html.j2")
 _LARGEST = 192  # pixels of the longer side of an embedded image; smaller ones stay as they are
 _MAX_PANELS = 24
 
@@ -54,11 +54,11 @@ def write_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(PAGE).render(
+    page = environment.from_string(_PAGE.read_text("utf-8")).render(
         title=title,
         facts=dict(facts or {}),
         streams=_streams(config, records or {}),
-        settings=sorted((name, str(value)) for name, value in _flat(config)),
+        settings=sorted((name, str(value)) for name, value in flat(config)),
         results=_results(results),
         charts=list(_charts(config, series)),
         sections=list(_sections(examples or {})),
@@ -69,10 +69,11 @@ def write_report(
     files.write_whole(path, page.encode("utf-8", errors="replace"))
 
 
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("a.b.c", value) of nested dicts; an empty dict is a value."""
     if isinstance(tree, Mapping) and tree:
         for name, value in tree.items():
-            yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+            yield from flat(value, f"{prefix}.{name}" if prefix else str(name))
     else:
         yield prefix, tree
 

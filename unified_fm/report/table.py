@@ -1,6 +1,6 @@
 """The table at the end of a run: every metric beside what a guess without the model reaches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from unified_fm.evaluators.base import Metric
 
@@ -9,15 +9,18 @@ def format_table(metrics: Iterable[Metric]) -> str:
     """Plain text: every metric with its standard error beside what chance would give."""
     head = ("metric", "value", "chance", "chance is")
     rows = [head, *((m.name, *format_metric(m), m.chance_is) for m in metrics)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3]]
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    rows.insert(1, tuple("-" * max(map(len, column)) for column in zip(*rows, strict=True)))
+    return "\n".join(aligned(rows, right=(1, 2)))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
+    """Lines of a table whose columns are flush; `right` numbers those that are so on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:{'>' if i in right else '<'}{widths[i]}}" for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def format_metric(metric: Metric) -> tuple[str, str]:

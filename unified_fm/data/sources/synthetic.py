@@ -24,22 +24,10 @@ _COLOURS = {
     "yellow": (240, 210, 40),
 }
 _SHAPES = ("square", "disc", "cross")
-_WORDS = [
-    "the",
-    "a",
-    "one",
-    "this",
-    "old",
-    "small",
-    "red",
-    "quiet",
-    "dog",
-    "river",
-    "house",
-    "child",
-]
-_WORDS += ["city", "book", "wind", "garden", "song", "train", "runs", "sees", "finds", "keeps"]
-_WORDS += ["opens", "near", "under", "behind", "with", "through", "over", "at", "night", "winter"]
+_WORDS = ["the", "a", "one", "this", "old", "small", "red", "quiet", "dog", "river", "house"]
+_WORDS += ["child", "city", "book", "wind", "garden", "song", "train", "runs", "sees", "finds"]
+_WORDS += ["keeps", "opens", "near", "under", "behind", "with", "through", "over", "at", "night"]
+_WORDS += ["winter"]
 _HEIGHT, _WIDTH = 64, 80
 
 
