@@ -19,7 +19,7 @@ _SHOWN = 10  # paths listed in an error
 
 def path_name(path: Sequence[Any]) -> str:
     """Writes a `jax.tree_util` key path as `a/b/c`."""
-    return "/".join(_key_name(key) for key in path)
+    return jtu.keystr(tuple(path), simple=True, separator="/")
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -49,18 +49,10 @@ def assign(tree: Any, rules: Rules, *, what: str = "rules") -> Any:
             rule is not a pair of a valid regex and a value.
     """
     compiled = _compile(rules, what)
-    unmatched: list[str] = []
-
-    def value(path, _):
-        name = path_name(path)
-        for pattern, result in compiled:
-            if pattern.fullmatch(name):
-                # A box keeps a value such as None or a tuple one leaf of the result.
-                return _Box(result)
-        unmatched.append(name)
-        return _Box(None)
-
-    boxed = jtu.tree_map_with_path(value, tree)
+    leaves, structure = jtu.tree_flatten_with_path(tree)
+    paths = [path_name(path) for path, _ in leaves]
+    found = [_first(name, compiled) for name in paths]
+    unmatched = [name for name, value in zip(paths, found, strict=True) if value is None]
     if unmatched:
         shown = "\n  ".join(unmatched[:_SHOWN])
         more = f"\n  ... and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
@@ -69,7 +61,7 @@ def assign(tree: Any, rules: Rules, *, what: str = "rules") -> Any:
             f"{what}: no rule matches {len(unmatched)} parameter(s):\n  {shown}{more}\n"
             f"The rules are {patterns}. End the list with ('.*', value) to cover the rest."
         )
-    return jtu.tree_map(lambda box: box.value, boxed)
+    return structure.unflatten([value for _, value in filter(None, found)])
 
 
 def match(name: str, rules: Rules, *, what: str = "rules") -> Any:
@@ -78,10 +70,10 @@ def match(name: str, rules: Rules, *, what: str = "rules") -> Any:
     Raises:
         ValueError: no rule matches.
     """
-    for pattern, result in _compile(rules, what):
-        if pattern.fullmatch(name):
-            return result
-    raise ValueError(f"{what}: no rule matches {name!r}")
+    found = _first(name, _compile(rules, what))
+    if found is None:
+        raise ValueError(f"{what}: no rule matches {name!r}")
+    return found[1]
 
 
 def unused(tree: Any, rules: Rules) -> list[str]:
@@ -91,11 +83,9 @@ def unused(tree: Any, rules: Rules) -> list[str]:
     return [pattern.pattern for pattern in patterns if pattern not in deciding]
 
 
-class _Box:
-    """A leaf that holds any value."""
-
-    def __init__(self, value):
-        self.value = value
+def _first(name: str, compiled: Sequence[tuple[re.Pattern[str], Any]]) -> Any:
+    """The first pair whose pattern matches the whole of `name`, or None."""
+    return next((pair for pair in compiled if pair[0].fullmatch(name)), None)
 
 
 def _compile(rules: Iterable[Any], what: str) -> list[tuple[re.Pattern[str], Any]]:
@@ -109,11 +99,3 @@ def _compile(rules: Iterable[Any], what: str) -> list[tuple[re.Pattern[str], Any
         except (re.error, TypeError) as error:
             raise ValueError(f"{what}: {pattern!r} is not a regular expression: {error}") from None
     return compiled
-
-
-def _key_name(key: Any) -> str:
-    """The plain name of one step of a path: a dict key, an attribute or an index."""
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
