@@ -17,14 +17,40 @@ Arrays = tuple[np.ndarray, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """A pair of functions: `load(foreign, heads)` -> our arrays, `save(ours)` -> the foreign one.
+    """From one foreign array to ours, and back.
 
-    `heads` is a function without arguments: only transforms that need the number of heads call
-    it, so a table without attention never has to know it.
+    Attributes:
+        ours: `(foreign, heads) -> array of ours`; `heads` is a function without arguments: only
+            what needs the number of heads calls it, so a table without attention never has to
+            know it.
+        theirs: `array of ours -> foreign`.
+        dimensions: of the foreign array; None = any.
+        parts: how many arrays of ours are rows of the foreign one, one after the other.
     """
 
-    load: Callable[[np.ndarray, Callable[[], int]], Arrays]
-    save: Callable[[Arrays], np.ndarray]
+    ours: Callable[[np.ndarray, Callable[[], int]], np.ndarray]
+    theirs: Callable[[np.ndarray], np.ndarray]
+    dimensions: int | None = None
+    parts: int = 1
+
+    def load(self, array: np.ndarray, heads: Callable[[], int]) -> Arrays:
+        """Our arrays of a foreign one. Raises ConversionError: it has another form."""
+        if self.dimensions not in (None, array.ndim):
+            raise ConversionError(
+                f"expected {self.dimensions} dimensions, found shape {array.shape}"
+            )
+        if self.parts == 1:
+            return (self.ours(array, heads),)
+        if array.shape[0] % self.parts:
+            raise ConversionError(
+                f"{array.shape[0]} fused rows cannot be cut into query, key, value"
+            )
+        return tuple(self.ours(part, heads) for part in np.split(array, self.parts, axis=0))
+
+    def save(self, arrays: Arrays) -> np.ndarray:
+        """The foreign array of ours."""
+        found = [self.theirs(array) for array in arrays]
+        return found[0] if self.parts == 1 else np.concatenate(found)
 
 
 def float32(array: np.ndarray) -> np.ndarray:
@@ -32,12 +58,6 @@ def float32(array: np.ndarray) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating):
         raise ConversionError(f"a parameter must hold floating point numbers, found {array.dtype}")
     return np.asarray(array, dtype=np.float32, order="C")
-
-
-def _need(array: np.ndarray, *dimensions: int) -> None:
-    if array.ndim not in dimensions:
-        wanted = " or ".join(map(str, dimensions))
-        raise ConversionError(f"expected {wanted} dimensions, found shape {array.shape}")
 
 
 def _width(size: int, heads: Callable[[], int]) -> tuple[int, int]:
@@ -48,74 +68,31 @@ def _width(size: int, heads: Callable[[], int]) -> tuple[int, int]:
     return count, size // count
 
 
-def _load_linear(array, heads):
-    _need(array, 2)
-    return (array.T,)
+def _split(array, heads):
+    return array.T.reshape(array.shape[1], *_width(array.shape[0], heads))
 
 
-def _load_conv(array, heads):
-    _need(array, 4)
-    return (array.transpose(2, 3, 1, 0),)
+def _merge(array, heads):
+    return array.T.reshape(*_width(array.shape[1], heads), array.shape[0])
 
 
-def _load_split(array, heads):
-    _need(array, 2)
-    return (array.T.reshape(array.shape[1], *_width(array.shape[0], heads)),)
-
-
-def _load_split_bias(array, heads):
-    _need(array, 1)
-    return (array.reshape(_width(array.shape[0], heads)),)
-
-
-def _load_merge(array, heads):
-    _need(array, 2)
-    return (array.T.reshape(*_width(array.shape[1], heads), array.shape[0]),)
-
-
-def _thirds(array: np.ndarray) -> list[np.ndarray]:
-    if array.shape[0] % 3:
-        raise ConversionError(f"{array.shape[0]} fused rows cannot be cut into query, key, value")
-    return np.split(array, 3, axis=0)
-
-
-def _load_fused(array, heads):
-    _need(array, 2)
-    return tuple(_load_split(part, heads)[0] for part in _thirds(array))
-
-
-def _load_fused_bias(array, heads):
-    _need(array, 1)
-    return tuple(_load_split_bias(part, heads)[0] for part in _thirds(array))
-
-
-def _save_split(arrays):
-    (array,) = arrays
-    return array.reshape(array.shape[0], -1).T
-
-
-SAME = Transform(lambda array, heads: (array,), lambda arrays: arrays[0])
-LINEAR = Transform(_load_linear, lambda arrays: arrays[0].T)
-CONV = Transform(_load_conv, lambda arrays: arrays[0].transpose(3, 2, 0, 1))
+SAME = Transform(lambda x, heads: x, lambda x: x)
+LINEAR = Transform(lambda x, heads: x.T, lambda x: x.T, 2)
+CONV = Transform(lambda x, heads: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1), 4)
 # Query, key and value: weight [D, D] <-> kernel [D H W], bias [D] <-> [H W].
-SPLIT = Transform(_load_split, _save_split)
-SPLIT_BIAS = Transform(_load_split_bias, lambda arrays: arrays[0].reshape(-1))
+SPLIT = Transform(_split, lambda x: x.reshape(x.shape[0], -1).T, 2)
+SPLIT_BIAS = Transform(
+    lambda x, heads: x.reshape(_width(x.shape[0], heads)), lambda x: x.reshape(-1), 1
+)
 # Output projection: weight [D, D] <-> kernel [H W D].
-MERGE = Transform(_load_merge, lambda arrays: arrays[0].reshape(-1, arrays[0].shape[-1]).T)
+MERGE = Transform(_merge, lambda x: x.reshape(-1, x.shape[-1]).T, 2)
 # One matrix of 3 D rows, query | key | value, as timm and BEiT keep it.
-FUSED = Transform(
-    _load_fused, lambda arrays: np.concatenate([_save_split((array,)) for array in arrays])
-)
-FUSED_BIAS = Transform(
-    _load_fused_bias, lambda arrays: np.concatenate([array.reshape(-1) for array in arrays])
-)
+FUSED = dataclasses.replace(SPLIT, parts=3)
+FUSED_BIAS = dataclasses.replace(SPLIT_BIAS, parts=3)
 
 
 def add_axes(count: int) -> Transform:
     """Puts `count` axes of size 1 in front: [D] <-> [1 1 D]."""
-
-    def save(arrays):
-        (array,) = arrays
-        return array.reshape(array.shape[count:])
-
-    return Transform(lambda array, heads: (array.reshape((1,) * count + array.shape),), save)
+    return Transform(
+        lambda x, heads: x.reshape((1,) * count + x.shape), lambda x: x.reshape(x.shape[count:])
+    )

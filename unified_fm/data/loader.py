@@ -169,7 +169,14 @@ class Loader:
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Endless batches of this process from global slot `start` on; close() ends the threads."""
-        return self._batched(_Slots(self, start), 2**40, self.batching.collate)
+        # Threads go on a little after they were stopped: they must not count for who comes next.
+        skips = self.skips
+
+        def part(places: range) -> _Part:
+            slots = [self.slot_of(start, place) for place in places]
+            return _Part([self.example(slot, skips) for slot in slots], self.extra(slots))
+
+        return self._batched(part, 2**40, self.batching.collate)
 
     def once(self, limit: int | None = None, turn: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """One pass in the order of the source; the last batch is filled up with weight-0 rows.
@@ -183,7 +190,18 @@ class Loader:
         """
         total = min(self.records, limit or self.records)
         batches = range(turn[0], -(-total // self.slots), turn[1])
-        return self._batched(_Once(self, total, batches), len(batches), self._collate_once)
+
+        def example(place: int) -> dict[str, Any] | None:
+            batch, within = divmod(place, self.local_slots)
+            index = self.slot_of(batches[batch] * self.slots, within)
+            if index >= total:
+                return None
+            return self.load(index, example_rng(self.seed, 0, index), self.skips)
+
+        def part(places: range) -> _Part:
+            return _Part([example(place) for place in places], {})
+
+        return self._batched(part, len(batches), self._collate_once)
 
     def _collate_once(self, found: Examples) -> Batch:
         if self.pipeline.packed:
@@ -289,38 +307,6 @@ class _Part(NamedTuple):
 
     examples: Examples
     extra: Tree
-
-
-class _Slots:
-    """The endless examples of one process, by place."""
-
-    def __init__(self, loader: Loader, start: int):
-        self._loader, self._start = loader, start
-        # Threads go on a little after they were stopped: they must not count for who comes next.
-        self._skips = loader.skips
-
-    def __call__(self, places: range) -> _Part:
-        slots = [self._loader.slot_of(self._start, place) for place in places]
-        examples: Examples = [self._loader.example(slot, self._skips) for slot in slots]
-        return _Part(examples, self._loader.extra(slots))
-
-
-class _Once:
-    """The examples of some batches of one pass, by place; None where there is none."""
-
-    def __init__(self, loader: Loader, total: int, batches: range):
-        self._loader, self._total, self._batches = loader, total, batches
-
-    def __call__(self, places: range) -> _Part:
-        return _Part([self._example(place) for place in places], {})
-
-    def _example(self, place: int) -> dict[str, Any] | None:
-        batch, within = divmod(place, self._loader.local_slots)
-        index = self._loader.slot_of(self._batches[batch] * self._loader.slots, within)
-        if index >= self._total:
-            return None
-        rng = example_rng(self._loader.seed, 0, index)
-        return self._loader.load(index, rng, self._loader.skips)
 
 
 class _Chunks:
