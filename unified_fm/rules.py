@@ -7,10 +7,12 @@ rule that is forgotten is otherwise found only after the run.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.tree_util as jtu
+
+from unified_fm import choices
 
 Rules = Sequence[tuple[str, Any]]
 
@@ -74,6 +76,17 @@ def match(name: str, rules: Rules, *, what: str = "rules") -> Any:
     if found is None:
         raise ValueError(f"{what}: no rule matches {name!r}")
     return found[1]
+
+
+def named(value: Any, known: Mapping[str, Rules], what: str) -> Rules:
+    """The rule list that `value` is, or names.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if not isinstance(value, str):
+        return value
+    return known[choices.check(f"the name of the rule list {what}", value, sorted(known))]
 
 
 def unused(tree: Any, rules: Rules) -> list[str]:

@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from unified_fm import choices
 from unified_fm import rules as path_rules
 
 AXES = ("data", "fsdp", "tensor")
@@ -101,11 +100,7 @@ def named_rules(rules: Any) -> path_rules.Rules:
     Raises:
         ValueError: an unknown name.
     """
-    rules = "replicate" if rules is None else rules
-    if not isinstance(rules, str):
-        return rules
-    choices.check("the name of the rule list sharding", rules, sorted(NAMED_RULES))
-    return NAMED_RULES[rules]
+    return path_rules.named("replicate" if rules is None else rules, NAMED_RULES, "sharding")
 
 
 def like_params(mesh: Mesh, tree: Any, params: Any, shardings: Any) -> Any:

@@ -88,11 +88,7 @@ class Found:
 
 
 def check(init: Any, where: str) -> None:
-    """Refuses a setting `init` that cannot work; looks at names and files, opens nothing.
-
-    Args:
-        init: the setting; None is "fresh".
-        where: its name, for messages.
+    """Refuses a setting `init`, called `where`, that cannot work; opens nothing.
 
     Raises:
         ValueError, TypeError: what was wrong, what is possible.
@@ -135,11 +131,8 @@ def _check_source(text: str, where: str) -> None:
         raise ValueError(f"config.{where}: {error}") from error
     looked_for_later = path.startswith("hf:") or "://" in path
     if not looked_for_later and not os.path.exists(path):
-        hint = (
-            ""
-            if is_foreign(text)
-            else f" (of other libraries: FAMILY:PATH, {', '.join(families.FAMILIES)})"
-        )
+        hint = f" (of other libraries: FAMILY:PATH, {', '.join(families.FAMILIES)})"
+        hint = "" if is_foreign(text) else hint
         raise ValueError(f"config.{where}: there is no file or folder {path}{hint}")
 
 
@@ -149,14 +142,7 @@ def is_foreign(text: str) -> bool:
 
 
 def start(fresh: Any, init: Any) -> Any:
-    """Replaces freshly initialised parameters by those of the sources.
-
-    Args:
-        fresh: the parameters of this run, on their devices.
-        init: the setting, not empty.
-
-    Returns:
-        The tree of `fresh`, sharded as `fresh` is.
+    """The tree of `fresh`, on its devices and sharded as it is, with what the sources have.
 
     Raises:
         ValueError: as `read`.
@@ -238,14 +224,17 @@ def fitted(
     Raises:
         ConversionError: what does not fit.
     """
-    own = _Part(part)
-    arrays = {name: leaf for name, leaf in _renamed(arrays, rename).items() if own.has(name)}
+
+    def own(path):
+        return not PARTS[part] or path.split("/")[0] in PARTS[part]
+
+    arrays = {name: leaf for name, leaf in _renamed(arrays, rename).items() if own(name)}
     # A copy may go to another part: a decoder starts from the text side.
     arrays = _copied(arrays, copy) | arrays
     wanted = {
         name: shape
         for name, shape in shapes.items()
-        if (own.has(name) or name in arrays) and not _fits(fresh, name)
+        if (own(name) or name in arrays) and not _fits(fresh, name)
     }
     there = {name: leaf for name, leaf in arrays.items() if not _fits(fresh, name)}
     sized = {n: resize.fit(n, leaf, wanted[n]) for n, leaf in there.items() if n in wanted}
@@ -267,9 +256,7 @@ def fitted(
 def warn_of_other_numbers(init: Any, towers: Mapping[str, Any]) -> None:
     """Warns where a model computes otherwise than the one that its foreign weights were trained in.
 
-    Args:
-        init: the setting.
-        towers: {"text" or "vision": its encoder's numbers, `eps` and `gelu`}, of the model.
+    `towers` is {"text" or "vision": its encoder's numbers, `eps` and `gelu`}, of the model.
     """
     for part, text in _sources(init).items():
         if not is_foreign(text):
@@ -307,39 +294,24 @@ def _options(init: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return init if isinstance(init, Mapping) else {}
 
 
-class _Part:
-    """Which paths belong to a part of a model."""
-
-    def __init__(self, name: str):
-        self.tops = PARTS[name]
-
-    def has(self, path: str) -> bool:
-        """Whether the path does."""
-        return not self.tops or path.split("/")[0] in self.tops
-
-
 def _loaded(
     text: str, options: Mapping[str, Any], shapes: Shapes
 ) -> tuple[dict[str, np.ndarray], Sequence[str]]:
     """The arrays of one source, renamed, and the paths that such a source need not have."""
-    if not is_foreign(text):
+    may_lack: Sequence[str] = ()
+    if is_foreign(text):
+        family, path = families.parse(text)
+        query = "/layer_00/self_attn/query/kernel"
+        own = {n.split("/")[0]: shape[1] for n, shape in shapes.items() if n.endswith(query)}
+        heads, allow = options.get("heads"), options.get("allow") or ()
+        tree = families.load(family, path, heads=heads, fallback_heads=own, allow=allow)
+        may_lack = families.FAMILIES[family].fresh
+    else:
         folder, step = workdir.absolute(text), options.get("step")
         if folder.name.isdigit():  # RUN/checkpoints/8000
             folder, step = folder.parent, int(folder.name)
         tree = load_params(folder, step)
-        return _renamed(dict(rules.named_leaves(tree)), options.get("rename", ())), ()
-    family, path = families.parse(text)
-    query = "/layer_00/self_attn/query/kernel"
-    own = {n.split("/")[0]: shape[1] for n, shape in shapes.items() if n.endswith(query)}
-    tree = families.load(
-        family,
-        path,
-        heads=options.get("heads"),
-        fallback_heads=own,
-        allow=options.get("allow") or (),
-    )
-    arrays = _renamed(dict(rules.named_leaves(tree)), options.get("rename", ()))
-    return arrays, families.FAMILIES[family].fresh
+    return _renamed(dict(rules.named_leaves(tree)), options.get("rename", ())), may_lack
 
 
 def _renamed(arrays: Mapping[str, Any], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

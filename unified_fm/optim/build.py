@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm import choices
 from unified_fm import rules as path_rules
 from unified_fm.optim import schedules
 
@@ -134,12 +133,8 @@ def named_rules(kind: str, value: Any) -> Rules:
     Raises:
         ValueError: an unknown name.
     """
-    if value is None:
-        value = _DEFAULT_RULES[kind]
-    if not isinstance(value, str):
-        return value
-    choices.check(f"the name of the rule list {kind}", value, sorted(NAMED_RULES[kind]))
-    return NAMED_RULES[kind][value]
+    value = _DEFAULT_RULES[kind] if value is None else value
+    return path_rules.named(value, NAMED_RULES[kind], kind)
 
 
 def clip(max_norm: float | None) -> optax.GradientTransformation:

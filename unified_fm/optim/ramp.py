@@ -92,15 +92,8 @@ def make_ramp(
 ) -> Ramp:
     """Makes a ramp from steps (whole numbers) or fractions of the run (floats in [0, 1]).
 
-    Fractions are rounded to whole steps, and then t1 down to a whole number of changes.
-
-    Args:
-        schedule: as in `Ramp`.
-        final_ratio: as in `Ramp`.
-        t0: first change.
-        t1: last change.
-        dt: between changes; None for a tenth of the ramp.
-        total_steps: length of the run, needed for fractions.
+    Fractions are rounded to whole steps, and then t1 down to a whole number of changes. A `dt` of
+    None is a tenth of the ramp; `total_steps`, the length of the run, is needed for fractions.
 
     Raises:
         ValueError: the ramp ends after the run, or is no ramp; with both sides' values.

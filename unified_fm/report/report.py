@@ -157,34 +157,29 @@ def _chart(title: str, figure: Any, *, folded: bool = False) -> dict[str, Any]:
 
 def _sections(examples: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """One section for each evaluator and kind of example, with what the template shows of it."""
-    kinds = (
-        ("captions", _captions),
-        ("images", _images),
-        ("boxes", _box),
-        ("words", _word),
-    )
+    kinds = {"captions": _captions, "images": _images, "boxes": _box, "words": _word}
     for name, some in examples.items():
-        for kind, prepare in kinds:
-            rows = [row for row in map(prepare, some) if row is not None]
+        for kind, prepare in kinds.items():
+            rows = [prepare(example) for example in some if _kind(example) == kind]
             if rows:
                 yield {"name": name, "kind": kind, "rows": rows}
 
 
-def _captions(example: Any) -> dict[str, Any] | None:
-    if not isinstance(example, base.RetrievalExample) or example.image is None:
-        return None
-    candidates = list(zip(example.candidates, example.correct, strict=True))
-    found = any(example.correct)
+def _kind(example: Any) -> str:
+    if isinstance(example, base.RetrievalExample):
+        return "captions" if example.image is not None else "images"
+    return "boxes" if isinstance(example, base.BoxExample) else "words"
+
+
+def _captions(example: base.RetrievalExample) -> dict[str, Any]:
     return {
         "image": _picture(example.image),
-        "candidates": candidates,
-        "truth": None if found else list(example.truth),
+        "candidates": list(zip(example.candidates, example.correct, strict=True)),
+        "truth": None if any(example.correct) else list(example.truth),
     }
 
 
-def _images(example: Any) -> dict[str, Any] | None:
-    if not isinstance(example, base.RetrievalExample) or example.image is not None:
-        return None
+def _images(example: base.RetrievalExample) -> dict[str, Any]:
     pictures = map(_picture, example.candidates)
     return {
         "caption": example.caption,
@@ -193,9 +188,7 @@ def _images(example: Any) -> dict[str, Any] | None:
     }
 
 
-def _box(example: Any) -> dict[str, Any] | None:
-    if not isinstance(example, base.BoxExample):
-        return None
+def _box(example: base.BoxExample) -> dict[str, Any]:
     return {
         "image": _picture(example.image),
         "phrase": example.phrase,
@@ -206,9 +199,7 @@ def _box(example: Any) -> dict[str, Any] | None:
     }
 
 
-def _word(example: Any) -> dict[str, Any] | None:
-    if not isinstance(example, base.WordExample):
-        return None
+def _word(example: base.WordExample) -> dict[str, Any]:
     return {
         "image": None if example.image is None else _picture(example.image),
         "caption": example.caption,
@@ -229,7 +220,7 @@ def _corners(box: Any) -> dict[str, float]:
     }
 
 
-def _picture(image: np.ndarray) -> dict[str, Any]:
+def _picture(image: Any) -> dict[str, Any]:
     """An image u8[H W 3] as the source of an `<img>`."""
     picture = Image.fromarray(np.asarray(image, np.uint8))
     picture.thumbnail((_LARGEST, _LARGEST))

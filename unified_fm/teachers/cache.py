@@ -88,38 +88,37 @@ def readers(settings: Settings) -> dict[str, Callable[[Any], Reader]]:
     Returns:
         {stream: opens, for its loader, the reader of `cached`, {teacher: what it says of slots}}.
     """
+    return {
+        stream: functools.partial(_reader, settings, stream, members)
+        for stream, members in _opened(settings).items()
+    }
+
+
+def examples(settings: Settings) -> dict[str, dict[str, Any]]:
+    """{stream: what its reader would give for one slot}; no data is compared with the caches."""
+    one = np.zeros(1, np.int64)
+    return {stream: _read(stream, caches, one) for stream, caches in _opened(settings).items()}
+
+
+def _opened(settings: Settings) -> dict[str, dict[str, Cache]]:
+    """{stream: {teacher: its cache}}."""
     caches: dict[str, dict[str, Cache]] = {}
     for name, entry in settings.teachers.items():
         if entry.cache:
             cache = open_cache(entry.cache)
             for stream in entry.streams or ():
                 caches.setdefault(stream, {})[name] = cache
-    return {
-        stream: functools.partial(_reader, settings, stream, members)
-        for stream, members in caches.items()
-    }
-
-
-def examples(settings: Settings) -> dict[str, dict[str, Any]]:
-    """{stream: what its reader would give for one slot}; no data is compared with the caches."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, entry in settings.teachers.items():
-        if entry.cache:
-            cache = open_cache(entry.cache)
-            for stream in entry.streams or ():
-                rows = cache.rows(stream, np.zeros(1, np.int64))
-                found.setdefault(stream, {"cached": {}})["cached"][name] = rows
-    return found
+    return caches
 
 
 def _reader(settings: Settings, stream, caches: Mapping[str, Cache], loader) -> Reader:
     for name, cache in caches.items():
         _check(name, cache, settings, stream, loader)
+    return functools.partial(_read, stream, caches)
 
-    def read(slots: np.ndarray) -> dict[str, Any]:
-        return {"cached": {name: cache.rows(stream, slots) for name, cache in caches.items()}}
 
-    return read
+def _read(stream: str, caches: Mapping[str, Cache], slots: np.ndarray) -> dict[str, Any]:
+    return {"cached": {name: cache.rows(stream, slots) for name, cache in caches.items()}}
 
 
 def open_cache(folder: Any) -> Cache:
