@@ -32,7 +32,7 @@ def get_config(argument: str = "") -> ConfigDict:
         b2=0.98,
         weight_decay=0.01,
         clip=1.0,
-        schedule=dict(name="cosine", warmup_fraction=0.08, end=0.02),
+        schedule=dict(name="cosine", warmup="8%", end=0.02),
     )
     c.checkpoint = dict(every=400)
     c.evaluate = dict(evaluators=_evaluators(num_examples=100 if "smoke" in argument else 500))

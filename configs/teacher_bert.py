@@ -50,7 +50,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.01,
         clip=1.0,
         project=(),
-        schedule=dict(name="linear", warmup_steps=10_000),
+        schedule=dict(name="linear", warmup=10_000),
     )
     c.rules = dict(weight_decay=[(".*/(bias|scale)", 0.0), (".*", 1.0)], sharding="fsdp")
     c.checkpoint.every = 10_000
@@ -77,7 +77,7 @@ def _demo(c: ConfigDict) -> None:
     c.evaluate.evaluators = dict(
         mlm=dict(source="demo:text/val", train_source="demo:text/train", options=words)
     )
-    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
+    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup="8%"))
     c.checkpoint.every = 500
 
 
@@ -88,5 +88,5 @@ def _smoke(c: ConfigDict) -> None:
     c.model.update(vocab_size=261, max_positions=32, dtype="float32")
     c.model.text.update(layers=2, width=16, heads=2, mlp_width=32)
     c.streams.text.update(source="synthetic:text", batch_size=8, max_len=32, max_masked=6)
-    c.optimizer.schedule.warmup_steps = 1
+    c.optimizer.schedule.warmup = 1
     c.checkpoint.every = c.log.every = 1

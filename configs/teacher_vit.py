@@ -50,7 +50,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.1,
         clip=1.0,
         project=(),
-        schedule=dict(name="cosine", warmup_steps=10_000),
+        schedule=dict(name="cosine", warmup=10_000),
     )
     c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
     c.checkpoint.every = 10_000
@@ -90,7 +90,7 @@ def _demo(c: ConfigDict) -> None:
             options=pixels,
         )
     )
-    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup_steps=0, warmup_fraction=0.08))
+    c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup="8%"))
     c.checkpoint.every = 500
 
 
@@ -100,5 +100,5 @@ def _smoke(c: ConfigDict) -> None:
     c.model.update(classes=3, image_size=16, patch_size=8, dtype="float32")
     c.model.vision.update(layers=2, width=16, heads=2, mlp_width=32)
     c.streams.image.update(source="synthetic:image", batch_size=8, size=16, patch_size=8)
-    c.optimizer.schedule.warmup_steps = 1
+    c.optimizer.schedule.warmup = 1
     c.checkpoint.every = c.log.every = 1

@@ -52,7 +52,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.05,
         clip=1.0,
         project=(),
-        schedule=dict(name="cosine", warmup_steps=10_000),
+        schedule=dict(name="cosine", warmup=10_000),
     )
     c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
     c.checkpoint.every = 5000
@@ -104,6 +104,6 @@ def _smoke(c: ConfigDict) -> None:
     c.streams.image.update(source="synthetic:image", batch_size=8, size=16, patch_size=8)
     c.streams.text.update(source="synthetic:text", batch_size=8, max_len=32, max_masked=6)
     c.merge.update(t0=0.25, t1=0.75)
-    c.optimizer.schedule.warmup_steps = 1
+    c.optimizer.schedule.warmup = 1
     c.checkpoint.every = c.log.every = 1
     c.telemetry.every = 2

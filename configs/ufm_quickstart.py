@@ -59,7 +59,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.05,
         clip=1.0,
         project=(),
-        schedule=dict(name="cosine", warmup_fraction=0.05),
+        schedule=dict(name="cosine", warmup="5%"),
     )
     c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)])
     c.checkpoint.every = 300

@@ -48,7 +48,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.01,
         clip=1.0,
         project=(("temperature", (0.001, 0.5)),),
-        schedule=dict(name="linear", warmup_steps=2500),
+        schedule=dict(name="linear", warmup=2500),
     )
     c.rules = dict(lr_scale="correct", weight_decay="correct", frozen="plain", sharding="fsdp")
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
@@ -130,4 +130,4 @@ def _smoke(c: ConfigDict) -> None:
             itm.group_size = 4
     c.streams.regions.update(images=8, packs=1)
     c.checkpoint.every = c.log.every = 1
-    c.optimizer.schedule.warmup_steps = 1
+    c.optimizer.schedule.warmup = 1

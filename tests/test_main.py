@@ -46,7 +46,7 @@ def test_the_argument_after_the_colon_reaches_the_config():
         ("--config.optimizer.learing_rate=1", "config.optimizer has no key 'learing_rate'"),
         ("--config.optimiser.lr=1", "no key 'optimiser'; did you mean 'optimizer'?"),
         ("--config.streams.txt.batch_size=1", "no key 'txt'; did you mean 'text'?"),
-        ("--config.total_steps=many", "config.total_steps is 6 (int), so 'many' cannot be set"),
+        ("--config.total_steps=many", "config.total_steps is 'many'; a duration is a number"),
         ("--config.optimizer.lr=fast", "config.optimizer.lr is 0.01 (float), so 'fast'"),
         ("--config.total_steps=0", "total_steps must be an integer of at least 1, found 0"),
         ("--config.seed", "with an equals sign"),

@@ -146,7 +146,8 @@ def test_the_update_of_every_arm_is_its_own_merge(name):
     params = {"encoder": {"layer_00": {"kernel": np.array([[3.0, 4.0], [0.0, 0.0]])}}}
     image = {"encoder": {"layer_00": {"kernel": np.array([[1.0, 0.0], [0.0, 1.0]])}}}
     text = {"encoder": {"layer_00": {"kernel": np.array([[-1.0, 2.0], [0.0, 0.0]])}}}
-    merge = chosen.merge(arms.config(name, MICRO, tiny_corpus(), {}))
+    settings = arms.config(name, MICRO, tiny_corpus(), {})
+    merge = chosen.merge(settings, settings.total_steps)
     grads = {"image": image, "text": text}
     grads = {stream: grads[stream] for stream in arms.ARMS[name].streams}
     state = merge.init(params)

@@ -80,12 +80,12 @@ def test_masks_that_cannot_work_are_refused_at_start(merge, message):
 
 
 def test_the_ramp_in_fractions_is_that_of_the_run():
-    merge = chosen.merge(ufm_runs.config(merge=IGM | {"t0": 0.5, "t1": 1.0, "dt": 1}))
+    merge = chosen.merge(ufm_runs.config(merge=IGM | {"t0": 0.5, "t1": 1.0, "dt": 1}), 6)
     assert [step for step in range(9) if merge.refresh.is_due(step)] == [3, 4, 5, 6]
 
 
 def test_image_and_text_may_change_roles():
-    swapped = chosen.merge(ufm_runs.config(merge=IGM | {"owner": "image"}))
+    swapped = chosen.merge(ufm_runs.config(merge=IGM | {"owner": "image"}), 6)
     kernel = {"encoder": {"kernel": np.ones((2, 2), np.float32)}}
     state = swapped.init(kernel)
     image, text = ({"encoder": {"kernel": np.full((2, 2), x, np.float32)}} for x in (1.0, 5.0))

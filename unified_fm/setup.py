@@ -25,10 +25,11 @@ from jax.sharding import Mesh
 from unified_fm import sharding, step
 from unified_fm import spikes as gradient_spikes
 from unified_fm.checkpoint import start
-from unified_fm.config import chosen, saved
+from unified_fm.config import checks, chosen, durations, saved
 from unified_fm.config.settings import Settings
 from unified_fm.data import streams
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.loader import Loader
 from unified_fm.data.streams import Streams
 from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.evaluators.base import Evaluator, Passes
@@ -52,6 +53,7 @@ class Prepared:
         shapes: {stream: {array: `jax.ShapeDtypeStruct`}} of the global batches.
         devices: of the mesh; None: all there are. Those of a topology that is not here will do for
             everything but numbers: `train_step().lower(target, ...)` compiles for it.
+        counts: {stream: records and batch}, as far as they are known, for durations in epochs.
     """
 
     settings: Settings
@@ -59,6 +61,20 @@ class Prepared:
     program: step.Program
     shapes: Mapping[str, Any]
     devices: Sequence[Any] | None = None
+    counts: dict[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def steps(self) -> durations.Steps:
+        """How long the run is, its warm-up and its intervals, in steps.
+
+        Raises:
+            ValueError: they do not fit each other, or the data whose epochs count cannot be opened.
+        """
+        for name in durations.streams(self.settings) - self.counts.keys():
+            entry = self.settings.streams[name].plain()
+            loader = Loader(name, entry, seed=self.settings.seed, tokenizer=self.tokenizer)
+            self.counts[name] = {"records": loader.records, "batch": loader.slots}
+        return checks.resolved(self.settings, self.counts)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -86,14 +102,16 @@ class Prepared:
         Raises:
             ValueError: an unknown source, too few records, or a cache of other data.
         """
-        return Streams(
+        opened = Streams(
             _configs(self.settings),
             seed=self.settings.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             tokenizer=self.tokenizer,
-            extra=teacher_cache.readers(self.settings),
+            extra=teacher_cache.readers(self.settings, lambda: self.steps.total),
         )
+        self.counts.update(opened.state()["streams"])
+        return opened
 
     def place(self, batches: Any) -> Any:
         """This process's rows, as the streams give them, as global arrays on the mesh."""
@@ -129,18 +147,19 @@ class Prepared:
     @functools.cached_property
     def merge(self) -> Any:
         """The first link of the chain."""
-        return chosen.merge(self.settings)
+        return chosen.merge(self.settings, self.steps.total)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optax chain."""
         numbers = self.settings.optimizer.plain()
         project = numbers.pop("project") or ()
+        numbers["schedule"] |= {"warmup": self.steps.warmup}
         return build.build(
             self.params,
             merge=self.merge,
             settings=build.Settings(**numbers),
-            total_steps=self.settings.total_steps,
+            total_steps=self.steps.total,
             rules=self.settings.rules.plain(),
             project=project,
         )
@@ -158,9 +177,8 @@ class Prepared:
     def rate(self, updates: int) -> float:
         """The learning rate after so many updates."""
         numbers = self.settings.optimizer
-        schedule = schedules.build(
-            total_steps=self.settings.total_steps, **numbers.schedule.plain()
-        )
+        told = numbers.schedule.plain() | {"warmup": self.steps.warmup}
+        schedule = schedules.build(total_steps=self.steps.total, **told)
         return float(jnp.asarray(numbers.lr * schedule(jnp.asarray(updates))))
 
     @functools.cached_property

@@ -17,6 +17,7 @@ from unified_fm import ending, files, setup
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.config import durations
 from unified_fm.config.settings import Settings
 from unified_fm.data import identity
 from unified_fm.data.streams import Streams
@@ -58,7 +59,7 @@ class Run:
 
 
 def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | None = None) -> None:
-    """Trains to `settings.total_steps`, from the latest checkpoint in `workdir` if there is one.
+    """Trains `settings.total_steps`, from the latest checkpoint in `workdir` if there is one.
 
     Args:
         settings: checked (`config.checks`).
@@ -121,6 +122,8 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
         stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": latest})
         if latest is None:
             raise ValueError(f"no checkpoint in {workdir}: there is nothing to evaluate")
+        if durations.streams(settings):  # the data need not be there
+            ready.counts.update(checkpoints.saved_position(latest)["streams"])
         wanted = settings.evaluate.step
         if isinstance(wanted, str):
             wanted = checkpoints.best()
@@ -128,7 +131,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
                 raise ValueError(f"no checkpoint in {workdir} has {settings.checkpoint.best!r}")
         state, _ = states.restored_state(settings, checkpoints, ready.target, wanted)
         at, averaged = int(state.step), settings.evaluate.params == "ema"
-        with contextlib.closing(_open_log(settings, workdir, latest)) as log:
+        with contextlib.closing(_open_log(ready, workdir, latest)) as log:
             dog.progress(f"evaluating step {at}")
             params = state.ema if averaged else state.params
             taught = ready.load_teachers() if evaluation.asks else None
@@ -145,7 +148,9 @@ def _start(
     ready = setup.prepare(settings)
     streams = ready.open_streams()
     _say_inexact(ready.program)
-    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules_of(settings.plain()))
+    steps = dataclasses.asdict(ready.steps)
+    modules = modules_of(settings.plain())
+    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules | {"steps": steps})
     evaluation = Evaluation(ready, workdir, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
@@ -177,7 +182,7 @@ def _start(
         at=at,
         position=streams.state(),
         checkpoints=checkpoints,
-        log=_open_log(settings, workdir, at),
+        log=_open_log(ready, workdir, at),
         watch=_watch(settings, workdir, state),
         evaluation=evaluation,
         stop=stop,
@@ -187,7 +192,7 @@ def _start(
 
 
 def _loop(run: Run) -> None:
-    every, total = run.settings.checkpoint.every, run.settings.total_steps
+    every, total = run.ready.steps.checkpoint_every, run.ready.steps.total
     # A run that was ended between a save and its evaluation makes up for it.
     if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
         ending.evaluate(run)
@@ -251,8 +256,8 @@ def _refreshed(run: Run) -> TrainState:
 
 def _evaluation_due(run: Run) -> bool:
     """Whether the step is one of those to evaluate; the last one is the business of the end."""
-    every = run.settings.evaluate.every
-    return bool(every and run.at and run.at % every == 0 and run.at < run.settings.total_steps)
+    every, total = run.ready.steps.evaluate_every, run.ready.steps.total
+    return bool(every and run.at and run.at % every == 0 and run.at < total)
 
 
 def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
@@ -261,10 +266,11 @@ def _pop_telemetry(metrics: dict[str, Any]) -> Mapping[str, Any]:
     return jax.device_get({name: metrics.pop(name) for name in names})
 
 
-def _open_log(settings: Settings, workdir: Any, at: int) -> Log:
+def _open_log(ready: setup.Prepared, workdir: Any, at: int) -> Log:
+    settings = ready.settings
     return Log(
         workdir,
-        total_steps=settings.total_steps,
+        total_steps=ready.steps.total,
         start_step=at,
         samples_per_step=settings.samples_per_step,
         **settings.log.plain(),

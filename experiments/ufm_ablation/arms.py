@@ -174,7 +174,7 @@ def _complete(*, model, objectives, total_steps, lr, sizes, merge=None, teachers
                 weight_decay=sizes.weight_decay,
                 clip=1.0,
                 project=(),
-                schedule=dict(name="cosine", warmup_fraction=0.05),
+                schedule=dict(name="cosine", warmup="5%"),
             ),
             rules=dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)]),
             spikes=dict(window=0),

@@ -178,6 +178,10 @@ class Checkpoints:
         """The config of the run that saved `step`. Raises ValueError as `restore` does."""
         return self._read(self._complete(step), config=ocp.args.JsonRestore())["config"]
 
+    def saved_position(self, step: int) -> dict[str, Any]:
+        """The position of the streams at `step`. Raises ValueError as `restore` does."""
+        return self._read(self._complete(step), position=ocp.args.JsonRestore())["position"]
+
     def restore(self, target: TrainState, step: int | None = None) -> tuple[TrainState, Any]:
         """Restores onto the shardings of `target`, whatever mesh the step was saved from.
 

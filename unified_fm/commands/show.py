@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unified_fm.commands import _settings
+from unified_fm.config import durations
 from unified_fm.config.settings import Settings
 from unified_fm.report.report import flat
 
@@ -46,7 +47,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 def config_text(settings: Settings) -> str:
     """One line for each setting: `optimizer.lr = 0.003`, which `--config.optimizer.lr=...` sets."""
-    return "\n".join(f"{name} = {value!r}" for name, value in flat(settings.plain()))
+    said = {name: f"  ({text})" for name, text in durations.said(settings).items()}
+    lines = flat(settings.plain())
+    return "\n".join(f"{name} = {value!r}{said.get(name, '')}" for name, value in lines)
 
 
 def params_text(settings: Settings) -> str:

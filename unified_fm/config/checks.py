@@ -9,7 +9,7 @@ from typing import Any
 
 from unified_fm import choices, sharding
 from unified_fm.checkpoint import start
-from unified_fm.config import chosen, options
+from unified_fm.config import chosen, durations, options
 from unified_fm.config.settings import Settings, Stream
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
@@ -37,18 +37,38 @@ def check(settings: Settings) -> None:
             "config.evaluate.params is 'ema', so config.ema must be a decay like 0.999"
         )
     _check_groups(settings)
-    chosen.merge(settings)
+    chosen.merge(settings, None)
     _check_model(settings.model, "model")
     start.check(settings.plain()["init"], "init")
     _check_teachers(settings)
     _check_lessons(settings)
     _check_best(settings, _checked_evaluators(settings))
-    schedule = settings.optimizer.schedule
-    schedules.build(total_steps=settings.total_steps, **schedule.plain())
     for kind, rules in settings.rules.plain().items():
         (sharding.named_rules(rules) if kind == "sharding" else build.named_rules(kind, rules))
+    if not durations.streams(settings):
+        resolved(settings, {})
     if settings.prepare and settings.prepare.partition(":")[0] != "demo":
         raise ValueError(f"prepare is 'demo' or 'demo:PART,PART', found {settings.prepare!r}")
+
+
+def resolved(settings: Settings, counts: durations.Counts) -> durations.Steps:
+    """The durations in steps, if they fit each other; see `durations.resolve`.
+
+    Raises:
+        ValueError: as there, and what schedule, merge and `checkpoint.best` say of them.
+    """
+    steps = durations.resolve(settings, counts)
+    schedule = settings.optimizer.schedule.plain()
+    schedules.build(total_steps=steps.total, **schedule | {"warmup": steps.warmup})
+    chosen.merge(settings, steps.total)
+    every, saved = steps.evaluate_every, steps.checkpoint_every
+    if settings.checkpoint.best is not None and every and every % saved and saved % every:
+        raise ValueError(
+            f"config.checkpoint.best is {settings.checkpoint.best!r}, but a step may be best and "
+            f"not saved: evaluate.every = {every} must be a multiple or a divisor of "
+            f"checkpoint.every = {saved}"
+        )
+    return steps
 
 
 def check_pipeline(name: str, options: Mapping[str, Any], place: str) -> None:
@@ -188,13 +208,6 @@ def _check_best(settings: Settings, evaluators: Mapping[str, Evaluator]) -> None
         raise ValueError(
             f"config.checkpoint.best is {wanted!r}, but nothing is evaluated: evaluate.every is 0 "
             "and evaluate.at_end false"
-        )
-    every, saved = settings.evaluate.every, settings.checkpoint.every
-    if every and every % saved and saved % every:
-        raise ValueError(
-            f"config.checkpoint.best is {wanted!r}, but a step may be best and not saved: "
-            f"evaluate.every = {every} must be a multiple or a divisor of checkpoint.every = "
-            f"{saved}"
         )
     known = {}
     for name, evaluator in evaluators.items():

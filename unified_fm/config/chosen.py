@@ -35,13 +35,13 @@ def objective(key: str, value: Any) -> tuple[Objective, float]:
     return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
 
 
-def merge(settings: Settings) -> Merge:
-    """Makes the merge of the gradient groups, for a run of this length."""
+def merge(settings: Settings, total_steps: int | None) -> Merge:
+    """Makes the merge of the gradient groups, for a run of this length if it is known."""
     what = f"optim.merge.{_name(settings.merge)}"
     chosen = {**settings.merge, "groups": list(settings.groups)}
     made = as_merge(_made("optim.merge", chosen, "merge"), what)
     try:
-        return made.for_run(settings.total_steps)
+        return made if total_steps is None else made.for_run(total_steps)
     except ValueError as error:
         raise ValueError(f"config.merge: {error}") from error
 

@@ -216,7 +216,7 @@ def _check(name: str, value: Any, about: About) -> None:
     if about.choices and value not in about.choices:
         either = " or ".join(map(repr, about.choices))
         raise ValueError(f"{name} is {either}, found {value!r}")
-    if about.limits and not about.limits.holds(value):
+    if about.limits and not isinstance(value, str) and not about.limits.holds(value):
         whole = isinstance(value, int) and about.limits.high == math.inf
         noun = "an integer" if whole else "a number"
         raise ValueError(f"{name} must be {noun} {about.limits}, found {value!r}")

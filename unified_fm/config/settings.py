@@ -17,6 +17,7 @@ from unified_fm.config.records import Range, Record, record, required, section, 
 
 _POSITIVE, _NOT_NEGATIVE = Range(1), Range(0)
 _SHARE, _DECAY, _ABOVE = Range(0, 1), Range(0, 1, open_high=True), Range(0, open_low=True)
+_OR = "or '1 epoch', '10%'"  # of durations, see `durations`
 _Rules = str | Sequence[Any] | None
 
 
@@ -78,8 +79,7 @@ class Schedule(Record):
     """Of the learning rate."""
 
     name: str = setting("linear", "linear, cosine or constant, after the warm-up")
-    warmup_steps: int = setting(0, "updates of the warm-up", _NOT_NEGATIVE)
-    warmup_fraction: float = setting(0.0, "the same as a share of total_steps", _SHARE)
+    warmup: int | str = setting(0, f"updates of the warm-up, {_OR}", _NOT_NEGATIVE)
     end: float = setting(0.0, "the rate at the end, as a share of the peak", _SHARE)
 
 
@@ -149,7 +149,7 @@ class Mesh(Record):
 class Checkpoint(Record):
     """What is saved, and from what a run may go on."""
 
-    every: int = setting(1000, "steps between two saves", _POSITIVE)
+    every: int | str = setting(1000, f"steps between two saves, {_OR}", _POSITIVE)
     keep: int = setting(3, "latest steps to keep", _POSITIVE)
     best: str | None = setting(None, "a metric; the step where it was best is kept, too")
     best_mode: str = setting("max", "what is best: max or min", choices=("max", "min"))
@@ -181,7 +181,7 @@ class Telemetry(Record):
 class Evaluate(Record):
     """When, of which parameters, and what."""
 
-    every: int = setting(0, "steps between two evaluations; 0: never", _NOT_NEGATIVE)
+    every: int | str = setting(0, f"steps between two evaluations, {_OR}; 0: never", _NOT_NEGATIVE)
     at_end: bool = setting(True, "whether the last step is evaluated")
     params: str = setting("params", "params, or ema: the average", choices=("params", "ema"))
     step: int | str | None = setting(None, "what mode=evaluate reads: a step, or best; the latest")
@@ -229,7 +229,9 @@ class Settings(Record):
         "train", "train, or evaluate a checkpoint of the run", choices=("train", "evaluate")
     )
     seed: int = setting(0, "of parameters, dropout, objectives and data")
-    total_steps: int = setting(1000, "steps of the run", _POSITIVE)
+    total_steps: int | str = setting(
+        1000, "steps of the run, or '15 epochs', '3 epochs of STREAM'", _POSITIVE
+    )
     plugins: Sequence[str] = setting((), "modules whose plugins a saved config may name, too")
     prepare: str | None = setting(None, "demo, or demo:PART,PART: makes that corpus if absent")
     model: Mapping[str, Any] = setting({"name": "xfm"}, "name of the plugin, and its options")

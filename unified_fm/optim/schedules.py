@@ -15,8 +15,7 @@ def build(
     *,
     name: str,
     total_steps: int,
-    warmup_steps: int = 0,
-    warmup_fraction: float = 0.0,
+    warmup: int = 0,
     end: float = 0.0,
 ) -> optax.Schedule:
     """Makes the schedule `name`.
@@ -24,21 +23,14 @@ def build(
     Args:
         name: "linear" (to `end`), "cosine" (to `end`) or "constant", each after a linear warm-up.
         total_steps: the update at which the factor reaches `end`.
-        warmup_steps: updates of the warm-up; the first one has factor 0, as in the published X-FM.
-        warmup_fraction: the same as a fraction of `total_steps`; give one of the two.
+        warmup: updates of the warm-up; the first one has factor 0, as in the published X-FM.
         end: the factor at the end, as a fraction of the peak.
 
     Raises:
-        ValueError: an unknown name, or a warm-up that is given twice or is longer than the run.
+        ValueError: an unknown name, or a warm-up that is longer than the run.
     """
     decays: dict[str, Callable] = {"linear": _linear, "cosine": _cosine, "constant": _constant}
     choices.check("the schedule", name, sorted(decays))
-    if warmup_steps and warmup_fraction:
-        raise ValueError(
-            f"the warm-up is given twice: warmup_steps={warmup_steps} and "
-            f"warmup_fraction={warmup_fraction}; set one of them to 0"
-        )
-    warmup = warmup_steps or round(warmup_fraction * total_steps)
     if not 0 <= warmup <= total_steps:
         raise ValueError(f"a warm-up of {warmup} updates does not fit into {total_steps}")
     decay = decays[name]

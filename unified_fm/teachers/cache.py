@@ -79,17 +79,21 @@ class Cache:
         return found
 
 
-def readers(settings: Settings) -> dict[str, Callable[[Any], Reader]]:
+def readers(settings: Settings, total: Callable[[], int]) -> dict[str, Callable[[Any], Reader]]:
     """What a run's streams read beside their own arrays: `extra` of `data.streams.Streams`.
 
     Opening them refuses a cache of other data, one that is too short, or one that does not hold
     what an objective needs: a ValueError with both sides' values.
 
+    Args:
+        settings: of the run.
+        total: gives the steps of the run; asked when a stream that has a cache is opened.
+
     Returns:
         {stream: opens, for its loader, the reader of `cached`, {teacher: what it says of slots}}.
     """
     return {
-        stream: functools.partial(_reader, settings, stream, members)
+        stream: functools.partial(_reader, settings, total, stream, members)
         for stream, members in _opened(settings).items()
     }
 
@@ -111,9 +115,9 @@ def _opened(settings: Settings) -> dict[str, dict[str, Cache]]:
     return caches
 
 
-def _reader(settings: Settings, stream, caches: Mapping[str, Cache], loader) -> Reader:
+def _reader(settings: Settings, total, stream, caches: Mapping[str, Cache], loader) -> Reader:
     for name, cache in caches.items():
-        _check(name, cache, settings, stream, loader)
+        _check(name, cache, settings, total, stream, loader)
     return functools.partial(_read, stream, caches)
 
 
@@ -286,7 +290,7 @@ def _check_rest(folder, where, arrays, classes, names) -> None:
         )
 
 
-def _check(name, cache, settings: Settings, stream, loader) -> None:
+def _check(name, cache, settings: Settings, total, stream, loader) -> None:
     folder = settings.teachers[name].cache
     where = f"teachers.{name}: the cache {folder}"
     held = cache.about["streams"]
@@ -298,7 +302,7 @@ def _check(name, cache, settings: Settings, stream, loader) -> None:
     ]
     if lines:
         raise ValueError("\n  ".join([f"{where} is of other data than stream {stream!r}:", *lines]))
-    slots, needed = held[stream]["slots"], loader.slots * settings.total_steps
+    slots, needed = held[stream]["slots"], loader.slots * total()
     if loader.cycle:
         needed = min(needed, loader.cycle * loader.records)
     if slots < needed:

@@ -12,6 +12,7 @@ from typing import Any
 
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.config import durations
 from unified_fm.config.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,10 @@ def _finished(name: str, folder: Any, wanted: Settings) -> bool:
         return False
     saved = Checkpoints(folder / "checkpoints", read_only=True)
     latest = saved.latest()
-    if latest is None or latest < wanted.total_steps:
+    if latest is None:
+        return False
+    counts = saved.saved_position(latest)["streams"] if durations.streams(wanted) else {}
+    if latest < durations.resolve(wanted, counts).total:
         return False
     changes = assets.changes(folder, saved.saved_config(latest), wanted)
     if changes:

@@ -1,0 +1,144 @@
+"""How long something lasts: a number of steps, a share of the run, or epochs of a stream.
+
+    c.total_steps = "15 epochs"              of the stream `task`, or of the only stream
+    c.evaluate.every = "1 epoch of pairs"
+    c.optimizer.schedule.warmup = "10%"      of total_steps
+
+An epoch is the least number of steps that takes as many examples as the source has records: known
+when the data is open, or from the position that a checkpoint keeps.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+from unified_fm import choices
+from unified_fm.config.settings import Settings
+
+_TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%|\w+)(?:\s+of\s+(.*\S))?\s*")
+_EPOCH, _UNITS = ("epoch", "epochs"), ("epochs", "%")
+_ENDLESS = 2**40  # a source that says it has so many records has no end
+_TOTAL, _WARMUP = "total_steps", "optimizer.schedule.warmup"
+
+Counts = Mapping[str, Mapping[str, int]]
+"""{stream: {"records": of its source, "batch": examples that a step takes}}."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The durations of a run in steps; an interval of 0: never."""
+
+    total: int
+    warmup: int
+    checkpoint_every: int
+    evaluate_every: int
+
+
+class _Duration(NamedTuple):
+    """An amount of epochs of a stream; of percents where there is none."""
+
+    amount: Fraction
+    stream: str | None
+
+
+def given(settings: Settings) -> dict[str, int | str]:
+    """{dotted key: what is set there} of all durations, in the order of the fields of `Steps`."""
+    return {
+        _TOTAL: settings.total_steps,
+        _WARMUP: settings.optimizer.schedule.warmup,
+        "checkpoint.every": settings.checkpoint.every,
+        "evaluate.every": settings.evaluate.every,
+    }
+
+
+def streams(settings: Settings) -> set[str]:
+    """The streams whose epochs count; none: all durations are known without data.
+
+    Raises:
+        ValueError: a text that is no duration, with the nearest unit, or a stream that is not there
+            or not told.
+    """
+    texts = [(key, text) for key, text in given(settings).items() if isinstance(text, str)]
+    read = [_read(key, text, settings) for key, text in texts]
+    return {duration.stream for duration in read if duration.stream is not None}
+
+
+def resolve(settings: Settings, counts: Counts) -> Steps:
+    """All durations in steps.
+
+    Args:
+        settings: of the run.
+        counts: of `streams(settings)` at least.
+
+    Raises:
+        ValueError: as `streams`; or epochs of a source that has no end.
+    """
+    found: dict[str, int] = {}
+    for key, value in given(settings).items():
+        if not isinstance(value, int):
+            amount, stream = _read(key, value, settings)
+            if stream is None:
+                value = round(float(amount / 100) * found[_TOTAL])
+            else:
+                value = math.ceil(amount * _epoch(stream, counts[stream], key))
+            value = value if key == _WARMUP else max(1, value)  # an interval of 0 means never
+        found[key] = value
+    names = [field.name for field in dataclasses.fields(Steps)]
+    return Steps(**dict(zip(names, found.values(), strict=True)))
+
+
+def said(settings: Settings) -> dict[str, str]:
+    """{dotted key: what comes of it, in a few words} of the durations that are no integers."""
+    late = bool(streams(settings))
+    steps = None if late else dataclasses.astuple(resolve(settings, {}))
+    return {
+        key: "resolved when the data is open" if steps is None else f"{steps[place]} steps"
+        for place, (key, value) in enumerate(given(settings).items())
+        if isinstance(value, str)
+    }
+
+
+def _epoch(name: str, count: Mapping[str, int], key: str) -> int:
+    if count["records"] >= _ENDLESS:
+        raise ValueError(
+            f"config.{key} counts epochs of the stream {name!r}, whose source has no end"
+        )
+    return -(-count["records"] // count["batch"])
+
+
+def _read(key: str, text: str, settings: Settings) -> _Duration:
+    found, where = _TEXT.fullmatch(text), f"config.{key} is {text!r}"
+    if found is None:
+        raise ValueError(f"{where}; a duration is a number of steps, '3 epochs of pairs' or '10%'")
+    number, unit, stream = found.groups()
+    if unit not in (*_EPOCH, "%"):
+        raise ValueError(
+            f"{where}: no unit is named {unit!r}; {choices.possible(unit, _UNITS)} "
+            "A number of steps is an integer"
+        )
+    amount = Fraction(number)
+    if not amount:
+        raise ValueError(f"{where}: it must last longer than nothing")
+    if unit == "%":
+        if key == _TOTAL or stream is not None or amount > 100:
+            raise ValueError(f"{where}: a share, of at most 100%, is one of total_steps")
+        return _Duration(amount, None)
+    return _Duration(amount, _stream(where, stream, settings))
+
+
+def _stream(where: str, named: str | None, settings: Settings) -> str:
+    """The stream whose epochs are meant."""
+    known = list(settings.streams)
+    if named is None and ("task" in known or len(known) == 1):
+        return "task" if "task" in known else known[0]
+    if named is None:
+        raise ValueError(
+            f"{where}: epochs of which stream? Say '1 epoch of {known[0]}'; "
+            f"{choices.possible('', known)}"
+        )
+    if named not in known:
+        raise ValueError(f"{where}: no stream {named!r}; {choices.possible(named, known)}")
+    return named
