@@ -5,7 +5,8 @@
 The sources are the user's: `--config.streams.pairs.source=jsonl:FILE` and so on, as README shows.
 Arguments after a colon, joined by commas: `smoke` runs two steps of it small on made-up data;
 `official` switches every point that we decided otherwise (all but the optimizer steps) back to what
-the published program does. A value with the comment "ours" is not the published one.
+the published program does; `chips=256` makes the batch of so many devices, and as many groups of
+rows, with the published learning rate. A value with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
-DEVICES = 32  # ours: the published number is not known; 32 x 96 pairs make 3,072 per step
+CHIPS = 32  # ours: the published number is not known; 32 x 96 pairs make 3,072 per step
 EPOCHS, PAIRS = 100, 5_114_489
 
 
@@ -21,11 +22,12 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: any of "smoke" and "official", joined by commas.
+        argument: any of "smoke", "official" and "chips=N", joined by commas.
     """
-    c = settings.start(argument, known=("smoke", "official"))
+    c = settings.start(argument, known=("smoke", "official", "chips="))
+    chips = settings.number(argument, "chips", CHIPS)
     c.seed = 42
-    c.total_steps = EPOCHS * -(-PAIRS // (96 * DEVICES))  # 166,500
+    c.total_steps = EPOCHS * -(-PAIRS // (96 * chips))  # 166,500 for 32
     c.tokenizer = "data/roberta-base"  # a folder with the published vocab.json and merges.txt
     c.model = dict(  # the defaults are the published base size: 12 layers of width 768 each
         name="xfm",
@@ -39,7 +41,7 @@ def get_config(argument: str = "") -> ConfigDict:
         dtype="bfloat16",  # ours: published float16 with a loss scale
         remat="none",
     )
-    c.streams = _streams()
+    c.streams = _streams(chips)
     c.optimizer = dict(
         lr=1e-4,
         b1=0.9,
@@ -55,14 +57,17 @@ def get_config(argument: str = "") -> ConfigDict:
     c.checkpoint.every = 5000  # ours: published every 5 epochs with, every 50,000 steps without
     c.log.every = 100
     if "official" in argument:
-        _official(c)
+        _official(c, chips)
     if "smoke" in argument:
         _smoke(c)
     return c
 
 
-def _streams() -> dict:
-    """The four streams of the published 4M run; batch sizes are per device there."""
+def _streams(chips: int) -> dict:
+    """The four streams of the published 4M run; batch sizes are per device there.
+
+    A group is what one device has there: negatives are drawn from its 96 rows.
+    """
     image = dict(size=224, patch_size=16, num_masked=75)
     caption = dict(max_len=30, max_words=30, mask_rate=0.5, max_masked=15)
     aligned = dict(itc=1.0, itm=1.0, imlm=1.0)
@@ -70,28 +75,29 @@ def _streams() -> dict:
         text=stream(
             "text",
             "array_record:data/text",  # the published corpus is not named
-            256 * DEVICES,
+            256 * chips,
             dict(mlm=1.0),
             max_len=128,
             mask_rate=0.15,
             max_masked=20,
         ),
-        image=stream("image", "tfds:imagenet2012:train", 96 * DEVICES, dict(mim=1.0), **image),
+        image=stream("image", "tfds:imagenet2012:train", 96 * chips, dict(mim=1.0), **image),
         pairs=stream(
             "image_text",
             "array_record:data/pairs",  # COCO, VG, SBU and CC3M
-            96 * DEVICES,
+            96 * chips,
             aligned | dict(mim=1.0),
+            groups=chips,
             **image,
             **caption,
         ),
         regions=stream(
             "regions",
             "array_record:data/regions",  # COCO and VG objects, attributes and regions
-            96 * DEVICES,
+            96 * chips,
             aligned | dict(bbox=1.0),
-            images=80 * DEVICES,
-            packs=DEVICES,
+            images=80 * chips,
+            groups=chips,
             max_regions=5,
             size=224,
             patch_size=16,
@@ -100,11 +106,11 @@ def _streams() -> dict:
     )
 
 
-def _official(c: ConfigDict) -> None:
+def _official(c: ConfigDict, chips: int) -> None:
     """The published behaviour at the points where ours differs."""
     for name in ("text", "pairs", "regions"):
         c.streams[name].update(mask_units="spans", special_tokens="official")
-    aligned = dict(itc=dict(gradient_scale=1 / DEVICES), itm=dict(group_size=96), imlm=1.0)
+    aligned = dict(itc=dict(gradient_scale=1 / chips), itm=1.0, imlm=1.0)
     c.streams.pairs.objectives = aligned | dict(mim=1.0)
     c.streams.regions.objectives = aligned | dict(bbox=dict(degenerate="batch"))
     c.rules.lr_scale = c.rules.weight_decay = "official"
@@ -125,9 +131,8 @@ def _smoke(c: ConfigDict) -> None:
         entry.batch_size = 8
         if "num_masked" in entry:
             entry.num_masked = 6
-        itm = entry.objectives.get("itm")
-        if isinstance(itm, ConfigDict):
-            itm.group_size = 4
-    c.streams.regions.update(images=8, packs=1)
+        if "groups" in entry:
+            entry.groups = 1
+    c.streams.regions.images = 8
     c.checkpoint.every = c.log.every = 1
     c.optimizer.schedule.warmup = 1

@@ -150,10 +150,10 @@ def test_D7_numbers_that_do_not_fit_each_other(flags, message):
         (["model.attention=fast"], "config.model: attention is 'fast'; did you mean"),
         (["model.position_offset=clip"], "config.model: position_offset is 'clip'; Possible"),
         (
-            ["streams.regions.packs=3"],
+            ["streams.regions.groups=3"],
             "config.streams.regions.batch_size = 8 cannot be split into 3",
         ),
-        (["accumulate=2"], "config.streams.regions.packs = 1 cannot be cut into accumulate = 2"),
+        (["accumulate=2"], "config.streams.regions.groups = 1 cannot be cut into accumulate = 2"),
         (["streams.regions.images=12"], ""),
         (["streams.regions.images=None"], "packs several rows per image, so it lacks images"),
         (["streams.regions.randaugment=A"], 'config.streams.regions: randaugment "A" moves the'),

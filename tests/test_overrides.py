@@ -41,7 +41,7 @@ def _at(config, path):
         ("streams.pairs.flip=none", "none"),
         ("streams.pairs.mask_units=spans", "spans"),
         ("streams.pairs.source=['jsonl:a', 'jsonl:b']", ["jsonl:a", "jsonl:b"]),
-        ("streams.regions.packs=2", 2),
+        ("streams.regions.groups=2", 2),
         ("model.dtype=bfloat16", "bfloat16"),
         ("model.remat=full", "full"),
         ("model.attention=einsum", "einsum"),
@@ -51,7 +51,7 @@ def _at(config, path):
         ("model.fusion.eps=1e-6", 1e-6),
         ("model.vision.layer_scale=None", None),
         ("streams.pairs.objectives.itc.gradient_scale=2", 2.0),
-        ("streams.pairs.objectives.itm.group_size=4", 4),
+        ("streams.pairs.objectives.itm.exclude=ids", "ids"),
         ("streams.pairs.objectives.mim=0.25", 0.25),
         ("streams.pairs.objectives.mim.weight=0.25", 0.25),
         ("streams.pairs.objectives.mim.normalise_target=true", True),
@@ -166,7 +166,7 @@ def test_a_run_to_start_from_may_be_named_alone(tmp_path):
     [
         ("streams.pairs.max_skp=0.5", "no option 'max_skp'; did you mean 'max_skip'?"),
         ("streams.text.crop_scale=(0.5,1)", "config.streams.text has no option 'crop_scale'"),
-        ("streams.text.packs=2", "config.streams.text has no option 'packs'"),  # of regions only
+        ("streams.text.images=2", "config.streams.text has no option 'images'"),  # of regions only
         ("streams.txt.max_len=3", "no key 'txt'; did you mean 'text'?"),
         ("streams.txt=None", "no key 'txt'; did you mean 'text'?"),
         ("streams.new.max_len=3", "begins with --config.streams.NEW.pipeline=..."),
@@ -179,7 +179,7 @@ def test_a_run_to_start_from_may_be_named_alone(tmp_path):
         ("streams.pairs.crop_scale=(0.5,1,2)", "crop_scale is tuple, so '(0.5,1,2)' cannot"),
         ("streams.pairs.tokenizer=x", "no option 'tokenizer'"),  # the run's
         ("streams.pairs.max_skip.x=1", "config.streams.pairs.max_skip has no key 'x'"),
-        ("streams.pairs.objectives.itm.grop_size=2", "'grop_size'; did you mean 'group_size'?"),
+        ("streams.pairs.objectives.itm.exclud=ids", "'exclud'; did you mean 'exclude'?"),
         ("streams.pairs.objectives.mlmm=1", "no key 'mlmm'; did you mean 'mlm'?"),
         ("streams.pairs.objectives.mim=much", "so 'much' cannot be set"),
         ("model.dtyp=bfloat16", "no option 'dtyp'; did you mean 'dtype'?"),

@@ -6,7 +6,7 @@ share of the sum of denominators.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,27 @@ import jax.numpy as jnp
 _WHOLE = ""  # the share that belongs to an output's own loss, beside those of its parts
 
 
-def split(batches: Mapping[str, Any], count: int, packs: Mapping[str, int | None]) -> Any:
+def split(batches: Mapping[str, Any], count: int, groups: Mapping[str, int | None]) -> Any:
     """Cuts every batch into `count` micro-batches, stacked on a new axis 0.
 
-    Micro-batch i takes the packs i, i + count, i + 2 count, ...: then the rows that a device holds
-    stay on it. A row of an ordinary stream is its own pack; in a stream with `image_index`, rows
-    reference images of their own pack, and the index is rewritten for the smaller batch.
+    Micro-batch i takes the groups i, i + count, i + 2 count, ...: then the rows that a device holds
+    stay on it, and what rows refer to stays in their group. Where a stream has no groups, or too
+    few of them, and its rows do not refer to images by `image_index`, each row goes by itself.
 
     Args:
         batches: {stream: batch}, every leaf with rows on axis 0.
         count: number of micro-batches.
-        packs: {stream: number of packs, or None for one per row}.
+        groups: {stream: number of groups of its rows, or None}.
 
     Raises:
         ValueError: rows that cannot be cut, or fixed negatives, which index the whole batch.
     """
-    return {name: _split(name, batch, count, packs.get(name)) for name, batch in batches.items()}
+    return {name: _split(name, batch, count, groups.get(name)) for name, batch in batches.items()}
+
+
+def groups_of(groups: int, count: int) -> int:
+    """Groups of rows in each of `count` micro-batches: whole ones, or one of all its rows."""
+    return 1 if groups % count else groups // count
 
 
 def denominators(output: Any) -> dict[str, jax.Array]:
@@ -66,32 +71,26 @@ def log(
     return {key: jnp.asarray(value, jnp.float32) for key, value in values.items()}
 
 
-def _split(stream: str, batch: Mapping[str, Any], count: int, packs: int | None) -> Any:
+def _split(stream: str, batch: Mapping[str, Any], count: int, groups: int | None) -> Any:
     fixed = [key for key in ("negatives_image", "negatives_text") if key in batch]
     if fixed:
         raise ValueError(f"stream {stream!r}: {fixed[0]} indexes the whole batch: accumulate=1")
-    if "image_index" in batch and packs is None:
+    if "image_index" in batch and (groups or 1) % count:
         raise ValueError(
-            f"stream {stream!r} has image_index, so accumulate={count} needs `packs` in its config"
+            f"stream {stream!r}: its rows refer to images of their group, so accumulate={count} "
+            f"must divide its groups, which are {groups or 1}"
         )
 
     def cut(x):
-        groups = packs or len(x)
-        if groups % count or len(x) % groups:
+        parts = groups if groups and groups % count == 0 else len(x)
+        if parts % count or len(x) % parts:
             raise ValueError(
-                f"stream {stream!r}: {len(x)} rows in {groups} packs cannot be cut into "
+                f"stream {stream!r}: {len(x)} rows in {parts} groups cannot be cut into "
                 f"{count} micro-batches"
             )
-        # Whole packs, dealt out like cards: pack i goes to micro-batch i % count. Neighbours lie on
-        # one device, so each micro-batch has rows on every device and none has to be moved.
-        x = x.reshape(groups // count, count, len(x) // groups, *x.shape[1:])
+        # Whole groups, dealt out like cards: group i goes to micro-batch i % count. Neighbours lie
+        # on one device, so each micro-batch has rows on every device and none has to be moved.
+        x = x.reshape(parts // count, count, len(x) // parts, *x.shape[1:])
         return jnp.moveaxis(x, 1, 0).reshape(count, -1, *x.shape[3:])
 
-    pieces = jax.tree.map(cut, dict(batch))
-    if "image_index" in batch and packs is not None:
-        index = pieces["image_index"]  # i32[count R/count], rows of the whole batch's images
-        size = len(batch["image"]) // cast(int, packs)  # images in a pack
-        # Its pack was the (pack // count)-th of those dealt to this micro-batch; its place in the
-        # pack is as before.
-        pieces["image_index"] = index // size // count * size + index % size
-    return pieces
+    return jax.tree.map(cut, dict(batch))

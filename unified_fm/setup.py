@@ -29,6 +29,7 @@ from unified_fm.config import checks, chosen, durations, saved
 from unified_fm.config.settings import Settings
 from unified_fm.data import streams
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data.batching import Part
 from unified_fm.data.loader import Loader
 from unified_fm.data.streams import Streams
 from unified_fm.data.tokenizer import Tokenizer
@@ -89,6 +90,9 @@ class Prepared:
         else:
             mesh = sharding.make_mesh(devices=self.devices, **sizes)
         sharding.check_divisible(mesh, self.shapes, self.settings.accumulate)
+        for name, stream in self.program.streams.items():
+            if stream.refers or "image_index" in self.shapes[name]:
+                sharding.check_groups(mesh, name, stream.groups or 1, self.settings.accumulate)
         return mesh
 
     @functools.cached_property
@@ -105,8 +109,7 @@ class Prepared:
         opened = Streams(
             _configs(self.settings),
             seed=self.settings.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            part=Part(*sharding.own_shards(self.mesh)),
             tokenizer=self.tokenizer,
             extra=teacher_cache.readers(self.settings, lambda: self.steps.total),
         )
@@ -235,8 +238,9 @@ class Prepared:
         Args:
             measured: with the numbers of `telemetry`.
         """
+        placed = sharding.placement(self.mesh, self.params, self.settings.rules.sharding)
         return step.make_train_step(
-            self.program,
+            dataclasses.replace(self.program, placement=placed),
             self.optimizer,
             ema_decay=self.settings.ema,
             state_shardings=self.shardings,
@@ -357,7 +361,7 @@ def _program(settings: Settings) -> step.Program:
         learnt[name] = step.Stream(
             objectives={key: objective for key, (objective, _) in made.items()},
             weights={key: weight for key, (_, weight) in made.items()},
-            packs=entry.packs,
+            groups=entry.groups,
         )
     made = step.Program(
         model=chosen.model(settings.model),
@@ -365,6 +369,7 @@ def _program(settings: Settings) -> step.Program:
         groups=settings.groups,
         seed=settings.seed,
         accumulate=settings.accumulate,
+        joint=settings.joint,
         teachers=teachers.make_transform(
             teachers.build(settings.teachers, saved.modules_of(settings.plain()))
         ),

@@ -5,19 +5,24 @@ optimizer's state, `tensor` splits attention heads and the hidden layer of the M
 goes where is a rule list, so the same code runs on 1 device and on 8.
 """
 
+import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unified_fm import rules as path_rules
+from unified_fm.placement import NOWHERE, Placement
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
+_LAYER = re.compile(r"(^|/)layer_\d+/")  # a stack gathers a layer where it runs it
 
 # "tensor:N" splits dimension N: heads of the attention, width of the MLP's hidden layer.
 NAMED_RULES: dict[str, path_rules.Rules] = {
@@ -46,7 +51,8 @@ def make_mesh(
         devices: all devices of all processes when None.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+        ValueError: the sizes do not multiply to the number of devices, or the chips of this
+            topology cannot be cut so; with the nearest that can.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -57,7 +63,45 @@ def make_mesh(
     if len(devices) % known or (-1 not in sizes and known != len(devices)):
         raise ValueError(f"mesh {named} does not fit {len(devices)} device(s)")
     sizes = tuple(len(devices) // known if size == -1 else size for size in sizes)
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return Mesh(_arranged(sizes, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """The devices as an array of these sizes, so that neighbours on an axis are near each other."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        # Between slices the network is slow: they lie along "data", all else inside a slice.
+        if sizes[0] % slices:
+            raise NotImplementedError(f"data={sizes[0]} does not divide among {slices} slices")
+        within = (sizes[0] // slices, *sizes[1:])
+        return mesh_utils.create_hybrid_device_mesh(
+            within, (slices, 1, 1), devices, allow_split_physical_axes=True
+        )
+    except (NotImplementedError, AssertionError, ValueError) as error:
+        named = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise ValueError(
+            f"mesh {named} cannot be laid over these {len(devices)} devices in {slices} slice(s): "
+            f"{error or type(error).__name__}; data is to be a multiple of {slices}, and fsdp and "
+            "tensor powers of two inside a slice"
+        ) from error
+
+
+def own_shards(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+    """Which rows of every batch this process loads: (shards that its devices hold, of how many).
+
+    `jax.experimental.mesh_utils` orders the chips of a pod along its torus, so these are no
+    neighbours in general; and where `tensor` spans processes, several load the same rows.
+    """
+    here = jax.process_index()
+    rows = mesh.devices.reshape(batch_shards(mesh), -1)
+    own = [
+        number
+        for number, holders in enumerate(rows)
+        if any(device.process_index == here for device in holders)
+    ]
+    return tuple(own), len(rows)
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -176,10 +220,21 @@ def global_batches(mesh: Mesh, batches: Any) -> Any:
 
     Args:
         mesh: the mesh.
-        batches: tree of NumPy arrays whose axis 0 holds the rows of this process.
+        batches: tree of NumPy arrays whose axis 0 holds the rows of `own_shards`.
     """
-    where = of_batches(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batches)
+    where, (own, count) = of_batches(mesh), own_shards(mesh)
+
+    def place(x: np.ndarray) -> jax.Array:
+        size = len(x) // len(own)
+        shape = (size * count, *x.shape[1:])
+
+        def rows(index: Any) -> np.ndarray:
+            start = own.index((index[0].start or 0) // size) * size
+            return x[start : start + size]
+
+        return jax.make_array_from_callback(shape, where, rows)
+
+    return jax.tree.map(place, batches)
 
 
 def of_batches(mesh: Mesh) -> NamedSharding:
@@ -196,6 +251,89 @@ def on_mesh(shapes: Any, shardings: Any) -> Any:
         shapes,
         shardings,
     )
+
+
+def check_groups(mesh: Mesh, stream: str, groups: int, accumulate: int = 1) -> None:
+    """Refuses a mesh that would cut groups of rows which refer to each other.
+
+    Args:
+        mesh: the mesh.
+        stream: its name.
+        groups: of its rows, see `unified_fm.groups`.
+        accumulate: number of micro-batches that each batch is cut into.
+
+    Raises:
+        ValueError: with both ways out.
+    """
+    parts = batch_shards(mesh)
+    if groups % (parts * accumulate) == 0 or parts == 1:
+        return
+    raise ValueError(
+        f"stream {stream!r}: its rows refer to each other inside groups, and groups={groups} do "
+        f"not divide among the {parts} parts into which the mesh cuts a batch"
+        f"{f' of {accumulate} micro-batches' if accumulate > 1 else ''}. Either set "
+        f"config.streams.{stream}.groups to a multiple of {parts * accumulate} (then negatives are "
+        "drawn from fewer rows, unless batch_size grows with it), or a mesh with fewer parts: "
+        "data x fsdp must divide the groups"
+    )
+
+
+def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
+    """What the mesh asks inside a step: where rows are cut, and where parameters are gathered.
+
+    Without it the partitioner keeps parameters where they are stored and moves activations: every
+    device would hold the attention scores of the whole batch. Gathered are parameters split over
+    `fsdp`; what `tensor` splits stays split. The gradient comes back to where they are stored.
+
+    Args:
+        mesh: the mesh.
+        params: the parameter tree, or its shapes.
+        rules: as for `params_shardings`.
+    """
+    if mesh.size == 1:
+        return NOWHERE
+    stored = {
+        name: where.spec
+        for (name, _), where in zip(
+            path_rules.named_leaves(params),
+            jax.tree.leaves(params_shardings(mesh, params, rules)),
+            strict=True,
+        )
+    }
+    batch = of_batches(mesh)
+
+    def gathered(root: str, tree: Any) -> Any:
+        def place(path, leaf):
+            inner = path_rules.path_name(path)
+            if not root and _LAYER.search(inner):
+                return leaf  # when its turn comes
+            spec = stored.get(f"{root}/{inner}" if root else inner)
+            return leaf if spec is None or "fsdp" not in spec else _gather(mesh, spec, leaf)
+
+        return jax.tree.map_with_path(place, tree)
+
+    return Placement(
+        shards=batch_shards(mesh),
+        rows=lambda x: jax.lax.with_sharding_constraint(x, batch),
+        params=gathered,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gather(mesh: Mesh, spec: P, x: jax.Array) -> jax.Array:
+    whole = P(*(None if axis == "fsdp" else axis for axis in spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
+
+
+def _gather_forward(mesh: Mesh, spec: P, x: jax.Array) -> tuple[jax.Array, None]:
+    return _gather(mesh, spec, x), None
+
+
+def _gather_backward(mesh: Mesh, spec: P, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, NamedSharding(mesh, spec)),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1) -> None:

@@ -7,19 +7,19 @@ by. That number is what makes micro-batches (`accumulate`) recombine exactly.
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import chex
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm import micro_batches
+from unified_fm import joint, micro_batches
+from unified_fm import placement as placements
 from unified_fm import spikes as gradient_spikes
+from unified_fm.models.base import Ask
 from unified_fm.objectives.base import Objective
 from unified_fm.optim import build
 
@@ -52,12 +52,26 @@ class Stream:
     Attributes:
         objectives: {name in the log: objective}.
         weights: {name in the log: weight of its loss}.
-        packs: number of groups of rows that reference each other; None when rows are independent.
+        groups: of rows that may refer to each other (a region's image, a negative); None = one.
     """
 
     objectives: Mapping[str, Objective]
     weights: Mapping[str, float]
-    packs: int | None = None
+    groups: int | None = None
+
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        """{view that an objective reads: whether a gradient flows into it}."""
+        found: dict[str, bool] = {}
+        for objective in self.objectives.values():
+            for view, flows in objective.reads.items():
+                found[view] = found.get(view, False) or flows
+        return found
+
+    @property
+    def refers(self) -> bool:
+        """Whether an objective lets rows look at others of their group."""
+        return any(objective.refers for objective in self.objectives.values())
 
     @property
     def ema_reads(self) -> frozenset[str]:
@@ -76,6 +90,8 @@ class Program:
         seed: of dropout and of the objectives' own draws.
         accumulate: number of micro-batches into which every batch is cut.
         teachers: `(teacher_params, batches) -> batches` with the targets of frozen teachers.
+        joint: let the rows of all streams of a group go through the encoders together.
+        placement: of the mesh that the step runs on.
     """
 
     model: nn.Module
@@ -84,6 +100,8 @@ class Program:
     seed: int = 0
     accumulate: int = 1
     teachers: Callable = lambda teacher_params, batches: batches
+    joint: bool = True
+    placement: placements.Placement = placements.NOWHERE
 
     @property
     def needs_ema(self) -> bool:
@@ -141,11 +159,14 @@ def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
     def run(net, batches):
         for name, stream in program.streams.items():
             batch = batches[name]
-            views = net(batch)
+            reads = {**dict.fromkeys(stream.ema_reads, False), **stream.reads}
+            ask = Ask(reads=reads, groups=stream.groups or 1)
+            views = net.encode({name: batch}, {name: ask})[name]
             if stream.ema_reads:
-                batch = _with_teacher(batch, "ema", _views(views, stream.ema_reads))
-            for objective in stream.objectives.values():
-                objective(net, views, batch)
+                batch = joint.with_ema(batch, views, stream.ema_reads)
+            for key, objective in stream.objectives.items():
+                started = {(name, key): objective(net, views, batch)}
+                joint.answered(started, {name: net}, {(name, key): None}, joint=False)
 
     keys = jax.random.split(jax.random.key(program.seed), 3)
     rngs = dict(zip(("params", "dropout", "objective"), keys, strict=True))
@@ -275,8 +296,10 @@ def make_outputs(program: Program, place: Callable = lambda batch: batch) -> Cal
 
     @functools.partial(jax.jit, static_argnums=0)
     def compiled(name, params, ema, teacher_params, batch, rng):
-        batch = program.teachers(teacher_params, {name: batch})[name]
-        return _outputs(program, name, params, ema, batch, rng, dropout=False)
+        batches = program.teachers(teacher_params, {name: batch})
+        stream = {name: program.streams[name]}
+        given = program.model, stream, params, ema, batches, rng
+        return joint.outputs(*given, dropout=False)[name]
 
     def outputs(name, params, ema, teacher_params, batch, rng):
         return compiled(name, params, ema, teacher_params, place(batch), rng)
@@ -305,9 +328,10 @@ def _gradients(program, state, teacher_params, batches, rng):
         return part(batches, rng, None)
 
     pieces = micro_batches.split(
-        batches, program.accumulate, {name: s.packs for name, s in program.streams.items()}
+        batches, program.accumulate, {name: s.groups for name, s in program.streams.items()}
     )
     rngs = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(program.accumulate))
+    program = _of_a_piece(program)
     shares = _shares(program, state, teacher_params, pieces, rngs)
 
     def body(total, piece):
@@ -318,6 +342,18 @@ def _gradients(program, state, teacher_params, batches, rng):
     return jax.lax.scan(body, zeros, (pieces, rngs, shares))[0]
 
 
+def _of_a_piece(program):
+    """The program of a micro-batch, which has fewer groups of rows."""
+    count = program.accumulate
+    cut = {
+        name: stream
+        if stream.groups is None
+        else dataclasses.replace(stream, groups=micro_batches.groups_of(stream.groups, count))
+        for name, stream in program.streams.items()
+    }
+    return dataclasses.replace(program, streams=cut)
+
+
 def _group_loss(program, group, params, ema, batches, rng, shares):
     """The weighted sum of a group's losses, and its metrics by name.
 
@@ -325,37 +361,18 @@ def _group_loss(program, group, params, ema, batches, rng, shares):
     micro-batch, so that the sum over micro-batches is the value over the batch.
     """
     total, metrics = jnp.zeros((), jnp.float32), {}
-    for name in program.groups[group]:
-        outputs = _outputs(program, name, params, ema, batches[name], rng)
+    with placements.use(program.placement):
+        params = program.placement.params("", params)
+        streams = {name: program.streams[name] for name in program.groups[group]}
+        given = program.model, streams, params, ema, batches, rng
+        found = joint.outputs(*given, joint=program.joint)
+    for name, outputs in found.items():
         for key, terms in outputs.items():
             share = shares[name][key] if shares is not None else {}
             loss = micro_batches.combine(terms, share)
             total += program.streams[name].weights[key] * loss
             metrics |= micro_batches.log(f"{name}/{key}", terms, loss, share)
     return total, metrics
-
-
-def _outputs(program, name, params, ema, batch, rng, dropout=True):
-    """{objective: Output} of one stream."""
-    stream = program.streams[name]
-    # By the stream's name, so that a stream draws the same whatever the others are.
-    rng = jax.random.fold_in(rng, zlib.crc32(name.encode()) & 0x7FFFFFFF)
-    rngs = dict(zip(("dropout", "objective"), jax.random.split(rng), strict=True))
-    if not dropout:
-        del rngs["dropout"]
-    if stream.ema_reads:
-        # Without random numbers, so without dropout, as a teacher is.
-        averaged = nn.apply(lambda net, batch: _views(net(batch), stream.ema_reads), program.model)
-        found = averaged({"params": ema}, batch)
-        batch = _with_teacher(batch, "ema", jax.lax.stop_gradient(found))
-
-    def run(net, batch):
-        views = net(batch)
-        return {key: fn(net, views, batch) for key, fn in stream.objectives.items()}
-
-    outputs = nn.apply(run, program.model)({"params": params}, batch, rngs=rngs)
-    chex.assert_rank([x for output in outputs.values() for x in jax.tree.leaves(output)], 0)
-    return outputs
 
 
 def _shares(program, state, teacher_params, pieces, rngs):
@@ -368,25 +385,14 @@ def _shares(program, state, teacher_params, pieces, rngs):
         batches, rng = piece
         batches = program.teachers(teacher_params, batches)
         return {
-            name: {
-                key: micro_batches.denominators(output)
-                for key, output in _outputs(
-                    program, name, state.params, state.ema, batches[name], rng
-                ).items()
-            }
-            for name in program.streams
+            name: {key: micro_batches.denominators(output) for key, output in outputs.items()}
+            for name, outputs in joint.outputs(
+                program.model, program.streams, state.params, state.ema, batches, rng
+            ).items()
         }
 
     found = jax.lax.map(denominators, (pieces, rngs))
     return jax.tree.map(lambda x: x / jnp.maximum(x.sum(), jnp.finfo(x.dtype).tiny), found)
-
-
-def _views(views, names):
-    return {name: vars(views)[name] for name in sorted(names)}
-
-
-def _with_teacher(batch, name, arrays):
-    return {**batch, "teacher": {**batch.get("teacher", {}), name: arrays}}
 
 
 def _choose(condition, new, old):

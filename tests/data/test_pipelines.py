@@ -195,7 +195,7 @@ def packed_example(count, priority):
     }
 
 
-def test_packing_pads_and_samples_within_packs():
+def test_packing_pads_and_samples_within_groups():
     examples = [
         packed_example(1, [0.5]),
         packed_example(3, [0.1, 0.9, 0.3]),  # 4 rows for 3 places: priority 0.9 is left out
@@ -203,11 +203,9 @@ def test_packing_pads_and_samples_within_packs():
         None,  # 2 rows for 3 places
     ]
     empty = {"image": np.zeros((2, 2, 3), np.uint8)}
-    batch = packing.pack(
-        examples, rows=6, packs=2, first_image=8, blank={"x": np.array([-1])}, blank_image=empty
-    )
+    batch = packing.pack(examples, rows=6, groups=2, blank={"x": np.array([-1])}, blank_image=empty)
     assert batch["x"].tolist() == [10, 30, 32, 20, 21, -1]
-    assert batch["image_index"].tolist() == [8, 9, 9, 10, 10, 10]
+    assert batch["image_index"].tolist() == [0, 1, 1, 0, 0, 0]  # places in the group
     assert batch["weight"].tolist() == [1, 1, 1, 1, 1, 0]
     assert batch["image"][:, 0, 0, 0].tolist() == [1, 3, 2, 0]
 
@@ -216,7 +214,7 @@ def test_a_padded_row_has_a_text_and_no_masked_token(plain):
     pipeline = regions.Pipeline(tokenizer=plain, max_len=12, augment="none", **SMALL)
     found = [{"box": [0, 0, 40, 40], "text": "red"}]
     made = pipeline({"image": halves(), "regions": found}, rng())
-    batch = pipeline.collate([made], rows=2, packs=1, first_image=0)
+    batch = pipeline.collate([made], rows=2, groups=1)
     assert batch["text_mask"][1].tolist() == [True, True] + [False] * 10  # cls and sep
     assert (batch["masked_ids"][1] == -100).all()
     assert (batch["text_masked"][1] == batch["text"][1]).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unified_fm.data import specs, streams
+from unified_fm.data.batching import Part
 from unified_fm.data.pipelines import base
 from unified_fm.data.skips import Skip
 from unified_fm.data.specs import ArraySpec
@@ -38,7 +39,7 @@ def told(tree):
         stream("classify", "synthetic:image", 4, size=32, crop_scale=(1, 1), flip="none"),
         stream("classify", "synthetic:image+synthetic:image", 4, num_masked=20, randaugment="B"),
         stream("regions", "synthetic:regions", 8, **REGIONS),
-        stream("regions", "synthetic:regions", 8, packs=2, mask_rate=0.0, **REGIONS),
+        stream("regions", "synthetic:regions", 8, groups=2, mask_rate=0.0, **REGIONS),
         stream("regions", "synthetic:regions", 12, caption="none", num_masked=5, **REGIONS),
         stream("regions", "synthetic:regions", 4, max_regions=1, box_format="unit", **REGIONS)
         | {"max_skip": 1.0},
@@ -58,10 +59,8 @@ def test_a_spec_is_that_of_a_batch(config):
 
 
 def test_the_spec_is_of_the_global_batch():
-    config = stream("regions", "synthetic:regions", 8, packs=2, **REGIONS)
-    opened = streams.Streams(
-        {"x": config}, seed=0, tokenizer="bytes", process_index=1, process_count=2
-    )
+    config = stream("regions", "synthetic:regions", 8, groups=2, **REGIONS)
+    opened = streams.Streams({"x": config}, seed=0, tokenizer="bytes", part=Part((1,), 2))
     spec = opened.spec()["x"]
     assert spec["text"] == ArraySpec((8, 24), np.dtype("int32"), "rows")
     assert spec["image"] == ArraySpec((4, 32, 32, 3), np.dtype("uint8"), "images")
@@ -96,8 +95,7 @@ def test_slots_may_have_more_arrays_read_ahead_beside_them():
             seed=0,
             tokenizer="bytes",
             extra={"text": opens},
-            process_index=process,
-            process_count=2,
+            part=Part((process,), 2),
         )
         for process in range(2)
     ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unified_fm.data import order, records
+from unified_fm.data.batching import Part
 from unified_fm.data.skips import TooManySkips
 from unified_fm.data.streams import Streams, batches, stream
 
@@ -19,7 +20,7 @@ FOUR = {
     "image": stream("image", "synthetic:image:10", 4, {"mim": 1.0}, **SMALL),
     "pairs": stream("image_text", "synthetic:pairs", 4, {"itc": 1.0}, max_len=24, **SMALL),
     "regions": stream(
-        "regions", "synthetic:regions", 8, images=4, packs=2, size=32, patch_size=8, max_len=24
+        "regions", "synthetic:regions", 8, images=4, groups=2, size=32, patch_size=8, max_len=24
     ),
 }
 
@@ -57,9 +58,8 @@ def test_every_stream_gives_its_share(undisturbed):
     assert set(shapes["image"].values()) == set(shapes["pairs"].values()) == {4}
     assert shapes["regions"].pop("image") == 4
     assert set(shapes["regions"].values()) == {8}
-    # Rows of a pack refer to its two images only.
-    assert set(undisturbed[0]["regions"]["image_index"][:4]) <= {0, 1}
-    assert set(undisturbed[0]["regions"]["image_index"][4:]) <= {2, 3}
+    # Rows of a group refer to its two images only.
+    assert set(undisturbed[0]["regions"]["image_index"]) == {0, 1}
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5])
@@ -77,7 +77,7 @@ def test_row_10_a_resumed_run_continues_bit_for_bit(undisturbed, stop):
 
 
 def test_row_08_two_processes_share_the_batches_of_one(undisturbed):
-    both = [open_streams(process_index=p, process_count=2) for p in (0, 1)]
+    both = [open_streams(part=Part((p,), 2)) for p in (0, 1)]
     taken = [take(streams, 12) for streams in both]
     joined = [
         {name: {key: np.concatenate([a[name][key], b[name][key]]) for key in a[name]} for name in a}
@@ -210,6 +210,21 @@ def write_texts(path, texts):
     return f"jsonl:{path}"
 
 
+def test_S1_a_process_loads_the_parts_that_it_is_asked_for_in_any_order(undisturbed):
+    """On a pod a process's devices hold parts that are no neighbours; two may hold the same."""
+    configs = {name: FOUR[name] for name in ("regions", "text")}
+    whole = {name: batch for name, batch in undisturbed[0].items() if name in configs}
+    for part in (Part((0,), 2), Part((1,), 2), Part((0, 1), 2)):
+        opened = open_streams(configs, part=part)
+        [found] = take(opened, 1)
+        opened.close()
+        for name, batch in found.items():
+            for key, x in batch.items():
+                size = len(whole[name][key]) // 2
+                rows = [whole[name][key][k * size : (k + 1) * size] for k in part.shards]
+                np.testing.assert_array_equal(x, np.concatenate(rows))
+
+
 def test_row_23_too_few_records_name_both_counts(tmp_path):
     few = write_texts(tmp_path / "few.jsonl", ["a", "b", "c"])
     with pytest.raises(ValueError, match="has 3 records, fewer than the 4 of one batch"):
@@ -217,8 +232,8 @@ def test_row_23_too_few_records_name_both_counts(tmp_path):
     (tmp_path / "none.jsonl").write_text("\n \n")
     with pytest.raises(ValueError, match="has 0 records"):
         open_streams({"text": stream("text", f"jsonl:{tmp_path}/none.jsonl", 4)})
-    with pytest.raises(ValueError, match="batch_size=6 does not divide among 4 processes"):
-        open_streams({"text": stream("text", few, 6)}, process_count=4)
+    with pytest.raises(ValueError, match="batch_size=6 does not divide among 4 parts"):
+        open_streams({"text": stream("text", few, 6)}, part=Part((0,), 4))
     with pytest.raises(ValueError, match="no stream is configured"):
         open_streams({})
 
@@ -233,7 +248,7 @@ def test_row_15_few_bad_records_are_replaced_and_counted(tmp_path, caplog):
     assert f"record 7 of {source} ({tmp_path}/x.jsonl, line 8): empty text" in caplog.text
     streams.close()
     # The replacement does not depend on the number of processes, nor move any other row.
-    both = [open_streams({"text": stream("text", source, 50)}, process_index=p, process_count=2)
+    both = [open_streams({"text": stream("text", source, 50)}, part=Part((p,), 2))
             for p in (0, 1)]  # fmt: skip
     halves = [np.stack([b["text"]["text"] for b in take(s, 8)]) for s in both]
     assert (np.concatenate(halves, axis=1).reshape(400, -1) == taken).all()
@@ -301,9 +316,7 @@ def test_evaluation_passes_once_in_order_and_fills_up(tmp_path):
     letters = np.concatenate([batch["text"][:, 1] for batch in once]) - once[0]["text"][0, 1]
     weights = np.concatenate([batch["weight"] for batch in once])
     assert letters[weights > 0].tolist() == [0, 1, 3, 4]
-    halves = [
-        list(batches(config, tokenizer="bytes", process_index=p, process_count=2)) for p in (0, 1)
-    ]
+    halves = [list(batches(config, tokenizer="bytes", part=Part((p,), 2))) for p in (0, 1)]
     assert [b["weight"].tolist() for pair in zip(*halves, strict=True) for b in pair] == [
         *([1], [1], [0], [1], [1], [0])
     ]
@@ -314,7 +327,7 @@ def test_evaluation_of_regions_and_images():
     made = list(batches(regions, tokenizer="bytes", limit=6))
     assert [batch["image"].shape[0] for batch in made] == [4, 4]
     assert made[1]["image"][2:].max() == 0  # two images are missing
-    assert made[1]["weight"][6:].max() == 0  # and the second pack has no row
+    assert made[1]["weight"][6:].max() == 0  # and the second group has no row
     first, second = (list(batches(FOUR["image"], limit=4, seed=s)) for s in (0, 9))
     assert (first[0]["image"] == second[0]["image"]).all()  # not augmented
     assert (first[0]["patch_mask"] != second[0]["patch_mask"]).any()
@@ -325,11 +338,11 @@ def test_wrong_options_name_the_nearest():
         open_streams({"text": stream("text", "synthetic:text", 4, max_lenn=8)})
     with pytest.raises(TypeError, match="no option 'max_skips'; did you mean 'max_skip'"):
         open_streams({"text": stream("text", "synthetic:text", 4, max_skips=8)})
-    with pytest.raises(TypeError, match="no option 'packs'"):
-        open_streams({"text": stream("text", "synthetic:text", 4, packs=2)})
+    with pytest.raises(TypeError, match="no option 'images'"):
+        open_streams({"text": stream("text", "synthetic:text", 4, images=2)})
     with pytest.raises(ValueError, match="needs a tokenizer"):
         open_streams({"text": stream("text", "synthetic:text", 4)}, tokenizer=None)
     with pytest.raises(ValueError, match="beside batch_size=4, its rows, it needs images"):
         open_streams({"r": stream("regions", "synthetic:regions", 4, size=32, patch_size=8)})
-    with pytest.raises(ValueError, match="images=3 does not divide among 2 packs"):
+    with pytest.raises(ValueError, match="images=3 does not divide among 2 groups"):
         open_streams({"r": FOUR["regions"] | {"images": 3}})

@@ -14,6 +14,8 @@ from unified_fm.models.attention import attend, relative_position_index
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.layers import Layer
+from unified_fm.models.memory import ImageMemory, look_together
+from unified_fm.models.rows import Rows
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "mlp_width": 12}
 
@@ -30,8 +32,13 @@ def draw(module, *args, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def run(module, p, *args, rngs=None):
-    return jit(lambda p, args, rngs: module.apply({"params": p}, *args, rngs=rngs))(p, args, rngs)
+def run(module, p, *args):
+    return jit(lambda p, args: module.apply({"params": p}, *args))(p, args)
+
+
+def keyed(x, seed=0):
+    """The rows of x, of which something is dropped."""
+    return Rows((len(x),), keys=(jax.random.key(seed),))
 
 
 def norm(x, p, eps):
@@ -80,12 +87,14 @@ MASK = np.array([[1, 1, 1, 0, 1], [1, 1, 1, 1, 1]], bool)
 def test_post_norm_layer_with_cross_attention_is_a_roberta_layer(x, kind, eps):
     config = EncoderConfig(**SIZES, norm="post", gelu=kind, eps=eps)
     memory = np.random.default_rng(2).normal(size=(2, 3, 8)).astype(np.float32)
-    seen = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    seen = np.array([[1, 1, 0], [1, 1, 1]], bool)  # of slot 0, the region's own, and two patches
     layer = Layer(config, cross_attention=True)
 
     def look(layer, x, memory):
-        keys, values = layer.project_memory(memory)
-        return layer(x, MASK[:, None, None], keys, values, seen[:, None, None])
+        rows = Rows((2,))
+        images = ImageMemory(memory, memory[:, 0], jnp.arange(2), seen[:, 1:])
+        looks = look_together([(images, None, "row")], shards=1)
+        return layer(x, MASK[:, None, None], rows, looks)
 
     p = jax.eval_shape(nn.init(look, layer), jax.random.key(0), x, memory)["params"]
     rng = np.random.default_rng(0)
@@ -162,13 +171,14 @@ def test_dropout_acts_only_with_its_rng(x):
     p = draw(layer, x)
     still = run(layer, p, x)
     np.testing.assert_array_equal(still, run(layer, p, x))
-    one, two = (run(layer, p, x, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 1))
+    one, two = (run(layer, p, x, None, keyed(x, seed)) for seed in (0, 1))
     assert np.abs(one - still).max() > 0.1 and np.abs(one - two).max() > 0.1
 
 
 def test_attention_dropout_keeps_the_mean():
     ones = jnp.ones((1, 2000, 1, 1))
-    y = attend(ones, ones, ones, dropout=0.25, rng=jax.random.key(0))
+    keep = jax.random.bernoulli(jax.random.key(0), 0.75, (1, 1, 2000, 2000))
+    y = attend(ones, ones, ones, keep=keep, rate=0.25)
     assert y.mean() == pytest.approx(1, abs=0.01)
     assert y.std() > 0.005
 
@@ -178,12 +188,12 @@ def test_drop_path_drops_whole_branches_of_a_sample_more_often_in_later_layers(x
     config = EncoderConfig(**SIZES, norm="pre", drop_path=0.5)
     rows = np.repeat(x[:1], 400, axis=0)
     p = draw(Layer(config), x)
-    rng = {"dropout": jax.random.key(0)}
-    last = run(Layer(config, index=1), p, rows, rngs=rng)
+    dropping = keyed(rows)
+    last = run(Layer(config, index=1), p, rows, None, dropping)
     untouched = (last == rows).all((1, 2))
     assert untouched.mean() == pytest.approx(0.25, abs=0.07)  # both branches dropped
     first = Layer(config, index=0)
-    np.testing.assert_array_equal(run(first, p, rows, rngs=rng), run(first, p, rows))
+    np.testing.assert_array_equal(run(first, p, rows, None, dropping), run(first, p, rows))
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])
@@ -196,8 +206,7 @@ def test_remat_keeps_names_values_and_gradients(x, remat):
     assert jax.tree.structure(p) == jax.tree.structure(draw(lean, x))
 
     def loss(module, p):
-        rngs = {"dropout": jax.random.key(0)}
-        return (module.apply({"params": p}, x, MASK, rngs=rngs) ** 2).sum()
+        return (module.apply({"params": p}, x, MASK, keyed(x)) ** 2).sum()
 
     grad = jit(jax.grad(loss, argnums=1), static_argnums=0)
     for expected, found in zip(*map(jax.tree.leaves, (grad(plain, p), grad(lean, p))), strict=True):

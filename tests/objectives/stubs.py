@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.models.tiny_xfm import jit
+from unified_fm import joint
 from unified_fm.models.views import ImageMemory, Views
 
 WORDS = 7
@@ -29,13 +30,14 @@ class Net:
     def clipped_temperature(self):
         return self.temperature
 
-    def similarity(self, views):
-        return self.text_feature(views) @ self.image_feature(views).T / self.temperature
-
     def fuse(self, *, text, text_mask, memory, rows=None, view="row"):
         self.calls.append({"rows": rows, "text_mask": text_mask, "view": view})
         summary = memory.row_mask[:, None]
         return text + (summary if rows is None else summary[rows])
+
+    def fuse_together(self, asked):
+        calls = [{name: x for name, x in vars(each).items() if name != "key"} for each in asked]
+        return [self.fuse(**call) for call in calls]
 
     def mlm_head(self, x):
         return x @ self.kernels[7]
@@ -67,7 +69,7 @@ def make_views(rows=4, length=5, seed=0):
         image=draw(rows, 7, WIDTH),
         image_masked=draw(rows, 7, WIDTH),
         pooled=pooled,
-        image_memory=ImageMemory(layers=(), row_mask=pooled),
+        image_memory=ImageMemory(row_mask=pooled),
     )
 
 
@@ -87,15 +89,22 @@ def make_batch(rows=4, length=5, slots=2, seed=0):
     }
 
 
+def value(objective, net, views, batch):
+    """The output; what the objective asks the fusion encoder for is answered."""
+    name = "stream", "objective"
+    started = {name: objective(net, views, batch)}
+    return joint.answered(started, {"stream": net}, {name: None}, joint=True)[name]
+
+
 def run(objective, views=None, batch=None, **net):
-    """The output in NumPy, and how `fuse` was called, of one compiled call."""
+    """The output in NumPy, and how `fuse` was called, in one compiled program."""
     views = make_views() if views is None else views
     batch = make_batch() if batch is None else batch
     seen = []
 
     def call(views, batch):
         stub = Net(**net)
-        output = objective(stub, views, batch)
+        output = value(objective, stub, views, batch)
         seen.extend(call.pop("view") for call in stub.calls)
         return output, stub.calls
 

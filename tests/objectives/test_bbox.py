@@ -55,7 +55,7 @@ def test_A9_the_loss_of_boxes_without_area_has_a_finite_gradient():
     def loss(text):
         batch = stubs.make_batch() | {"box": jnp.tile(jnp.array([0.5, 0.5, 0, 0]), (4, 1))}
         views = stubs.make_views().replace(text=text)
-        return Objective(stop_text_gradient=False)(Points(), views, batch).loss
+        return stubs.value(Objective(stop_text_gradient=False), Points(), views, batch).loss
 
     value, gradient = stubs.gradient(loss, stubs.make_views().text)
     assert np.isfinite(value) and np.isfinite(gradient).all()
@@ -109,7 +109,7 @@ def test_a_degenerate_box_gives_no_nan_gradient():
 
     def loss(pooled):
         memory = views.image_memory.replace(row_mask=pooled)
-        return Objective()(stubs.Net(), views.replace(image_memory=memory), batch).loss
+        return stubs.value(Objective(), stubs.Net(), views.replace(image_memory=memory), batch).loss
 
     assert np.isfinite(stubs.gradient(loss, views.pooled)[1]).all()
 
@@ -133,6 +133,6 @@ def test_bbox_moves_the_text_only_if_asked_to(options, moves):
     views, batch = stubs.make_views(), stubs.make_batch()
 
     def loss(text):
-        return Objective(**options)(stubs.Net(), views.replace(text=text), batch).loss
+        return stubs.value(Objective(**options), stubs.Net(), views.replace(text=text), batch).loss
 
     assert stubs.gradient(loss, views.text)[1].any() == moves

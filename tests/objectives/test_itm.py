@@ -28,6 +28,11 @@ def draws(similarity, seen=EVERY, allowed=OTHERS, count=4000):
     return np.asarray(jit(many)(similarity))
 
 
+def other_images(views, batch=None, **options):
+    """The wrong image of each text, by its place in the group."""
+    return stubs.run(Objective(**options), views, batch)[1][1]["rows"].tolist()
+
+
 def test_negatives_are_drawn_by_softmax_without_the_match():
     similarity = np.random.default_rng(0).normal(size=(4, 4))
     found = draws(similarity)
@@ -56,7 +61,7 @@ def test_row_13_not_finite_similarities_draw_uniformly_and_never_the_match(bad):
 def test_three_pairs_per_row_with_fixed_negatives():
     net, views, batch = stubs.Net(), stubs.make_views(), stubs.make_batch() | FIXED
     batch["text_mask"] = jnp.arange(4)[:, None] >= jnp.arange(5)  # tells the rows apart
-    output, [call] = stubs.run(Objective(), views, batch)
+    output, [own, other_image, other_text] = stubs.run(Objective(), views, batch)
     losses = []
     for row in range(4):
         pairs = [
@@ -69,9 +74,15 @@ def test_three_pairs_per_row_with_fixed_negatives():
             losses.append(stubs.cross_entropy(logits, label))
     assert output.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert output.denominator == 12
-    assert call["rows"].tolist() == [0, 1, 2, 3, 1, 2, 3, 0, 0, 1, 2, 3]
-    texts = [0, 1, 2, 3, 0, 1, 2, 3, 3, 0, 1, 2]  # each brings its own mask
-    np.testing.assert_array_equal(call["text_mask"], batch["text_mask"][jnp.array(texts)])
+    assert own["rows"] is None and other_text["rows"] is None  # they look at their own image
+    assert other_image["rows"].tolist() == [1, 2, 3, 0]
+    for call, texts in (
+        (own, [0, 1, 2, 3]),
+        (other_image, [0, 1, 2, 3]),
+        (other_text, [3, 0, 1, 2]),
+    ):
+        mask = batch["text_mask"][jnp.array(texts)]  # each brings its own
+        np.testing.assert_array_equal(call["text_mask"], mask)
 
 
 def test_A5_parts_of_a_batch_lack_the_negatives_of_the_whole():
@@ -82,20 +93,17 @@ def test_A5_parts_of_a_batch_lack_the_negatives_of_the_whole():
         text=views.text.at[:, 0].set(jnp.pad(40 * similar, ((0, 0), (0, 2)))),
         pooled=jnp.pad(similar, ((0, 0), (0, 2))),
     )
-    _, [call] = stubs.run(Objective(), views)
-    assert call["rows"][4:8].tolist() == [2, 3, 0, 1]
+    assert other_images(views) == [2, 3, 0, 1]
     part = stubs.rows_of(views, np.array([0, 1]))
-    _, [call] = stubs.run(Objective(), part, stubs.make_batch(2))
-    assert call["rows"][2:4].tolist() == [1, 0]  # easy ones
+    assert other_images(part, stubs.make_batch(2)) == [1, 0]  # easy ones
     assert Objective.accumulates is False
 
 
 def test_groups_draw_only_among_themselves():
     for seed in range(3):
-        _, [call] = stubs.run(Objective(group_size=2), stubs.make_views(seed=seed))
-        assert call["rows"][4:8].tolist() == [1, 0, 3, 2]
-    with pytest.raises(ValueError, match=r"itm.group_size 3 does not divide the batch of 4 rows"):
-        stubs.run(Objective(group_size=3))
+        views = stubs.make_views(seed=seed).replace(groups=2)
+        assert other_images(views) == [1, 0, 1, 0]  # places in the group
+    assert Objective.refers is True
 
 
 def test_groups_do_not_depend_on_each_other():
@@ -111,16 +119,15 @@ def test_row_14_the_same_example_is_no_negative_if_asked():
     batch = stubs.make_batch() | {"example_id": jnp.array([0, 1, 0, 1])}
     for seed in range(3):
         views = stubs.make_views(seed=seed)
-        _, [call] = stubs.run(Objective(exclude="ids"), views, batch)
-        assert (call["rows"][4:8] % 2 != np.arange(4) % 2).all()
+        found = np.array(other_images(views, batch, exclude="ids"))
+        assert (found % 2 != np.arange(4) % 2).all()
 
 
 def test_row_14_the_same_text_is_no_negative_if_asked():
     text = jnp.array([[0, 7, 2], [0, 8, 2], [0, 7, 2], [0, 9, 2]])
     batch = stubs.make_batch() | {"text": text}
     for seed in range(5):
-        _, [call] = stubs.run(Objective(exclude="texts"), stubs.make_views(seed=seed), batch)
-        image = call["rows"][4:8].tolist()
+        image = other_images(stubs.make_views(seed=seed), batch, exclude="texts")
         assert image[0] in (1, 3) and image[2] in (1, 3)
 
 
@@ -134,8 +141,8 @@ def test_row_14_a_batch_of_one_pair_again_and_again_has_no_negative(exclude):
 
 def test_padding_is_never_drawn_and_counts_nowhere():
     batch = stubs.make_batch() | {"weight": jnp.array([1.0, 0, 1, 0])}
-    output, [call] = stubs.run(Objective(), batch=batch)
-    assert call["rows"][[4, 6]].tolist() == [2, 0]
+    output, [_, call, _] = stubs.run(Objective(), batch=batch)
+    assert call["rows"][[0, 2]].tolist() == [2, 0]
     assert output.denominator == 6
 
 
@@ -149,7 +156,7 @@ def test_row_13_a_batch_of_one_has_a_positive_and_no_negative():
 
 def loss_of(objective, batch, text, temperature=0.5):
     views = stubs.make_views().replace(text=text)
-    return objective(stubs.Net(temperature=temperature), views, batch).loss
+    return stubs.value(objective, stubs.Net(temperature=temperature), views, batch).loss
 
 
 def test_row_13_a_batch_of_padding_costs_nothing():

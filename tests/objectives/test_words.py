@@ -60,7 +60,7 @@ def test_imlm_moves_the_text_only_if_asked_to(options, moves):
 
     def loss(text):
         given = views.replace(text_masked=text)
-        return build("objectives", "imlm", **options)(stubs.Net(), given, batch).loss
+        return stubs.value(build("objectives", "imlm", **options), stubs.Net(), given, batch).loss
 
     _, gradient = stubs.gradient(loss, views.text_masked)
     assert gradient.any() == moves

@@ -17,11 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import joint as passes
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.tables.xfm import TABLE
+from unified_fm.models.config import CHOICES
 from unified_fm.models.xfm import Model
 from unified_fm.plugins import build
+from unified_fm.step import Stream
 
 HIDDEN_TOLERANCE = 1e-5  # absolute
 LOSS_TOLERANCE = 1e-5  # relative
@@ -51,8 +54,13 @@ class Line:
         return self.difference <= self.allowed
 
 
-def check(path: str) -> list[Line]:
+def check(path: str, *, joint: bool = True, layer_loop: str = "auto") -> list[Line]:
     """Runs the model and all objectives on a golden file and compares.
+
+    Args:
+        path: of the file.
+        joint: let what can be joined go through the encoders together.
+        layer_loop: see `EncoderConfig`.
 
     Raises:
         ConversionError: the weights do not fit the table of X-FM checkpoints.
@@ -65,11 +73,12 @@ def check(path: str) -> list[Line]:
     weights = _section(golden, "params/")
     heads = json.loads(str(golden["config"]))["heads"]
     params = import_params(TABLE, weights, heads=heads)
-    model = _model(weights, golden["inputs/pair/image"].shape[2], heads)
+    model = _model(weights, golden["inputs/pair/image"].shape[2], heads, layer_loop)
     batches = {name: _batch(_section(golden, f"inputs/{name}/")) for name in OBJECTIVES}
 
     def loss(params):
-        losses, outputs = model.apply({"params": params}, batches, method=_run)
+        losses = _losses(model, params, batches, joint)
+        outputs = model.apply({"params": params}, batches, method=_outputs)
         return sum(losses.values()), (losses, outputs)
 
     # "highest": on a GPU or TPU the default products are not float32.
@@ -104,17 +113,21 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", help="a golden file (.npz)")
-    lines = check(parser.parse_args(arguments).file)
+    parser.add_argument("--separate", action="store_true", help="a pass for each stream and view")
+    parser.add_argument("--layer_loop", choices=CHOICES["layer_loop"], default="auto")
+    given = parser.parse_args(arguments)
+    lines = check(given.file, joint=not given.separate, layer_loop=given.layer_loop)
     print(table(lines))
     return 0 if all(line.passed for line in lines) else 1
 
 
-def _model(weights: Mapping[str, np.ndarray], image_size: int, heads: int) -> Model:
+def _model(weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop: str) -> Model:
     """A model of the sizes that the weights have."""
     text = "text_encoder.roberta.embeddings."
     vocabulary, _ = weights[text + "word_embeddings.weight"].shape
     return Model(
         vocab_size=vocabulary,
+        layer_loop=loop,
         image_size=image_size,
         patch_size=weights["vision_encoder.patch_embed.proj.weight"].shape[-1],
         projection_dim=len(weights["text_proj.bias"]),
@@ -158,19 +171,25 @@ def _batch(inputs: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     return jax.tree.map(jnp.asarray, batch)
 
 
-def _run(net, batches):
-    """(losses, outputs) under the names of the file."""
-    views = {stream: net(batch) for stream, batch in batches.items()}
-    losses = {}
-    for stream, names in OBJECTIVES.items():
-        for name in names:
-            output = build("objectives", name)(net, views[stream], batches[stream])
-            if name == "bbox":
-                losses[f"{stream}/bbox"] = output.parts["l1"][0]
-                losses[f"{stream}/giou"] = output.parts["giou"][0]
-            else:
-                losses[f"{stream}/{name}"] = output.loss
+def _losses(model, params, batches, joint):
+    """Losses under the names of the file."""
+    streams = {
+        name: Stream(
+            objectives={key: build("objectives", key) for key in keys},
+            weights=dict.fromkeys(keys, 1.0),
+        )
+        for name, keys in OBJECTIVES.items()
+    }
+    key = jax.random.key(0)  # negatives are given, and nothing is dropped
+    found = passes.outputs(model, streams, params, None, batches, key, dropout=False, joint=joint)
+    losses = {f"{name}/{key}": out.loss for name in found for key, out in found[name].items()}
+    parts = found["region"]["bbox"].parts
+    return losses | {"region/bbox": parts["l1"][0], "region/giou": parts["giou"][0]}
 
+
+def _outputs(net, batches):
+    """Hidden states, features and logits under the names of the file."""
+    views = {stream: net(batch) for stream, batch in batches.items()}
     pair, region = views["pair"], views["region"]
     fused = _fuse(net, pair, batches["pair"], "row")
     image = region.image[batches["region"]["image_index"]]
@@ -185,7 +204,7 @@ def _run(net, batches):
         "region/image_embeds_fullatts": image,
         "region/bbox": net.box_head(_fuse(net, region, batches["region"], "image")[:, 0]),
     }
-    return losses, outputs
+    return outputs
 
 
 def _fuse(net, views, batch, view):

@@ -108,10 +108,10 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
     place = f"config.streams.{name}"
     if packed and stream.images is None:
         raise ValueError(f"{place} packs several rows per image, so it lacks images=... of a batch")
-    packs = (stream.packs or 1) if packed else 1
-    if packed and accumulate > 1 and packs % accumulate:
+    groups = stream.groups or 1
+    if packed and groups % accumulate:
         raise ValueError(
-            f"{place}.packs = {packs} cannot be cut into accumulate = {accumulate} micro-batches"
+            f"{place}.groups = {groups} cannot be cut into accumulate = {accumulate} micro-batches"
         )
     parts = max(1, settings.mesh.data) * max(1, settings.mesh.fsdp) * accumulate  # -1 may be any
     sizes = {"batch_size": stream.batch_size, "images": stream.images if packed else None}
@@ -122,8 +122,8 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
                 f"mesh.data = {settings.mesh.data}, mesh.fsdp = {settings.mesh.fsdp}, "
                 f"accumulate = {accumulate}"
             )
-        if size is not None and size % packs:
-            raise ValueError(f"{place}.{key} = {size} cannot be split into {packs} packs")
+        if size is not None and size % groups:
+            raise ValueError(f"{place}.{key} = {size} cannot be split into {groups} groups")
     check_pipeline(stream.pipeline, stream.options, place)
 
 

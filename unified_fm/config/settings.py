@@ -36,7 +36,7 @@ class Stream(Record):
     cycle: int = setting(0, "epochs after which everything repeats; 0: never", _NOT_NEGATIVE)
     threads: int | None = setting(None, "of the loader; one per core", _NOT_NEGATIVE)
     images: int | None = setting(None, "of the global batch, where rows are packed", _POSITIVE)
-    packs: int | None = setting(None, "groups that a packed batch can be split into", _POSITIVE)
+    groups: int | None = setting(None, "of rows that refer to each other (ITM, regions)", _POSITIVE)
     options: Mapping[str, Any] = setting({}, "of the pipeline")
 
 
@@ -247,6 +247,7 @@ class Settings(Record):
     rules: Rules = section(Rules)
     mesh: Mesh = section(Mesh)
     accumulate: int = setting(1, "micro-batches per step", _POSITIVE)
+    joint: bool = setting(True, "rows of all streams go through an encoder together")
     ema: float | None = setting(None, "decay of the average of the parameters", _DECAY)
     init: Init | str | None = setting(None, "parameters to start from: RUN, FAMILY:PATH, or a dict")
     checkpoint: Checkpoint = section(Checkpoint)
@@ -289,17 +290,32 @@ def start(argument: str = "", known: Sequence[str] = ()) -> ConfigDict:
 
     Args:
         argument: words joined by commas, as they follow the name of the config behind a colon.
-        known: those that the config knows.
+        known: those that the config knows; "chips=" is followed by a number, see `number`.
 
     Raises:
         ValueError: another word, with the nearest that it knows.
     """
     for word in argument.split(",") if argument else ():
-        if word not in known:
+        name, equals, _ = word.partition("=")
+        if name + equals not in known:
             possible = choices.possible(word, known)
             raise ValueError(f"unknown argument {word!r} after ':'; {possible}")
     # Types are checked when the whole is read: here an integer may still become "15 epochs".
     return ConfigDict(Settings().plain(), type_safe=False)
+
+
+def number(argument: str, name: str, default: int) -> int:
+    """The N of the word "NAME=N" in the argument of a config, or the default.
+
+    Raises:
+        ValueError: no positive integer.
+    """
+    found = dict(word.split("=", 1) for word in argument.split(",") if "=" in word).get(name)
+    if found is None:
+        return default
+    if not found.isdigit() or int(found) < 1:
+        raise ValueError(f"argument {name}={found!r} after ':' is to be a positive integer")
+    return int(found)
 
 
 def of_plugin(chosen: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:

@@ -3,12 +3,26 @@
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unified_fm.data import specs
 from unified_fm.data.pipelines import base
 from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
+
+
+class Part(NamedTuple):
+    """Which rows of every batch a process loads: some of the shards into which it is cut.
+
+    On a pod they need not be neighbours, and two processes may hold the same one.
+
+    Attributes:
+        shards: their numbers, ascending.
+        of: how many there are.
+    """
+
+    shards: tuple[int, ...] = (0,)
+    of: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +42,7 @@ class Entry:
     cycle: int = 0
     threads: int | None = None
     images: int | None = None
-    packs: int = 1
+    groups: int | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -59,7 +73,7 @@ class Batching:
         rows: of the global batch.
         slots: examples that a global batch takes from the source: its rows, or, where rows are
             packed (regions), its images.
-        packs: groups that a batch can be cut into.
+        groups: of rows that may refer to each other, images of their own among it.
     """
 
     def __init__(
@@ -67,8 +81,7 @@ class Batching:
         name: str,
         config: Entry | Mapping[str, Any],
         *,
-        process_index: int = 0,
-        process_count: int = 1,
+        part: Part | None = None,
         tokenizer: Tokenizer | None = None,
     ):
         """Builds the pipeline from the options that are not the stream's own.
@@ -78,7 +91,7 @@ class Batching:
             TypeError: an unknown option, with the nearest one.
         """
         self.name = name
-        self._process = (process_index, process_count)
+        self.part = part or Part()
         entry = Entry.of(name, config)
         plugin = base.load(entry.pipeline)
         self.pipeline = base.make(
@@ -90,7 +103,7 @@ class Batching:
         )
         self.rows: int = entry.batch_size
         self.slots: int = self.rows
-        self.packs: int = process_count
+        self.groups: int = entry.groups or 1
         if plugin.packed:
             if entry.images is None:
                 raise ValueError(
@@ -98,13 +111,13 @@ class Batching:
                     f" batch_size={self.rows}, its rows, it needs images=..., those of the global"
                     " batch"
                 )
-            self.slots, self.packs = entry.images, entry.packs
+            self.slots = entry.images
         self._check_sizes()
 
     @property
     def local_slots(self) -> int:
         """Slots of a global batch that belong to this process."""
-        return self.slots // self._process[1]
+        return self.slots // self.part.of * len(self.part.shards)
 
     @property
     def slot_axis(self) -> str:
@@ -114,7 +127,8 @@ class Batching:
     def slot_of(self, start: int, place: int) -> int:
         """The global slot of this process's example number `place`, counted from slot `start`."""
         batch, within = divmod(place, self.local_slots)
-        return start + batch * self.slots + self._process[0] * self.local_slots + within
+        size = self.slots // self.part.of
+        return start + batch * self.slots + self.part.shards[within // size] * size + within % size
 
     def spec(self) -> Tree:
         """{array: its shape and dtype} of the global batch, without reading any data."""
@@ -129,26 +143,28 @@ class Batching:
         try:
             return self.pipeline.collate(
                 examples,
-                rows=self.rows // self._process[1],
-                packs=self.packs // self._process[1],
-                first_image=self._process[0] * self.local_slots,
+                rows=self.rows // self.part.of * len(self.part.shards),
+                groups=self.groups // self.part.of * len(self.part.shards),
             )
         except ValueError as error:
             error.add_note(f"in stream {self.name!r}")
             raise
 
     def _check_sizes(self) -> None:
-        if self.packs < 1 or self.packs % self._process[1]:
-            raise ValueError(
-                f"stream {self.name!r}: packs={self.packs} is not a multiple of the"
-                f" {self._process[1]} processes"
-            )
-        for what, size in (("batch_size", self.rows), ("images", self.slots)):
-            if size < 1 or size % self.packs:
+        sizes = {"batch_size": self.rows}
+        if self.pipeline.packed:
+            sizes["images"] = self.slots
+            if self.groups % self.part.of:
                 raise ValueError(
-                    f"stream {self.name!r}: {what}={size} does not divide among {self.packs}"
-                    f" {'packs' if self.pipeline.packed else 'processes'}"
+                    f"stream {self.name!r}: groups={self.groups} do not divide among the"
+                    f" {self.part.of} parts of the batch, and rows refer to images of their group"
                 )
+        for what, size in sizes.items():
+            for parts, name in ((self.groups, "groups"), (self.part.of, "parts of the batch")):
+                if size < 1 or size % parts:
+                    raise ValueError(
+                        f"stream {self.name!r}: {what}={size} does not divide among {parts} {name}"
+                    )
 
 
 def own_options(pipeline: Any) -> dict[str, Any]:
@@ -158,5 +174,5 @@ def own_options(pipeline: Any) -> dict[str, Any]:
         TypeError: it is no pipeline.
     """
     kinds = typing.get_type_hints(Entry)
-    others = {"options"} if base.checked(pipeline).packed else {"options", "images", "packs"}
+    others = {"options"} if base.checked(pipeline).packed else {"options", "images"}
     return {name: kind for name, kind in kinds.items() if name not in others}

@@ -1,8 +1,8 @@
 """One stream's examples in a fixed global order, and its batches from any point of it.
 
 The order is a pure function of (seed, stream, epoch): slot s of the endless stream is place s mod n
-of epoch s div n. Global batch b has the slots [b * B, (b + 1) * B), of which process p takes its
-contiguous part: the global batch is the same on any number of processes, devices and threads, and
+of epoch s div n. Global batch b has the slots [b * B, (b + 1) * B), of which a process takes those
+of its devices: the global batch is the same on any number of processes, devices and threads, and
 the position of a stream is one number. An unusable record is replaced in its own slot by another
 one, drawn from the slot's seed: nothing behind it moves.
 """
@@ -17,7 +17,7 @@ import grain
 import numpy as np
 
 from unified_fm.data import specs
-from unified_fm.data.batching import Batching, Entry
+from unified_fm.data.batching import Batching, Entry, Part
 from unified_fm.data.order import Order, example_rng
 from unified_fm.data.pipelines.base import Pipeline
 from unified_fm.data.skips import Skip, Skips, TooManySkips
@@ -61,8 +61,7 @@ class Loader:
         config: Entry | Mapping[str, Any],
         *,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        part: Part | None = None,
         tokenizer: Tokenizer | None = None,
         extra: Callable[["Loader"], Reader] | None = None,
     ):
@@ -72,7 +71,7 @@ class Loader:
             name: of the stream.
             config: as `streams.stream` makes it.
             seed: of the run.
-            process_index, process_count: of this process among all.
+            part: of every batch, which this process loads; None = all of it.
             tokenizer: of the run.
             extra: opens a reader of more arrays, once all else of this loader is known.
 
@@ -88,8 +87,7 @@ class Loader:
         self.batching = Batching(
             name,
             self.entry,
-            process_index=process_index,
-            process_count=process_count,
+            part=part,
             tokenizer=tokenizer,
         )
         self.source = open_source(self.entry.source)

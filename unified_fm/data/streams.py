@@ -10,7 +10,7 @@ from typing import Any
 
 from unified_fm.data import specs
 from unified_fm.data import tokenizer as tokenizers
-from unified_fm.data.batching import Batching, Entry
+from unified_fm.data.batching import Batching, Entry, Part
 from unified_fm.data.loader import Batch, Loader, Reader
 from unified_fm.data.pipelines import base
 from unified_fm.data.specs import Tree
@@ -40,8 +40,9 @@ def stream(
             (largest fraction of unusable records, and of unusable parts of records such as boxes,
             0.01; 0 stops at the first), `shuffle` (True),
             `cycle` (epochs after which everything repeats, augmentation and masks too; 0: never),
-            `threads` (one per core); a regions stream also has `images` (images of the global
-            batch, required) and `packs` (groups that the batch can be split into, 1).
+            `threads` (one per core), `groups` (of rows that may refer to each other, 1: negatives
+            are drawn and regions packed inside a group, and the mesh cuts between groups); a
+            regions stream also has `images` (of the global batch, required).
     """
     return {
         "pipeline": pipeline,
@@ -70,8 +71,7 @@ class Streams:
         configs: Mapping[str, Mapping[str, Any]],
         *,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        part: Part | None = None,
         tokenizer: Tokenizer | str | None = None,
         extra: Mapping[str, Callable[[Loader], Reader]] | None = None,
     ):
@@ -80,7 +80,7 @@ class Streams:
         Args:
             configs: {name: entry as `stream` makes it}.
             seed: of order, augmentation and masks.
-            process_index, process_count: of this process among all.
+            part: of every batch, which this process loads; None = all of it.
             tokenizer: for pipelines with text; a string is loaded by `tokenizer.load`.
             extra: {stream: opens a reader of more arrays}, such as what a teacher said of the
                 slots. It is called with the opened loader and may refuse it.
@@ -99,8 +99,7 @@ class Streams:
                 name,
                 config,
                 seed=seed,
-                process_index=process_index,
-                process_count=process_count,
+                part=part,
                 tokenizer=tokenizer,
                 extra=(extra or {}).get(name),
             )
@@ -257,8 +256,7 @@ def batches(
     *,
     tokenizer: Tokenizer | str | None = None,
     seed: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    part: Part | None = None,
     limit: int | None = None,
     turn: tuple[int, int] = (0, 1),
     name: str = "evaluation",
@@ -281,8 +279,7 @@ def batches(
         name,
         entry,
         seed=seed,
-        process_index=process_index,
-        process_count=process_count,
+        part=part,
         tokenizer=_opened(tokenizer),
     )
     return _told(loader, limit, turn)

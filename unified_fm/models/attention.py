@@ -32,42 +32,45 @@ class Attention(nn.Module):
             kernel_init=draws.residual_kernel(c, self.index),
         )
 
-    def __call__(self, x, keys=None, values=None, mask=None, bias=None):
-        """Attends from x f[B Q D] to itself, or to keys and values f[B K H Dh].
+    def __call__(self, x, mask=None, bias=None, rows=None):
+        """Attends from x f[B Q D] to itself; returns f[B Q D].
 
         Args:
             x: f[B Q D].
-            keys, values: f[B K H Dh] from `project`, or None for self-attention.
-            mask: bool, broadcastable to [B H Q K]; True where a query may look.
-            bias: f[H Q K], added to the logits.
-
-        Returns:
-            f[B Q D].
+            mask: bool, broadcastable to [B H Q Q]; True where a query may look.
+            bias: f[H Q Q], added to the logits.
+            rows: `rows.Rows`; None = nothing is dropped.
         """
-        if keys is None:
-            keys, values = self.project(x)
-        rate = self.config.attention_dropout
-        dropping = rate > 0 and self.has_rng("dropout")
-        y = attend(
-            self.query(x),
+        keys, values = self.project(x)
+        keep = self.draw(rows, (x.shape[1], x.shape[1]))
+        return self.out(self.look(self.query(x), keys, values, mask=mask, bias=bias, keep=keep))
+
+    def look(self, query, keys, values, *, mask=None, bias=None, keep=None):
+        """Attention f[B Q H Dh] of query f[B Q H Dh]; see `attend`."""
+        return attend(
+            query,
             keys,
             values,
             mask=mask,
             bias=bias,
             implementation=self.config.attention,
-            dropout=rate if dropping else 0.0,
-            rng=self.make_rng("dropout") if dropping else None,
+            keep=keep,
+            rate=self.config.attention_dropout,
         )
-        return self.out(y)
+
+    def draw(self, rows, shape):
+        """Which probabilities stay, bool[B H *shape]; None if none is dropped."""
+        rate = self.config.attention_dropout
+        if rate == 0 or rows is None or rows.keys is None:
+            return None
+        return rows.keep(rate, (self.config.heads, *shape))
 
     def project(self, x):
         """Keys and values f[B K H Dh] of x f[B K D]."""
         return self.key(x), self.value(x)
 
 
-def attend(
-    query, key, value, *, mask=None, bias=None, implementation="auto", dropout=0.0, rng=None
-):
+def attend(query, key, value, *, mask=None, bias=None, implementation="auto", keep=None, rate=0.0):
     """Softmax attention f[B Q H Dh] of query f[B Q H Dh] over key and value f[B K H Dh].
 
     "auto" is the einsum on CPU, where it is as fast or faster, and XLA's fused graph elsewhere.
@@ -79,13 +82,13 @@ def attend(
         mask: bool, broadcastable to [B H Q K].
         bias: f[H Q K].
         implementation: "auto", "einsum", "xla" or "cudnn" (half precision on a GPU only).
-        dropout: rate on the probabilities; 0 for none.
-        rng: key of that dropout.
+        keep: bool[B H Q K], probabilities that are not dropped; None = none is.
+        rate: of that dropout.
     """
     if implementation == "auto":
         implementation = "einsum" if jax.default_backend() == "cpu" else "xla"
-    if implementation == "einsum" or dropout > 0:
-        return _einsum_attention(query, key, value, mask, bias, dropout, rng)
+    if implementation == "einsum" or keep is not None:
+        return _einsum_attention(query, key, value, mask, bias, keep, rate)
     return jax.nn.dot_product_attention(
         query,
         key,
@@ -112,7 +115,7 @@ def relative_position_index(grid: int) -> np.ndarray:
     return index
 
 
-def _einsum_attention(query, key, value, mask, bias, dropout, rng):
+def _einsum_attention(query, key, value, mask, bias, keep, rate):
     query = query / math.sqrt(query.shape[-1])
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     if bias is not None:
@@ -120,7 +123,6 @@ def _einsum_attention(query, key, value, mask, bias, dropout, rng):
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     probabilities = jax.nn.softmax(logits)  # f32[B H Q K]
-    if dropout > 0:
-        keep = jax.random.bernoulli(rng, 1 - dropout, probabilities.shape)
-        probabilities = jnp.where(keep, probabilities / (1 - dropout), 0)
+    if keep is not None:
+        probabilities = jnp.where(keep, probabilities / (1 - rate), 0)
     return jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(value.dtype), value)

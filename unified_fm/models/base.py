@@ -1,5 +1,6 @@
 """The contract of a model: what the step, the objectives, teachers and evaluators rely on."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -8,9 +9,24 @@ import jax
 
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.targets import Targets, targets
-from unified_fm.models.views import given
+from unified_fm.models.views import Views, given
 
 Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is asked of a stream's batch.
+
+    Attributes:
+        reads: {view: whether a gradient flows into it}.
+        groups: of its rows; see `Views`.
+        key: of dropout; None = nothing is dropped.
+    """
+
+    reads: Mapping[str, bool]
+    groups: int = 1
+    key: jax.Array | None = None
 
 
 class Model(nn.Module):
@@ -27,6 +43,18 @@ class Model(nn.Module):
 
     vocab_size = None
     classes = None
+
+    def encode(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool = True
+    ) -> dict[str, Views]:
+        """The views that are read of several streams' batches, in as few passes as can be.
+
+        This one gives each stream by itself all views that it has: for models that join nothing.
+        """
+        del joint
+        return {
+            name: self(batch).replace(groups=asks[name].groups) for name, batch in batches.items()
+        }
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:

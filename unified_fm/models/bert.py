@@ -4,18 +4,19 @@ A teacher of UFM, a model to pre-train, and what converted checkpoints run in.
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.base import Batch
+from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import TextPart
-from unified_fm.models.views import Views, given
+from unified_fm.models.passes import Found, encode_texts
+from unified_fm.models.views import given
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh".
 TEXT = {"norm": "post", "eps": 1e-12, "dropout": 0.1, "attention_dropout": 0.1}
@@ -51,9 +52,10 @@ class Model(TextPart):
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         return given(keys, ("text", "text_masked"))
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes the texts of a batch; see `TextPart.encode_texts`."""
-        return Views(**self.encode_texts(batch, self.text_encoder))
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        return encode_texts(self.text_embed, self.text_encoder, batches, asks, joint=joint)
 
     def pooled_text(self, text: jax.Array) -> jax.Array:
         """BERT's summary f[B D] of texts f[B L D]: a dense layer and a tanh on the first token."""

@@ -6,17 +6,20 @@ it as it is.
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.base import Batch
+from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
-from unified_fm.models.parts import ImagePart, PairPart, given_texts
+from unified_fm.models.parts import ImagePart, PairPart
+from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.rows import Rows
 from unified_fm.models.views import Views, given
 
 # What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
@@ -90,26 +93,27 @@ class Model(ImagePart, PairPart):
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         return given(keys, ("text", "image", "pooled"))
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes what the batch has.
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        given = batches, asks
+        texts = encode_texts(self.text_embed, self._encode_text, *given, joint=joint)
+        return texts | encode_images(self.patch_embed, self.vision_encoder, *given, joint=joint)
 
-        Args:
-            batch: `text i32[B L]` with `text_mask bool[B L]`, and/or `image u8[B H W 3]` (or
-                float, already normalised).
-
-        Returns:
-            `text` f[B 1+L D], slot 0 the state at the end token; `image` f[B 1+N D] and `pooled`.
-        """
-        views = self.encode_images(batch, self.vision_encoder, masked=False)
-        if "text" in given_texts(batch):
+    def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
+        """With `text` f[B 1+L D], slot 0 the state at the end token, and `pooled`."""
+        views = super().with_rows(views, batch, ask)
+        if "text" in views:
             ids = batch["text"]
-            causal = jnp.tri(ids.shape[1], dtype=bool)  # bool[L L]: only what came before
-            x = self.text_encoder(self.text_embed(ids), batch["text_mask"][:, None] & causal)
             # argmax gives the first of equals.
             end = (ids if self.end_id is None else ids == self.end_id).argmax(axis=1)  # i32[B]
-            last = jnp.take_along_axis(x, end[:, None, None], axis=1)
-            views["text"] = jnp.concatenate([last, x], axis=1)
-        return Views(**views)
+            last = jnp.take_along_axis(views["text"], end[:, None, None], axis=1)
+            views["text"] = jnp.concatenate([last, views["text"]], axis=1)
+        return views
+
+    def _encode_text(self, x: jax.Array, mask: jax.Array, rows: Rows) -> jax.Array:
+        causal = jnp.tri(x.shape[1], dtype=bool)  # bool[L L]: only what came before
+        return self.text_encoder(x, mask[:, None] & causal, rows)
 
     def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image].

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from unified_fm import choices
 from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig, check_patches
-from unified_fm.models.layers import dropout, layer_norm
+from unified_fm.models.layers import layer_norm
+from unified_fm.models.rows import dropout
 
 OFFSETS = ("roberta", "bert")
 
@@ -46,8 +47,10 @@ class TextEmbed(nn.Module):
         if self.normalised:
             self.norm = layer_norm(self.config)
 
-    def __call__(self, ids, segments=None):
+    def __call__(self, ids, segments=None, rows=None):
         """Hidden states f[B L D] of ids i32[B L] with segments i32[B L] (None = all 0).
+
+        `rows` has the keys of dropout; None = nothing is dropped.
 
         Raises:
             ValueError: the texts are longer than the position embeddings.
@@ -61,7 +64,7 @@ class TextEmbed(nn.Module):
         x = self.word(ids) + self.position(self._position_ids(ids))
         if self.segments:
             x = x + self.token_type(jnp.zeros_like(ids) if segments is None else segments)
-        return dropout(self, self.norm(x) if self.normalised else x, self.config.dropout)
+        return dropout(rows, self.norm(x) if self.normalised else x, self.config.dropout)
 
     def table(self):
         """The word embeddings f[V D], for a tied decoder."""
@@ -156,12 +159,13 @@ class VisionTokens(nn.Module):
             init = nn.initializers.normal(self.position_std)
             self.position = self.param("position", init, (1, slots, width))
 
-    def tokens(self, x, patch_mask=None):
+    def tokens(self, x, patch_mask=None, rows=None):
         """Tokens f[B S D] of patch embeddings x f[B N D]; S = N, or 1 + N with a class token.
 
         Args:
             x: f[B N D].
             patch_mask: bool[B N], True = show the mask token instead of the patch.
+            rows: with the keys of dropout; None = nothing is dropped.
         """
         if patch_mask is not None:
             x = jnp.where(patch_mask[..., None], self.mask_token.astype(x.dtype), x)
@@ -171,4 +175,4 @@ class VisionTokens(nn.Module):
         if self.absolute_positions:
             # After the mask token, which would otherwise not say where it stands.
             x = x + self.position.astype(x.dtype)
-        return dropout(self, x, self.config.dropout)
+        return dropout(rows, x, self.config.dropout)

@@ -1,13 +1,16 @@
 """Stacks of layers: over text, over images, and over text with an image memory."""
 
+from typing import ClassVar
+
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from unified_fm import choices
+from unified_fm.models import stack
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.embeddings import VisionTokens
-from unified_fm.models.layers import Layer, layer_norm
+from unified_fm.models.layers import layer_norm
+from unified_fm.models.rows import EMBEDDING
 
 
 class Encoder(nn.Module):
@@ -24,28 +27,25 @@ class Encoder(nn.Module):
     cross_attention: bool = False
 
     def setup(self):
-        _make_layers(self, self.config, self.grid, self.cross_attention)
+        stack.make(self, self.config, self.grid, self.cross_attention)
         if self.config.norm == "pre":
             self.norm = layer_norm(self.config)
 
-    def __call__(self, x, mask=None, memory=None, memory_mask=None):
+    def __call__(self, x, mask=None, rows=None, looks=None):
         """Hidden states f[B L D] after the last layer.
 
         Args:
             x: f[B L D].
             mask: bool[B L] of tokens that may be seen, or bool[B L L] (query, key); None = all.
-            memory: one (keys, values) pair of f[B M H Dh] per layer, for cross-attention.
-            memory_mask: bool[B M] of memory slots that may be seen; None = all.
+            rows: whose rows these are; None = one batch, from which nothing is dropped.
+            looks: what the rows see in the cross-attention.
         """
-        mask, memory_mask = _for_heads(mask), _for_heads(memory_mask)
-        for index, layer in enumerate(_layers(self, self.config)):
-            keys, values = memory[index] if memory is not None else (None, None)
-            x = layer(x, mask, keys, values, memory_mask)
+        x = stack.run(self, x, rows=rows, mask=_for_heads(mask), looks=looks)
         return self.norm(x) if self.config.norm == "pre" else x
 
     def project_memory(self, x):
-        """Every layer's cross-attention keys and values f[I M H Dh] of x f[I M D], a pair each."""
-        return tuple(layer.project_memory(x) for layer in _layers(self, self.config))
+        """Cross-attention keys and values f[N I M H Dh] of all N layers, of x f[I M D]."""
+        return stack.project_memory(self, x)
 
 
 class Vision(VisionTokens):
@@ -62,29 +62,30 @@ class Vision(VisionTokens):
     grid: int = 0
     pool: str = "mean"
     has_pre_norm: bool = False
+    cross_attention: ClassVar[bool] = False
 
     def setup(self):
         super().setup()
         choices.check("pool", self.pool, ("mean", "mean_before_norm", "class"))
         if self.pool == "class" and not self.has_class_token:
             raise ValueError("pool='class' needs a class token")
-        _make_layers(self, self.config, self.grid, cross_attention=False)
+        stack.make(self, self.config, self.grid, cross_attention=False)
         self.norm = layer_norm(self.config)
         if self.has_pre_norm:
             self.pre_norm = layer_norm(self.config)
 
-    def __call__(self, patches, patch_mask=None):
+    def __call__(self, patches, patch_mask=None, rows=None):
         """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D].
 
         Args:
             patches: f[B N D].
             patch_mask: bool[B N], True = masked.
+            rows: whose rows these are; None = one batch, from which nothing is dropped.
         """
-        x = self.tokens(patches, patch_mask)
+        x = self.tokens(patches, patch_mask, None if rows is None else rows.fold(EMBEDDING))
         if self.has_pre_norm:
             x = self.pre_norm(x)
-        for layer in _layers(self, self.config):
-            x = layer(x)
+        x = stack.run(self, x, rows=rows)
         if self.pool == "class":
             return self.norm(x)
         if self.has_class_token:
@@ -108,22 +109,6 @@ def mean_of(patches, mask=None):
     )
     count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     return (total / count).astype(patches.dtype)
-
-
-def _make_layers(module, config, grid, cross_attention):
-    """Sets `layer_00`, ... on a module in its `setup`: the names are those of the parameters."""
-    cls = Layer
-    if config.remat == "full":
-        cls = nn.remat(Layer)
-    elif config.remat == "dots":
-        cls = nn.remat(Layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
-    for index in range(config.layers):
-        layer = cls(config, index=index, grid=grid, cross_attention=cross_attention)
-        setattr(module, f"layer_{index:02d}", layer)
-
-
-def _layers(module, config):
-    return [getattr(module, f"layer_{index:02d}") for index in range(config.layers)]
 
 
 def _for_heads(mask):

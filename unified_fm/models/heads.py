@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
-from unified_fm.models.layers import dropout, gelu, layer_norm
+from unified_fm.models.layers import gelu, layer_norm
 
 
 class MlmHead(nn.Module):
@@ -99,7 +99,8 @@ class PooledHead(nn.Module):
         """Logits f32[... C] of first tokens x f[... D]."""
         init = nn.initializers.normal(self.init_std)
         x = nn.Dense(x.shape[-1], kernel_init=init, name="pooler")(x.astype(jnp.float32))
-        x = dropout(self, jnp.tanh(x), self.dropout)
+        still = not self.has_rng("dropout")
+        x = nn.Dropout(self.dropout, deterministic=still)(jnp.tanh(x))
         return nn.Dense(self.classes, kernel_init=init, name="out")(x)
 
 

@@ -1,13 +1,15 @@
 """One transformer layer, pre-LN or post-LN, with or without cross-attention."""
 
+import functools
+
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from unified_fm.models import draws
 from unified_fm.models.attention import Attention, relative_position_index
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
+from unified_fm.models.rows import dropout
 
 
 class Layer(nn.Module):
@@ -42,45 +44,50 @@ class Layer(nn.Module):
         self.scale_mlp = self._layer_scale("scale_mlp")
         self.scale_cross = self._layer_scale("scale_cross") if self.cross_attention else None
 
-    def __call__(self, x, mask=None, keys=None, values=None, memory_mask=None):
+    def __call__(self, x, mask=None, rows=None, looks=None, drop_path=None):
         """Returns f[B L D].
 
         Args:
             x: f[B L D].
             mask: bool, broadcastable to [B H L L]; True where a token may look.
-            keys, values: f[B M H Dh] from `project_memory`, for the cross-attention.
-            memory_mask: bool, broadcastable to [B H L M].
+            rows: `rows.Rows`, with keys that are this layer's own; None = nothing is dropped.
+            looks: `memory.Looks`, for the cross-attention.
+            drop_path: rate; None = by the layer's own index.
         """
+        if drop_path is None:
+            drop_path = self.config.drop_path * self.index / max(self.config.layers - 1, 1)
+        # Each branch draws with keys of its own.
+        keys = iter([None] * 3 if rows is None else [rows.fold(place) for place in range(3)])
         bias = self._position_bias(x.shape[1]) if self.config.relative_position_bias else None
-        x = self._residual(
-            x, self.self_norm, self.scale_attn, lambda y: self.self_attn(y, mask=mask, bias=bias)
-        )
+
+        def see_itself(y, rows):
+            return self.self_attn(y, mask=mask, bias=bias, rows=rows)
+
+        residual = functools.partial(self._residual, drop_path=drop_path)
+        x = residual(x, self.self_norm, self.scale_attn, see_itself, next(keys))
         if self.cross_attention:
-            x = self._residual(
-                x,
-                self.cross_norm,
-                self.scale_cross,
-                lambda y: self.cross_attn(y, keys, values, mask=memory_mask),
-            )
-        return self._residual(x, self.mlp_norm, self.scale_mlp, self._mlp)
+            see = functools.partial(looks.attend, self.cross_attn)
+            x = residual(x, self.cross_norm, self.scale_cross, see, next(keys))
+        return residual(x, self.mlp_norm, self.scale_mlp, self._mlp, next(keys))
 
     def project_memory(self, x):
         """Keys and values f[I M H Dh] of this layer's cross-attention for x f[I M D]."""
         return self.cross_attn.project(x)
 
-    def _residual(self, x, norm, scale, branch):
+    def _residual(self, x, norm, scale, branch, rows, *, drop_path):
         """x plus one branch, normalised before the branch ("pre") or after the sum ("post")."""
         pre = self.config.norm == "pre"
-        y = branch(norm(x) if pre else x)
-        y = dropout(self, y, self.config.dropout)
+        inside, whole, path = [None] * 3 if rows is None else [rows.fold(k) for k in range(3)]
+        y = branch(norm(x) if pre else x, inside)
+        y = dropout(whole, y, self.config.dropout)
         if scale is not None:
             y = y * scale.astype(y.dtype)
-        rate = self.config.drop_path * self.index / max(self.config.layers - 1, 1)
         # One draw per sample: the whole branch of a sample is there or not.
-        x = x + dropout(self, y, rate, shape=(len(y), 1, 1))
+        x = x + dropout(path, y, drop_path, shape=(1, 1))
         return x if pre else norm(x)
 
-    def _mlp(self, x):
+    def _mlp(self, x, rows):
+        del rows  # nothing is dropped between the two products
         return self.mlp_out(gelu(self.mlp_in(x), self.config.gelu))
 
     def _position_bias(self, tokens):
@@ -105,14 +112,3 @@ def gelu(x, kind: str):
 def layer_norm(config: EncoderConfig) -> LayerNorm:
     """A layer norm of this stack."""
     return LayerNorm(config.eps, config.compute_dtype)
-
-
-def dropout(module: nn.Module, x, rate: float, shape=None):
-    """Zeroes elements of x, or whole blocks (`shape` is broadcast), if there is an rng "dropout".
-
-    There is no train flag: that rng, passed by the caller of `apply`, is the flag.
-    """
-    if rate == 0 or not module.has_rng("dropout"):
-        return x
-    keep = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, shape or x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))

@@ -4,34 +4,77 @@ A model inherits the parts that it has, restates the options whose default is an
 encoders between them in its own `setup`. Submodules keep the names that checkpoints know.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from unified_fm import choices
-from unified_fm.models.base import Batch, Model
+from unified_fm.models.base import Ask, Batch, Model
 from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
 from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
 from unified_fm.models.heads import class_dense, l2_normalised
+from unified_fm.models.passes import Found
 from unified_fm.models.views import Views
-
-Found = dict[str, Any]  # views by name: arrays, and the image memory
 
 
 class Stacks(Model):
     """A model of transformer stacks that are all computed in one way.
 
     Attributes:
-        dtype, remat, attention: of all encoders, see `EncoderConfig`.
+        dtype, remat, layer_loop, attention: of all encoders, see `EncoderConfig`.
     """
 
     dtype: str = "float32"
     remat: str = "none"
+    layer_loop: str = "auto"
     attention: str = "auto"
+
+    def __call__(self, batch: Batch) -> Views:
+        """Encodes every view that the batch has the input of, each in a pass of its own.
+
+        Args:
+            batch: any of `text i32[B L]` with `text_mask bool[B L]`, `text_masked i32[B L]`,
+                `segments i32[B L]`, `image u8[I H W 3]` (or float, already normalised),
+                `patch_mask bool[I N]`; for regions also `image_index i32[B]` and
+                `region_mask bool[B N]`. What a model does not know it ignores.
+        """
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        ask = Ask(reads=dict.fromkeys(self.gives(batch), True), key=key)
+        return self.encode({"": batch}, {"": ask}, joint=False)[""]
+
+    def encode(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool = True
+    ) -> dict[str, Views]:
+        """The views that are read of several streams' batches, in as few passes as can be.
+
+        Args:
+            batches: {stream: batch}, see `__call__`.
+            asks: what is asked of each.
+            joint: join rows of one shape; else every view has a pass of its own.
+
+        Returns:
+            {stream: views}; what is not read, and not needed for what is, is None.
+        """
+        found = self.encode_passes(batches, asks, joint=joint)
+        made = {}
+        for name, batch in batches.items():
+            views = {view: x for (stream, view), x in found.items() if stream == name}
+            made[name] = Views(groups=asks[name].groups, **self.with_rows(views, batch, asks[name]))
+        return made
+
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        """The views that take a pass through an encoder."""
+        raise NotImplementedError
+
+    def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
+        """With what is made of the views of one batch."""
+        del batch, ask
+        return views | ({"pooled": views["image"][:, 0]} if "image" in views else {})
 
     @nn.nowrap
     def check(self) -> None:
@@ -41,7 +84,8 @@ class Stacks(Model):
     @nn.nowrap
     def stack(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> EncoderConfig:
         """One stack: the model's defaults, overridden by the option `given`."""
-        common = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        names = ("dtype", "remat", "layer_loop", "attention")
+        common = {name: getattr(self, name) for name in names}
         return encoder_config(given, **defaults, **common)
 
 
@@ -81,20 +125,6 @@ class TextPart(Stacks):
             position_std=self.position_std,
         )
 
-    def encode_texts(self, batch: Batch, encode: Callable) -> Found:
-        """The views `text` and `text_masked` f[B L D] of a batch, as far as it has them.
-
-        Args:
-            batch: `text i32[B L]` and/or `text_masked i32[B L]`, with `text_mask bool[B L]` and
-                optionally `segments i32[B L]` (which of several texts; absent = all 0).
-            encode: `(f[B L D], text_mask) -> f[B L D]`.
-        """
-        views = {}
-        for name in given_texts(batch):
-            x = self.text_embed(batch[name], batch.get("segments"))
-            views[name] = encode(x, batch["text_mask"])
-        return views
-
 
 class ImagePart(Stacks):
     """A model with a patch embedding.
@@ -125,25 +155,6 @@ class ImagePart(Stacks):
         """The embedding before the encoder of `config`, for `setup`."""
         sizes = self.image_size, self.patch_size
         return PatchEmbed(config, *sizes, tuple(self.mean), tuple(self.std), use_bias=use_bias)
-
-    def encode_images(self, batch: Batch, encode: Callable, *, masked: bool) -> Found:
-        """The views `image`, `pooled` and `image_masked` of a batch, as far as it has them.
-
-        Args:
-            batch: `image u8[I H W 3]` (or float, already normalised), `patch_mask bool[I N]`.
-            encode: `(f[I N D]) -> f[I 1+N D]`, slot 0 the summary; with a second argument
-                `patch_mask` if `masked`.
-            masked: whether the model can hide patches; one that cannot ignores `patch_mask`.
-        """
-        if "image" not in batch:
-            return {}
-        patches = self.patch_embed(batch["image"])
-        image = encode(patches)
-        views = {"image": image, "pooled": image[:, 0]}
-        if masked and "patch_mask" in batch:
-            chex.assert_shape(batch["patch_mask"], patches.shape[:2])
-            views["image_masked"] = encode(patches, batch["patch_mask"])
-        return views
 
 
 class PairPart(Stacks):
@@ -193,13 +204,3 @@ class ClassPart(ImagePart):
         if self.pre_logits:
             x = jnp.tanh(self.before_logits(x))
         return self.classifier(x.astype(jnp.float32))
-
-
-def given_texts(batch: Batch) -> list[str]:
-    """Which of `text` and `text_masked` a batch has, after a look at their shapes and types."""
-    names = [name for name in ("text", "text_masked") if name in batch]
-    for name in names:
-        chex.assert_rank(batch[name], 2)
-        chex.assert_type(batch[name], int)
-        chex.assert_equal_shape([batch[name], batch["text_mask"]])
-    return names

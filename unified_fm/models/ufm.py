@@ -5,19 +5,22 @@ each part is our choice: ViT's tokenizer for images, BERT's for text, ViT's pre-
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from unified_fm import choices
-from unified_fm.models.base import Batch
+from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.embeddings import VisionTokens
 from unified_fm.models.encoders import Encoder, mean_of
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import ClassPart, TextPart
-from unified_fm.models.views import Views, given
+from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.rows import EMBEDDING, Rows
+from unified_fm.models.views import given
 
 # What the shared encoder is unless its dict says otherwise.
 ENCODER = {"norm": "pre", "eps": 1e-6, "init": "truncated_normal"}
@@ -82,23 +85,20 @@ class Model(TextPart, ClassPart):
             init = nn.initializers.normal(0.02)
             self.modality_embed = nn.Embed(2, shared.width, embedding_init=init)
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes every view that the batch has the input of.
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        given = batches, asks
+        texts = encode_texts(self.text_embed, self._encode_text, *given, joint=joint)
+        return texts | encode_images(self.patch_embed, self._encode_image, *given, joint=joint)
 
-        Args:
-            batch: see `TextPart.encode_texts` and `ImagePart.encode_images`.
-        """
-        texts = self.encode_texts(batch, self._encode_text)
-        images = self.encode_images(batch, self._encode_image, masked=self.mask_token)
-        return Views(**texts, **images)
+    def _encode_text(self, x: jax.Array, mask: jax.Array, rows: Rows) -> jax.Array:
+        return self.shared_encoder(self._with_modality(x, _TEXT), mask, rows)
 
-    def _encode_text(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        return self.shared_encoder(self._with_modality(x, _TEXT), mask)
-
-    def _encode_image(self, patches: jax.Array, patch_mask: jax.Array | None = None) -> jax.Array:
+    def _encode_image(self, patches: jax.Array, patch_mask: Any, rows: Rows) -> jax.Array:
         """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D]."""
-        tokens = self.vision.tokens(patches, patch_mask)
-        x = self.shared_encoder(self._with_modality(tokens, _IMAGE))
+        tokens = self.vision.tokens(patches, patch_mask, rows.fold(EMBEDDING))
+        x = self.shared_encoder(self._with_modality(tokens, _IMAGE), None, rows)
         if self.pool == "mean":
             x = x.at[:, 0].set(mean_of(x[:, 1:]))
         return x

@@ -4,15 +4,16 @@ A teacher of UFM, a model to pre-train, and what converted ViT and BEiT checkpoi
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import flax.linen as nn
 
-from unified_fm.models.base import Batch
+from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Vision
 from unified_fm.models.parts import ClassPart
-from unified_fm.models.views import Views, given
+from unified_fm.models.passes import Found, encode_images
+from unified_fm.models.views import given
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh", those of
 # Hugging Face an eps of 1e-12.
@@ -58,6 +59,7 @@ class Model(ClassPart):
         views = ("image", "pooled")
         return given(keys, (*views, "image_masked") if self.mask_token else views)
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes the images of a batch; see `ImagePart.encode_images`."""
-        return Views(**self.encode_images(batch, self.vision_encoder, masked=self.mask_token))
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        return encode_images(self.patch_embed, self.vision_encoder, batches, asks, joint=joint)

@@ -1,19 +1,25 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.base import Batch
+from unified_fm import placement
+from unified_fm.groups import take
+from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.encoders import Encoder, Vision, mean_of
 from unified_fm.models.heads import MlmHead, PairHead, default_dense
-from unified_fm.models.parts import Found, ImagePart, PairPart, TextPart
-from unified_fm.models.views import ImageMemory, Views
+from unified_fm.models.memory import Fusing, ImageMemory, look_together
+from unified_fm.models.parts import ImagePart, PairPart, TextPart
+from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.rows import Rows
+from unified_fm.models.views import Views
 
 # What an encoder is unless its dict says otherwise: RoBERTa, BEiT-2 and a RoBERTa with
 # cross-attention, at base size.
@@ -114,23 +120,29 @@ class Model(TextPart, ImagePart, PairPart):
         self.itm_head = PairHead(2, dtype=self.dtype)
         self.box_head = PairHead(4, activation="sigmoid", dtype=self.dtype)
 
-    def __call__(self, batch: Batch) -> Views:
-        """Encodes every view that the batch has the input of.
+    def encode_passes(
+        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
+    ) -> Found:
+        given = batches, asks
+        texts = encode_texts(self.text_embed, self.text_encoder, *given, joint=joint)
+        return texts | encode_images(self.patch_embed, self.vision_encoder, *given, joint=joint)
 
-        Args:
-            batch: any of `text i32[B L]` with `text_mask bool[B L]`, `text_masked i32[B L]`,
-                `image u8[I H W 3]` (or float, already normalised), `patch_mask bool[I N]`; for
-                regions also `image_index i32[B]`, `region_mask bool[B N]`.
-        """
-        views = self.encode_texts(batch, self.text_encoder)
-        views |= self.encode_images(batch, self.vision_encoder, masked=True)
-        if "image" in views:
-            views |= self._rows(views["image"], batch)
-        return Views(**views)
+    def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
+        """With what each row of the batch sees of the images: pooled summary and fusion memory."""
+        if "image" not in views:
+            return views
+        image = views["image"]
+        if "image_index" not in batch:
+            memory = ImageMemory(image, groups=ask.groups)
+            return views | {"pooled": image[:, 0], "image_memory": memory}
+        index, mask = batch["image_index"], batch["region_mask"]
+        pooled = mean_of(take(image[:, 1:], index, ask.groups), mask)
+        memory = ImageMemory(image, pooled, index, mask, groups=ask.groups)
+        return views | {"pooled": pooled, "image_memory": memory}
 
     def remember(self, image: jax.Array) -> ImageMemory:
-        """The fusion memory of images f[I 1+N D], for texts that come from elsewhere."""
-        return ImageMemory(self.fusion_encoder.project_memory(image))
+        """The fusion memory of images f[I 1+N D], projected, for texts that come again."""
+        return ImageMemory(layers=self.fusion_encoder.project_memory(image))
 
     def fuse(
         self,
@@ -147,13 +159,38 @@ class Model(TextPart, ImagePart, PairPart):
             text: f[B' L D], states of the language encoder.
             text_mask: bool[B' L].
             memory: `views.image_memory`.
-            rows: i32[B'], which row's image each text looks at; None = text b at row b.
+            rows: i32[B'], which row's image each text looks at, by its place in its group (text b
+                is in group b // (B' / groups)); None = text b at row b.
             view: "row" (a region row shows its region) or "image" (its whole image).
         """
-        chex.assert_rank(text, 3)
-        chex.assert_shape(text_mask, text.shape[:2])
-        layers, memory_mask = memory.gather(rows, view)
-        return self.fusion_encoder(text, text_mask, layers, memory_mask)
+        key = self.make_rng("dropout") if self.has_rng("dropout") else None
+        asked = Fusing(text=text, text_mask=text_mask, memory=memory, rows=rows, view=view, key=key)
+        return self.fuse_together([asked])[0]
+
+    def fuse_together(self, asked: Sequence[Fusing]) -> list[jax.Array]:
+        """Fusion states f[B' L D] for each of several calls of `fuse`, in as few passes as can be.
+
+        Texts of one length go through the encoder together; those that look at the same rows of
+        the same memory share keys and values.
+        """
+        found: list[Any] = [None] * len(asked)
+        lengths: dict[Any, list[int]] = {}
+        for number, each in enumerate(asked):
+            chex.assert_rank(each.text, 3)
+            chex.assert_shape(each.text_mask, each.text.shape[:2])
+            kind = (each.text.shape[1:], each.key is None)
+            lengths.setdefault(kind, []).append(number)
+        for (_, unkeyed), numbers in lengths.items():
+            parts = [asked[number] for number in numbers]
+            keys = None if unkeyed else tuple(part.key for part in parts)
+            shards = placement.current().shards
+            rows = Rows(tuple(len(part.text) for part in parts), shards, keys=keys)
+            looks = look_together([(p.memory, p.rows, p.view) for p in parts], shards)
+            text, mask = rows.join(p.text for p in parts), rows.join(p.text_mask for p in parts)
+            fused = self.fusion_encoder(text, mask, rows, looks)
+            for number, states in zip(numbers, rows.cut(fused), strict=True):
+                found[number] = states
+        return found
 
     def similarity(self, views: Views) -> jax.Array:
         """Cosines over the temperature, f32[text image]."""
@@ -168,21 +205,3 @@ class Model(TextPart, ImagePart, PairPart):
         inside = jax.lax.stop_gradient(jnp.clip(self.temperature, 0.001, 0.5))
         # The difference is exactly 0; only its gradient counts.
         return inside + (self.temperature - jax.lax.stop_gradient(self.temperature))
-
-    def _rows(self, image: jax.Array, batch: Batch) -> Found:
-        """What each row of the batch sees of the images: pooled summary and fusion memory."""
-        if "image_index" in batch:
-            index, mask = batch["image_index"], batch["region_mask"]
-            pooled = mean_of(image[index][:, 1:], mask)
-        else:
-            pooled = image[:, 0]
-        if "text" not in batch:  # Nothing to fuse with, so no fusion parameters either.
-            return {"pooled": pooled}
-        memory = self.remember(image)
-        if "image_index" in batch:
-            memory = cast(Any, memory).replace(  # flax adds `replace`
-                row_layers=self.fusion_encoder.project_memory(pooled),
-                image_index=index,
-                row_mask=mask,
-            )
-        return {"pooled": pooled, "image_memory": memory}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -38,6 +38,33 @@ class Output:
     parts: dict[str, tuple[jax.Array, jax.Array]] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fuse:
+    """Texts that are to go through the fusion encoder: the arguments of `net.fuse`.
+
+    An objective that writes `fused = yield Fuse(...)` where it could write `net.fuse(...)` lets the
+    step send its rows through the encoder together with those of all others. `yield (Fuse(...),
+    Fuse(...))` gives a list.
+
+    Attributes:
+        text: f[B' L D], states of the language encoder.
+        text_mask: bool[B' L].
+        memory: `views.image_memory`.
+        rows: i32[B'], whose image each text looks at, by its place in its group; None = its own.
+        view: "row" (a region row shows its region) or "image" (its whole image).
+    """
+
+    text: jax.Array
+    text_mask: jax.Array
+    memory: Any
+    rows: jax.Array | None = None
+    view: str = "row"
+
+
+# What an objective gives: its value, or a generator that asks for fusion states before it has one.
+Result = Output | Generator[Fuse | tuple[Fuse, ...], Any, Output]
+
+
 class Lesson(NamedTuple):
     """What an objective reads of a teacher.
 
@@ -63,6 +90,8 @@ class Objective(Protocol):
         reads: {name of a view: whether the gradient of the loss flows into it}.
         accumulates: whether the losses of micro-batches recombine exactly (see `Output`); False
             where the rows of a batch look at each other.
+        refers: whether a row looks at other rows of its group (`views.groups`); the mesh must not
+            cut such groups.
         ema_reads: views of the model with the averaged parameters; the step puts them into
             `batch["teacher"]["ema"]`. Such an objective needs `ema` in the config.
         lessons: {name of a teacher: what is read of it}, in `batch["teacher"][NAME]`.
@@ -70,17 +99,18 @@ class Objective(Protocol):
 
     reads: ClassVar[Mapping[str, bool]] = MappingProxyType({})
     accumulates: ClassVar[bool] = True
+    refers: ClassVar[bool] = False
     ema_reads: ClassVar[Collection[str]] = ()
     lessons: ClassVar[Mapping[str, Lesson]] = MappingProxyType({})
 
     @abstractmethod
-    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
-        """The loss, from inside `nn.apply`.
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
+        """The loss, or a generator that yields `Fuse` and returns the loss.
 
         Args:
             net: the model bound to its parameters: `net.mlm_head(...)`, `net.fuse(...)`,
                 `net.attach("my_head", Head())`, `net.make_rng("objective")`.
-            views: `net(batch)`.
+            views: of the batch, those that it reads and perhaps more.
             batch: arrays by name, rows on axis 0.
         """
         ...
@@ -148,16 +178,18 @@ def take_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def same_pair(batch: Mapping[str, Any], rows: int, by: str) -> jax.Array:
-    """Which rows carry the same pair, bool[B B], so that one is no negative of the other.
+    """Which rows carry the same pair, bool[... B B], so that one is no negative of the other.
 
     Args:
-        batch: with `example_id i32[B]` for "ids", `text i32[B L]` for "texts".
+        batch: with `example_id i32[... B]` for "ids", `text i32[... B L]` for "texts".
         rows: B.
         by: "row" = only a row itself; "ids" = rows of one `example_id`; "texts" = rows with the
             same tokens, as regions often have ("a dog").
     """
     if by == "ids":
-        return batch["example_id"][:, None] == batch["example_id"]
+        ids = batch["example_id"]
+        return ids[..., :, None] == ids[..., None, :]
     if by == "texts":
-        return (batch["text"][:, None] == batch["text"]).all(axis=-1)
+        texts = batch["text"]
+        return (texts[..., :, None, :] == texts[..., None, :, :]).all(axis=-1)
     return jnp.eye(rows, dtype=bool)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from unified_fm import choices
 from unified_fm.objectives import base
-from unified_fm.objectives.base import Output, row_weights, weighted_mean
+from unified_fm.objectives.base import Fuse, Output, Result, row_weights, weighted_mean
 
 _NOTHING = 1e-12  # an area, as a share of the image
 
@@ -42,11 +42,11 @@ class Objective(base.Objective):
     def reads(self) -> Mapping[str, bool]:
         return {"text": not self.stop_text_gradient, "image_memory": True}
 
-    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
         text = views.text  # f[R L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)
-        fused = net.fuse(
+        fused = yield Fuse(
             text=text, text_mask=batch["text_mask"], memory=views.image_memory, view="image"
         )
         predicted = net.box_head(fused[:, 0])  # f32[R 4]

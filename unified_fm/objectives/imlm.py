@@ -8,7 +8,8 @@ import jax
 
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
-    Output,
+    Fuse,
+    Result,
     masked_word_loss,
     row_weights,
     take_positions,
@@ -31,11 +32,11 @@ class Objective(base.Objective):
     def reads(self) -> Mapping[str, bool]:
         return {"text_masked": not self.stop_text_gradient, "image_memory": True}
 
-    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
         text = views.text_masked  # f[B L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)
-        fused = net.fuse(text=text, text_mask=batch["text_mask"], memory=views.image_memory)
+        fused = yield Fuse(text=text, text_mask=batch["text_mask"], memory=views.image_memory)
         x = take_positions(fused, batch["masked_positions"])  # f[B K D]
         logits = net.fusion_mlm_head(x)
         return masked_word_loss(logits, batch["masked_ids"], row_weights(batch, len(x)))

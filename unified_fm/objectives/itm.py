@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unified_fm import choices
+from unified_fm import choices, groups
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
     SAME,
+    Fuse,
     Output,
+    Result,
     row_weights,
     same_pair,
     weighted_mean,
@@ -24,24 +26,24 @@ from unified_fm.objectives.base import (
 class Objective(base.Objective):
     """Tells each matching pair from its text with a wrong image and its image with a wrong text.
 
-    Wrong partners are drawn by similarity, without gradient, from the row's group of the global
-    batch; the draw is the same on any mesh. A batch with `negatives_image` and `negatives_text`
-    i32[B] uses these rows instead: the image for text b, the text for image b. Rows of weight 0 are
-    never drawn; a row without any possible partner (a batch of one) has no negative in the loss.
+    Wrong partners are drawn by similarity, without gradient, from the row's group (`groups` of the
+    stream); the draw is the same on any mesh. As many groups as there were devices draw as the
+    published program does. A batch with `negatives_image` and `negatives_text` i32[B] uses these
+    rows instead, by their place in the group: the image for text b, the text for image b. Rows of
+    weight 0 are never drawn; a row without any possible partner (a group of one) has no negative in
+    the loss.
 
     Attributes:
         stop_text_gradient: fusion losses do not move the language encoder (X-FM section 2.6).
-        group_size: rows of the global batch per group; None = one group. The batch size per device
-            draws as the published program does.
         exclude: what is never drawn besides the row itself: "row" = nothing, "ids" = rows of the
             same `example_id` (retrieval fine-tuning), "texts" = rows with the same text.
     """
 
     # Negatives are drawn among the rows at hand: a part of a batch offers fewer, and easier ones.
     accumulates: ClassVar[bool] = False
+    refers: ClassVar[bool] = True
 
     stop_text_gradient: bool = True
-    group_size: int | None = None
     exclude: str = "row"
 
     def __post_init__(self) -> None:
@@ -51,23 +53,23 @@ class Objective(base.Objective):
     def reads(self) -> Mapping[str, bool]:
         return {"text": not self.stop_text_gradient, "pooled": False, "image_memory": True}
 
-    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+    def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
         text = views.text  # f[B L D]
         if self.stop_text_gradient:
             text = jax.lax.stop_gradient(text)
-        rows = len(text)
+        rows, memory = len(text), views.image_memory
         weights = row_weights(batch, rows)
         other_image, other_text, possible = self._negatives(net, views, batch, weights)
 
-        own = jnp.arange(rows)
-        which = jnp.concatenate([own, own, other_text])
-        fused = net.fuse(  # f[3B L D]; a negative brings its own text mask, slot 0 and patch mask
-            text=text[which],
-            text_mask=batch["text_mask"][which],
-            memory=views.image_memory,
-            rows=jnp.concatenate([own, other_image, own]),
+        mask = batch["text_mask"]
+        wrong, wrong_mask = (groups.take(x, other_text, views.groups) for x in (text, mask))
+        fused = yield (  # a negative brings its own text mask, or its slot 0 and patch mask
+            Fuse(text=text, text_mask=mask, memory=memory),
+            Fuse(text=text, text_mask=mask, memory=memory, rows=other_image),
+            Fuse(text=wrong, text_mask=wrong_mask, memory=memory),
         )
-        logits = net.itm_head(fused[:, 0])  # f32[3B 2]; class 1 = match
+        first = jnp.concatenate([states[:, 0] for states in fused])
+        logits = net.itm_head(first)  # f32[3B 2]; class 1 = match
         chex.assert_shape(logits, (3 * rows, 2))
         labels = jnp.repeat(jnp.array([1, 0, 0]), rows, total_repeat_length=3 * rows)
 
@@ -82,39 +84,48 @@ class Objective(base.Objective):
         )
 
     def _negatives(self, net, views, batch, weights):
-        """(image row for each text, text row for each image, whether there is one), each [B]."""
-        rows = len(weights)
+        """(image row for each text, text row for each image, whether there is one), each [B].
+
+        Rows are given by their place in the group, of G with S = B / G rows each.
+        """
+        rows, count = len(weights), views.groups
         if "negatives_image" in batch:
             fixed = batch["negatives_image"], batch["negatives_text"]
             return *fixed, jnp.ones(rows, bool)
-        size = self.group_size or rows
-        if rows % size:
-            raise ValueError(f"itm.group_size {size} does not divide the batch of {rows} rows")
-        group = jnp.arange(rows) // size
-        real = weights > 0
-        seen = (group[:, None] == group) & real  # bool[B B], columns over which softmax goes
-        allowed = seen & ~same_pair(batch, rows, self.exclude)
+        size = rows // count
+        # bool[G S S], columns over which the softmax goes
+        seen = jnp.broadcast_to((weights > 0).reshape(count, 1, size), (count, size, size))
+        named = {
+            key: groups.cut(batch[key], count) for key in ("example_id", "text") if key in batch
+        }
+        allowed = seen & ~same_pair(named, size, self.exclude)
 
-        similarity = jax.lax.stop_gradient(net.similarity(views))  # f32[text image]
+        similarity = jax.lax.stop_gradient(self._similarity(net, views))  # f32[G text image]
         image_rng, text_rng = jax.random.split(net.make_rng("objective"))
         other_image = draw(image_rng, similarity, seen, allowed)
-        other_text = draw(text_rng, similarity.T, seen, allowed)
-        return other_image, other_text, allowed.any(axis=1)
+        other_text = draw(text_rng, similarity.mT, seen, allowed)
+        return other_image.reshape(rows), other_text.reshape(rows), allowed.any(-1).reshape(rows)
+
+    def _similarity(self, net, views):
+        """Cosines over the temperature of the pairs of each group, f32[G text image]."""
+        text, image = net.text_feature(views), net.image_feature(views)
+        text, image = (groups.cut(x, views.groups) for x in (text, image))
+        return jnp.einsum("gtd,gid->gti", text, image) / net.clipped_temperature()
 
 
 def draw(rng, similarity, seen, allowed):
-    """One column i32[B] per row, with chances softmax(similarity) + 1e-5 as published.
+    """One column i32[... B] per row, with chances softmax(similarity) + 1e-5 as published.
 
     Args:
         rng: a key.
-        similarity: f32[B B].
-        seen: bool[B B], columns over which the softmax is taken.
-        allowed: bool[B B], columns that may be drawn; a row without any gets an arbitrary one.
+        similarity: f32[... B B].
+        seen: bool[... B B], columns over which the softmax is taken.
+        allowed: bool[... B B], columns that may be drawn; a row without any gets an arbitrary one.
     """
     chances = jax.nn.softmax(jnp.where(seen, similarity, jnp.finfo(jnp.float32).min)) + 1e-5
     # NaN similarities, or nothing to choose from, must not make the draw NaN: uniform instead.
     chances = jnp.where(jnp.isfinite(chances), chances, 1e-5)
-    anything = ~allowed.any(axis=1, keepdims=True)
+    anything = ~allowed.any(axis=-1, keepdims=True)
     return jax.random.categorical(rng, jnp.log(jnp.where(allowed | anything, chances, 0.0)))
 
 

@@ -30,7 +30,7 @@ class Pipeline(Protocol):
 
     Attributes:
         packed: whether a batch has another number of rows than of examples; such a stream has the
-            options `images` and `packs`.
+            option `images`.
     """
 
     packed: ClassVar[bool] = False
@@ -71,14 +71,12 @@ class Pipeline(Protocol):
             ) from error
         return {name: specs.of_one(array) for name, array in arrays.items() if name != "parts"}
 
-    def collate(
-        self, examples: list[dict[str, Any] | None], *, rows: int, packs: int, first_image: int
-    ) -> Arrays:
+    def collate(self, examples: list[dict[str, Any] | None], *, rows: int, groups: int) -> Arrays:
         """A batch of one process from the arrays of its examples: a row for each.
 
         Args:
             examples: what `__call__` gives; None, for packed pipelines only, where there is none.
-            rows, packs: of this process; for packed pipelines.
+            rows, groups: of this process; for packed pipelines.
             first_image: place of the first example in the global batch.
 
         Raises:

@@ -80,7 +80,7 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
 
     def spec(self) -> dict[str, ArraySpec]:
         """As `Pipeline.spec`; the images have an axis of their own."""
-        batch = self.collate([None], rows=1, packs=1, first_image=0)
+        batch = self.collate([None], rows=1, groups=1)
         of_images = self._blank_image().keys()
         return {
             name: specs.of_one(array[0], "images" if name in of_images else "rows")
@@ -92,15 +92,13 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
         examples: list[dict[str, Any] | None],
         *,
         rows: int,
-        packs: int,
-        first_image: int,
+        groups: int,
     ) -> Arrays:
         """Packs images and their rows into one batch; see `packing.pack`."""
         return packing.pack(
             examples,
             rows=rows,
-            packs=packs,
-            first_image=first_image,
+            groups=groups,
             blank=self._blank_rows(),
             blank_image=self._blank_image(),
         )

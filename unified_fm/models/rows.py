@@ -1,0 +1,86 @@
+"""The rows of one pass through an encoder: whose they are, how they are joined, what is dropped.
+
+One large pass is faster than many small ones, so rows of several streams and views go through an
+encoder together. They are joined inside the parts of the mesh: part s of the joined rows is part s
+of each, so no device gets rows of another. What is dropped of a row depends on the key of the rows
+it came with, not on what they are joined with, nor on the mesh.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from unified_fm import placement
+
+EMBEDDING = 1_000_000  # the number of what comes before the layers, which count from 0
+
+
+@flax.struct.dataclass
+class Rows:
+    """The rows of one pass.
+
+    Attributes:
+        sizes: rows of each of the batches that are joined.
+        shards: parts of the mesh.
+        still: whether no gradient flows through the pass, neither to rows nor to parameters.
+        keys: a key of dropout for each of the batches; None = nothing is dropped.
+    """
+
+    sizes: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    shards: int = flax.struct.field(pytree_node=False, default=1)
+    still: bool = flax.struct.field(pytree_node=False, default=False)
+    keys: tuple[jax.Array, ...] | None = None
+
+    def join(self, parts: Iterable[jax.Array]) -> jax.Array:
+        """Arrays [size ...] of all batches as one [sum of sizes ...]."""
+        parts = list(parts)
+        if len(parts) == 1:
+            return parts[0]
+        cut = [x.reshape(self.shards, -1, *x.shape[1:]) for x in parts]
+        return placement.current().rows(
+            jnp.concatenate(cut, axis=1).reshape(-1, *parts[0].shape[1:])
+        )
+
+    def cut(self, x: jax.Array) -> list[jax.Array]:
+        """`join` undone."""
+        if len(self.sizes) == 1:
+            return [x]
+        x = x.reshape(self.shards, -1, *x.shape[1:])
+        ends = [sum(self.sizes[: i + 1]) // self.shards for i in range(len(self.sizes))]
+        parts = jnp.split(x, ends[:-1], axis=1)
+        return [placement.current().rows(part.reshape(-1, *x.shape[2:])) for part in parts]
+
+    def fold(self, number: int | jax.Array) -> "Rows":
+        """The same rows with other keys, by a number: of the layer, of the place in it."""
+        if self.keys is None:
+            return self
+        return self.replace(keys=tuple(jax.random.fold_in(key, number) for key in self.keys))
+
+    def part(self, number: int) -> "Rows":
+        """One of the batches alone."""
+        keys = None if self.keys is None else (self.keys[number],)
+        return self.replace(sizes=(self.sizes[number],), keys=keys)
+
+    def keep(self, rate: float | jax.Array, shape: Sequence[int]) -> jax.Array:
+        """Draws bool[rows *shape]: False, to be dropped, with probability `rate`."""
+        assert self.keys is not None
+        return self.join(
+            jax.random.bernoulli(key, 1 - rate, (size, *shape))
+            for key, size in zip(self.keys, self.sizes, strict=True)
+        )
+
+
+def dropout(
+    rows: Rows | None, x: jax.Array, rate: float | jax.Array, shape: Sequence[int] | None = None
+) -> jax.Array:
+    """Zeroes elements of x f[rows ...], or whole blocks of a row (`shape` is broadcast).
+
+    There is no train flag: rows with keys are the flag.
+    """
+    if rows is None or rows.keys is None or (isinstance(rate, float | int) and rate == 0):
+        return x
+    keep = rows.keep(rate, x.shape[1:] if shape is None else shape)
+    scaled = x / jnp.asarray(1 - rate, x.dtype)
+    return jnp.where(keep, scaled, jnp.zeros((), x.dtype))

@@ -1,0 +1,121 @@
+"""A stack of layers, unrolled or as one scanned layer; each layer keeps its own name in the tree.
+
+Scanned, the parameters of all layers are stacked inside the step, and one layer is compiled instead
+of N. On a mesh that splits parameters a layer's are gathered in the body, one layer at a time.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unified_fm import placement
+from unified_fm.models.config import EncoderConfig
+from unified_fm.models.layers import Layer
+from unified_fm.models.memory import Looks
+from unified_fm.models.rows import Rows
+
+_KEEP_PRODUCTS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+
+def make(module: nn.Module, config: EncoderConfig, grid: int, cross_attention: bool) -> None:
+    """Sets `layer_00`, ... on a module in its `setup`: they name and initialise the parameters."""
+    for index in range(config.layers):
+        layer = Layer(config, index=index, grid=grid, cross_attention=cross_attention)
+        setattr(module, _name(index), layer)
+
+
+def run(
+    module: Any,
+    x: jax.Array,
+    *,
+    rows: Rows | None = None,
+    mask: jax.Array | None = None,
+    looks: Looks | None = None,
+) -> jax.Array:
+    """Hidden states f[B L D] after the last layer.
+
+    Args:
+        module: bound, with the layers of `make`.
+        x: f[B L D].
+        rows: whose rows these are; None = one batch, from which nothing is dropped.
+        mask: bool, with the axes of attention logits [B H L L].
+        looks: what the rows see in the cross-attention.
+    """
+    config = module.config
+    if module.is_initializing():  # by name and index, so that initial values are as ever
+        for index, layer in enumerate(_layers(module)):
+            x = layer(x, mask, rows, looks and looks.at(index))
+        return x
+    layer = _detached(module)
+
+    def body(index, rate, x, params, projected):
+        params = placement.current().params(f"{'/'.join(module.path)}/{_name(0)}", params)
+        if rows is not None and rows.still:
+            params = jax.lax.stop_gradient(params)
+        seen = None if looks is None else looks.with_projected(projected)
+        inside = None if rows is None else rows.fold(index)
+        return layer.apply({"params": params}, x, mask, inside, seen, rate)
+
+    stored = None if looks is None else looks.projected()
+    rates = np.linspace(0.0, config.drop_path, config.layers)
+    if _scans(config):
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *_params(module))
+        traced = jnp.asarray(rates, jnp.float32) if config.drop_path else None
+
+        def step(x, each):
+            index, rate, params, projected = each
+            return body(index, 0.0 if rate is None else rate, x, params, projected), None
+
+        each = jnp.arange(config.layers), traced, params, stored
+        return jax.lax.scan(_remat(config, step, in_scan=True), x, each)[0]
+
+    for index, params in enumerate(_params(module)):
+        projected = jax.tree.map(lambda leaf, index=index: leaf[index], stored)
+        with jax.named_scope("/".join((*module.path, _name(index)))):
+            one = functools.partial(body, index, float(rates[index]))
+            x = _remat(config, one, in_scan=False)(x, params, projected)
+    return x
+
+
+def project_memory(module: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-attention keys and values f[N I M H Dh] of all N layers, of x f[I M D]."""
+    pairs = [layer.project_memory(x) for layer in _layers(module)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+
+
+def _remat(config: EncoderConfig, body: Callable, *, in_scan: bool) -> Callable:
+    if config.remat == "none":
+        return body
+    policy = _KEEP_PRODUCTS if config.remat == "dots" else None
+    # In a scan nothing can be merged, and the barrier against it costs.
+    return jax.checkpoint(body, policy=policy, prevent_cse=not in_scan)
+
+
+def _scans(config: EncoderConfig) -> bool:
+    if config.layer_loop == "auto":
+        return jax.default_backend() != "cpu"
+    return config.layer_loop == "scan"
+
+
+def _name(index: int) -> str:
+    return f"layer_{index:02d}"
+
+
+def _layers(module: Any) -> list[Any]:
+    return [getattr(module, _name(index)) for index in range(module.config.layers)]
+
+
+def _params(module: Any) -> list[Any]:
+    tree = module.variables["params"]
+    return [tree[_name(index)] for index in range(module.config.layers)]
+
+
+def _detached(module: Any) -> Layer:
+    return Layer(
+        module.config, grid=module.grid, cross_attention=module.cross_attention, parent=None
+    )
