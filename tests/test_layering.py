@@ -16,7 +16,7 @@ CORE += ["config", "checkpoint", "teachers", "runtime", "report", "demo"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
-CONFIG = ["config", "checkpoint.start", "data", "optim", "plugins", "sharding"]
+CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
 
 # Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
 # prefix that fits decides. "*" is all that OWNERS and NEVER do not forbid. The standard library is

@@ -62,7 +62,7 @@ def located(settings: Settings, workdir: Any) -> Settings:
     try:
         tokenizers.load(settings.tokenizer)
     except FileNotFoundError:
-        copy = _kept(workdir)
+        copy = kept_tokenizer(workdir)
         if copy is not None:
             _log.info("no tokenizer at %s any more: the run has kept it", settings.tokenizer)
             return settings.replace(tokenizer=str(copy))
@@ -77,7 +77,7 @@ def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]
         before: its saved config.
         now: the settings to go on with.
     """
-    copy = _kept(workdir)
+    copy = kept_tokenizer(workdir)
     if copy is None:
         return data_changes(before, now.plain())
     name = located(now, workdir).tokenizer
@@ -86,8 +86,12 @@ def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]
     return data_changes({**before, "tokenizer": kept}, {**now.plain(), "tokenizer": wanted})
 
 
-def _kept(workdir: Any) -> epath.Path | None:
-    """The tokenizer that the run has kept; None if it has not."""
+def kept_tokenizer(workdir: Any) -> epath.Path | None:
+    """The file of the tokenizer that the run has kept; None if it has not.
+
+    Raises:
+        ValueError: `assets.json` is damaged.
+    """
     file = epath.Path(workdir) / "assets" / _ABOUT
     if not file.exists():
         return None
