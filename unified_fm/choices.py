@@ -6,12 +6,7 @@ from typing import Any
 
 
 def check(name: str, value: Any, choices: Iterable[str]) -> Any:
-    """Returns the value, unless it is none of the choices.
-
-    Args:
-        name: of the option, for the message.
-        value: what was found.
-        choices: what is possible.
+    """Returns the value of the option `name`, unless it is none of the choices.
 
     Raises:
         ValueError: with the value, the choices and the nearest of them.

@@ -135,15 +135,8 @@ def own_mesh(mesh: Mesh) -> Mesh:
 def own_copy(mesh: Mesh, params: Any, rules: Any = None) -> Any:
     """A copy of parameters on the devices of this process, which may then compute what it likes.
 
-    Every process must ask for it.
-
-    Args:
-        mesh: of all processes.
-        params: tree of arrays on it.
-        rules: as for `params_shardings`.
-
-    Returns:
-        The copy, on `own_mesh`; with one process, `params` themselves.
+    Every process must ask for it; `rules` as for `params_shardings`. It lies on `own_mesh`; with
+    one process it is `params` themselves.
     """
     if jax.process_count() == 1:
         return params
@@ -172,12 +165,7 @@ def _by_process(mesh: Mesh, processes: Sequence[int]) -> Mesh:
 
 
 def global_batches(mesh: Mesh, batches: Any) -> Any:
-    """Turns this process's rows of every stream into global arrays, split over the mesh.
-
-    Args:
-        mesh: the mesh.
-        batches: tree of NumPy arrays whose axis 0 holds the rows of this process.
-    """
+    """This process's rows, on axis 0 of NumPy arrays, as global arrays, split over the mesh."""
     where = of_batches(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batches)
 
@@ -199,12 +187,7 @@ def on_mesh(shapes: Any, shardings: Any) -> Any:
 
 
 def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1) -> None:
-    """Refuses batches that cannot be split evenly over the mesh.
-
-    Args:
-        mesh: the mesh.
-        batches: {stream: global batch}, or its shapes.
-        accumulate: number of micro-batches that each batch is cut into.
+    """Refuses batches whose `accumulate` micro-batches cannot be split evenly over the mesh.
 
     Raises:
         ValueError: with the stream, the array and the numbers.

@@ -123,15 +123,9 @@ class Program:
 
 
 def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
-    """Makes the parameters that the streams' objectives use, and no others.
+    """Makes the parameters that the streams' objectives use, and no others: nested dicts, f32.
 
-    Args:
-        program: the program.
-        teacher_params: as in the step.
-        batches: one batch of every stream, or any batches of the same keys.
-
-    Returns:
-        Nested dict of f32 arrays. Call it under `jit` or `eval_shape`.
+    Any batches of the streams' keys do. Call it under `jit` or `eval_shape`.
 
     Raises:
         ValueError: see `Program.check`.
@@ -246,9 +240,7 @@ def make_step(
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:
     """Makes what evaluators call: `apply(fn, params, batch, rngs=None) -> fn(net, batch)`, jitted.
 
-    Args:
-        model: Linen module.
-        place: puts a batch of NumPy arrays on the devices.
+    `place` puts a batch of NumPy arrays on the devices.
     """
     compiled = {}
 
@@ -263,10 +255,6 @@ def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Calla
 
 def make_outputs(program: Program, place: Callable = lambda batch: batch) -> Callable:
     """Makes what tells how the objectives of a stream judge other data than a step's.
-
-    Args:
-        program: of the run.
-        place: puts a batch of NumPy arrays on the devices.
 
     Returns:
         `outputs(stream, params, ema, teacher_params, batch, rng) -> {objective: Output}`, jitted:

@@ -29,10 +29,7 @@ _log = logging.getLogger(__name__)
 def keep(workdir: Any, tokenizer: tokenizers.Tokenizer, loaders: Mapping[str, Any]) -> None:
     """Writes what the run uses now; to be called by one process, before its first save.
 
-    Args:
-        workdir: of the run, local or a bucket.
-        tokenizer: of the run.
-        loaders: {stream: its `data.loader.Loader`}.
+    `loaders` is {stream: its `data.loader.Loader`}; the workdir may be in a bucket.
 
     Raises:
         OSError: it could not be written.
@@ -70,13 +67,7 @@ def located(settings: Settings, workdir: Any) -> Settings:
 
 
 def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]:
-    """As `data_changes`, the tokenizers compared by content if the run has kept its own.
-
-    Args:
-        workdir: of the run.
-        before: its saved config.
-        now: the settings to go on with.
-    """
+    """As `data_changes` of a run's saved config, tokenizers by content if it has kept its own."""
     copy = kept_tokenizer(workdir)
     if copy is None:
         return data_changes(before, now.plain())

@@ -144,9 +144,7 @@ class Loader:
     def example(self, slot: int, skips: Skips | None = None) -> dict[str, Any]:
         """The arrays of one slot, or of the record that stands in for its own.
 
-        Args:
-            slot: of the endless stream.
-            skips: the account to use in place of the loader's own.
+        An account given as `skips` is used in place of the loader's own.
 
         Raises:
             TooManySkips: more records are unusable than the config allows.
@@ -217,9 +215,7 @@ class Loader:
     ) -> Iterator[Example]:
         """The usable ones of some records in their order, read by Grain's threads.
 
-        Args:
-            numbers: of the records.
-            rng: the random numbers of a record, by its number.
+        `rng` gives the random numbers of a record, by its number.
         """
 
         def part(places: range) -> _Part:

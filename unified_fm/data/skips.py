@@ -150,11 +150,7 @@ class Skips:
             self._add_parts(parts, record, epoch)
 
     def skip(self, skip: Skip, record: Callable[[], str], *, epoch: int = 0) -> None:
-        """Counts one unusable record, and names it in the log.
-
-        Args:
-            skip: why.
-            record, epoch: as `use`.
+        """Counts one unusable record, and names it in the log; `record` and `epoch` as in `use`.
 
         Raises:
             TooManySkips: more than `max_skip` of the records seen were unusable.
@@ -196,11 +192,7 @@ class Skips:
             raise TooManySkips(f"stream {self.name!r}: {reason}: {file}; max_skip=0 allows no loss")
 
     def check_lost(self, lost: int, records: int) -> None:
-        """Refuses a source of which too many records lie in files that are left out.
-
-        Args:
-            lost: records in them, or an estimate.
-            records: those that are there.
+        """Refuses a source of which too many records lie in files that are left out: about `lost`.
 
         Raises:
             TooManySkips: `lost` is more than `max_skip` of both.

@@ -86,10 +86,7 @@ class Fit(NamedTuple):
 def fit(features: np.ndarray, labels: np.ndarray, classes: int, decay: float, steps: int) -> Fit:
     """Multinomial logistic regression: mean cross-entropy + decay/2 |W|^2, the bias free.
 
-    Args:
-        features: f[N D]; labels: i[N] below `classes`.
-        decay: above 0.
-        steps: Newton steps at most.
+    Of features f[N D] and labels i[N] below `classes`, in at most `steps` Newton steps.
     """
     features = np.asarray(features, np.float64)
     # In the directions of the features' spread, each divided by about the root of its curvature:

@@ -161,10 +161,7 @@ def files(folder: Path, stream: str, key: str) -> dict[str, Path]:
 def best(logits: jax.Array, top: int, needs: Sequence[Need]) -> dict[str, jax.Array]:
     """What is cached of logits f32[... C]: `ids`, `logits`, and `rest` if some are left over.
 
-    Args:
-        logits: of a teacher.
-        top: k, at most.
-        needs: (divergence, temperature) of each column of `rest`; see `lumps_of`.
+    At most `top` of a teacher; `needs` is what each column of `rest` is for; see `lumps_of`.
     """
     values, ids = jax.lax.top_k(logits, min(top, logits.shape[-1]))
     found = {"ids": ids, "logits": values}
@@ -213,10 +210,7 @@ def targets(
 def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> None:
     """Logs a warning for every lump that has much of the probability.
 
-    Args:
-        where: whose cache it is, for people.
-        stream: its stream.
-        rests: of the stream in `about.json`.
+    `where` says whose cache it is; `rests` are those of the stream in `about.json`.
     """
     for key, columns in rests.items():
         for name, column in zip(_names(columns), columns, strict=True):
