@@ -11,15 +11,10 @@ _SHOWN = 10
 
 
 def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
-    """Lists, one line each, the arrays that are missing, unexpected or of another shape.
+    """Lists, one line each, the arrays that are missing, unexpected or of another shape, by path.
 
-    Args:
-        found: {path: shape} of the file.
-        wanted: {path: shape} of the model.
-        extra: whether it is a difference that the file has more.
-
-    Returns:
-        The lines, sorted by path. A missing array comes with the nearest unexpected name.
+    A missing array comes with the nearest unexpected name. Without `extra` it is no difference that
+    the file has more than is wanted.
     """
     surplus = sorted(set(found) - set(wanted))
     lines = {}

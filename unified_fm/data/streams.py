@@ -236,9 +236,7 @@ def spec(
 ) -> dict[str, Tree]:
     """{stream: {array: its shape and dtype}} of the global batches, without opening any source.
 
-    Args:
-        configs, tokenizer: as of `Streams`.
-        extra: {stream: what its reader gives for some slots}.
+    `extra` is {stream: what its reader gives for some slots}.
 
     Raises:
         ValueError, TypeError: as `Streams`, but for what concerns the data.

@@ -102,11 +102,8 @@ class Passes:
     ) -> Pass:
         """The pass over the first `count` records of a loader: made once for each key.
 
-        Args:
-            key: the source, and all else that tells this pass from others.
-            open_loader: opens the source and makes the pipeline.
-            count: of records; fewer if the source is shorter.
-            rng: the random numbers of a record, by its number.
+        The key is the source, and all else that tells this pass from others; `rng` gives the random
+        numbers of a record, by its number.
 
         Raises:
             ValueError: none of the records is usable.

@@ -74,12 +74,7 @@ class Vision(VisionTokens):
             self.pre_norm = layer_norm(self.config)
 
     def __call__(self, patches, patch_mask=None):
-        """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D].
-
-        Args:
-            patches: f[B N D].
-            patch_mask: bool[B N], True = masked.
-        """
+        """f[B 1+N D], slot 0 the summary, of patches f[B N D]; bool[B N] is True where masked."""
         x = self.tokens(patches, patch_mask)
         if self.has_pre_norm:
             x = self.pre_norm(x)

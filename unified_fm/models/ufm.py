@@ -83,11 +83,7 @@ class Model(TextPart, ClassPart):
             self.modality_embed = nn.Embed(2, shared.width, embedding_init=init)
 
     def __call__(self, batch: Batch) -> Views:
-        """Encodes every view that the batch has the input of.
-
-        Args:
-            batch: see `TextPart.encode_texts` and `ImagePart.encode_images`.
-        """
+        """Encodes every view that the batch has the input of; see `TextPart` and `ImagePart`."""
         texts = self.encode_texts(batch, self._encode_text)
         images = self.encode_images(batch, self._encode_image, masked=self.mask_token)
         return Views(**texts, **images)

@@ -62,8 +62,6 @@ class Writer:
         """Writes the rows from a slot on; those beyond the last slot are left out.
 
         Args:
-            stream, key: what they are of.
-            start: the slot of the first one.
             found: as `cache.best` makes it of this stream's `lumps_of(needs)`.
             used: bool[rows ...], `used_of` the batch.
             classes: C.
