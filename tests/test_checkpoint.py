@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from tests.loop_runs import no_large_files
+from unified_fm import choices
 from unified_fm.checkpoint import checksums, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import store as checkpoint
@@ -105,7 +106,7 @@ def test_row_07_another_config_is_refused_with_the_differences(tmp_path):
 
 def test_only_ten_differences_are_printed():
     lines = tree_diff.shape_differences({}, {f"layer_{i:02}": (1,) for i in range(13)})
-    text = tree_diff.message("differs:", lines)
+    text = choices.listed("differs:", lines)
     assert text.count("\n") == 11
     assert text.endswith("... and 3 more")
 

@@ -7,8 +7,6 @@ from unified_fm import choices, rules
 
 Shapes = Mapping[str, Sequence[int]]
 
-_SHOWN = 10
-
 
 def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
     """Lists, one line each, the arrays that are missing, unexpected or of another shape, by path.
@@ -30,12 +28,6 @@ def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> l
     return [lines[name] for name in sorted(lines)]
 
 
-def message(title: str, lines: Sequence[str]) -> str:
-    """Writes a title and the first ten lines, with the number of the others."""
-    more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return "\n  ".join([title, *lines[:_SHOWN]]) + more
-
-
 def check_shapes(title: str, found: Any, wanted: Any) -> None:
     """Refuses a tree of other arrays or shapes than wanted.
 
@@ -44,7 +36,7 @@ def check_shapes(title: str, found: Any, wanted: Any) -> None:
     """
     lines = shape_differences(shapes(found), shapes(wanted))
     if lines:
-        raise ValueError(message(title, lines))
+        raise ValueError(choices.listed(title, lines))
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ import jax
 
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.targets import Targets, targets
-from unified_fm.models.views import given
+from unified_fm.models.views import INPUTS, given
 
 Batch = Mapping[str, Any]
 
@@ -23,15 +23,17 @@ class Model(nn.Module):
     Attributes:
         vocab_size: number of words that it knows; None = it reads no text, or does not say.
         classes: of the image head; None = it has none.
+        views: names of those that it can give.
     """
 
     vocab_size = None
     classes = None
+    views = tuple(INPUTS)
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         """The names of the views that a batch with these keys gets: known before anything runs."""
-        return given(keys)
+        return given(keys, self.views)
 
     @nn.nowrap
     def check(self) -> None:

@@ -6,18 +6,18 @@ it as it is.
 
 import dataclasses
 import math
-from collections.abc import Collection
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from unified_fm.models.base import Batch
-from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.config import Fields
 from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
 from unified_fm.models.parts import ImagePart, PairPart, given_texts
-from unified_fm.models.views import Views, given
+from unified_fm.models.views import Views
 
 # What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
 TOWER = {"norm": "pre", "eps": 1e-5, "gelu": "quick"}
@@ -39,6 +39,9 @@ class Model(ImagePart, PairPart):
             inverse.
         Others: of `ImagePart`.
     """
+
+    encoders = MappingProxyType({"text": TEXT, "vision": TOWER})
+    views = ("text", "image", "pooled")
 
     vocab_size: int = 49408
     end_id: int | None = None
@@ -81,14 +84,6 @@ class Model(ImagePart, PairPart):
         self.image_proj = self._projection(vision.width)
         init = nn.initializers.constant(-math.log(self.init_temperature))
         self.logit_scale = self.param("logit_scale", init, ())
-
-    @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return {"text": self.stack(self.text, TEXT), "vision": self.stack(self.vision, TOWER)}
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        return given(keys, ("text", "image", "pooled"))
 
     def __call__(self, batch: Batch) -> Views:
         """Encodes what the batch has.

@@ -1,6 +1,7 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any, cast
 
 import chex
@@ -45,6 +46,8 @@ class Model(TextPart, ImagePart, PairPart):
         Others: of `TextPart` (the defaults are RoBERTa's) and `ImagePart`.
     """
 
+    encoders = MappingProxyType({"text": TEXT, "vision": VISION})
+
     vocab_size: int = 50265
     max_positions: int = 514
     token_types: int = 1
@@ -78,12 +81,8 @@ class Model(TextPart, ImagePart, PairPart):
             )
 
     @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return dict(zip(("text", "vision"), self._stacks()[:2], strict=True))
-
-    @nn.nowrap
     def _stacks(self) -> tuple[EncoderConfig, EncoderConfig, EncoderConfig]:
-        text, vision = self.stack(self.text, TEXT), self.stack(self.vision, VISION)
+        text, vision = self.towers().values()
         return text, vision, self.stack(self.fusion, FUSION)
 
     def _make_encoders(
