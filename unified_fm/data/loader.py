@@ -68,13 +68,7 @@ class Loader:
     ):
         """Opens the source and builds the pipeline.
 
-        Args:
-            name: of the stream.
-            config: as `streams.stream` makes it.
-            seed: of the run.
-            process_index, process_count: of this process among all.
-            tokenizer: of the run.
-            extra: opens a reader of more arrays, once all else of this loader is known.
+        `extra` opens a reader of more arrays, once all else of this loader is known.
 
         Raises:
             ValueError: an unknown source or pipeline, sizes that do not divide, a source with

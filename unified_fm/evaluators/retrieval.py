@@ -236,13 +236,10 @@ def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
         ]
     )
     score = _score(evaluator, gallery, pairs, apply, params)
-    results, start = [], 0
-    for w in wanted:
-        logits = np.full(w.shape, -np.inf, np.float32)
-        count = int(w.sum())
-        logits[w] = score[start : start + count]
-        results.append(logits)
-        start += count
+    results = [np.full(w.shape, -np.inf, np.float32) for w in wanted]
+    ends = np.cumsum([w.sum() for w in wanted])
+    for logits, w, found in zip(results, wanted, np.split(score, ends[:-1]), strict=True):
+        logits[w] = found
     return results
 
 
