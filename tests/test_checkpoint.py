@@ -14,8 +14,8 @@ from unified_fm import choices
 from unified_fm.checkpoint import checksums, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.optim.spikes import Spikes
 from unified_fm.runtime import workdir
-from unified_fm.spikes import Spikes
 from unified_fm.step import TrainState
 
 PARAMS = {

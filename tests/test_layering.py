@@ -44,7 +44,7 @@ LAYERS = [
     ("evaluators/", ["evaluators", "data", "plugins"], ["jax", "numpy", "scipy", "sklearn", "PIL"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.
-    ("teachers/", [*CORE, "convert", "objectives._lumps"], ["*"]),  # one arithmetic of the rest
+    ("teachers/", [*CORE, "convert", "objectives.lumps"], ["*"]),  # one arithmetic of the rest
     ("", [*CORE, "optim", "data", "evaluators", "convert", "objectives.base"], ["*"]),
 ]
 

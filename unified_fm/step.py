@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import micro_batches
-from unified_fm import spikes as gradient_spikes
 from unified_fm.objectives.base import Objective
 from unified_fm.optim import build
+from unified_fm.optim import spikes as gradient_spikes
 
 Batches = Mapping[str, Mapping[str, Any]]
 

@@ -30,7 +30,7 @@ class Teacher:
             None = what it teaches is read from a cache.
         streams: names of the streams that it sees.
         classes: {what it teaches: number of classes or words}, of a cache; where that has fewer
-            logits the target is an `objectives._lumps.Truncated`.
+            logits the target is an `objectives.lumps.Truncated`.
     """
 
     model: Any

@@ -7,8 +7,8 @@ import pytest
 
 from tests import loop_runs
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.optim.spikes import Spikes
 from unified_fm.runtime.nonfinite import Watch
-from unified_fm.spikes import Spikes
 
 
 def _seen(spikes, norms):

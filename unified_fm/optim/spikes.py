@@ -7,7 +7,7 @@ undisturbed one would have seen. It holds logarithms: norms vary by factors.
 import dataclasses
 from typing import Any
 
-import flax.struct
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +16,7 @@ POLICIES = ("clip", "skip")
 _LEAST_SIGMA = 0.1
 
 
-@flax.struct.dataclass
+@chex.dataclass(frozen=True, mappable_dataclass=False)
 class State:
     """What was seen so far.
 
