@@ -46,6 +46,14 @@ def _assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_a_step_that_is_saved_is_not_looked_at_again(tmp_path, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    _save(checkpoints, 1)
+    monkeypatch.setattr(checksums, "of", lambda tree: pytest.fail("computed for nothing"))
+    assert _save(checkpoints, 1)
+    checkpoints.close()
+
+
 @pytest.mark.parametrize("ema", [True, False])
 def test_a_state_comes_back_whole(tmp_path, ema):
     checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")

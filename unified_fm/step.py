@@ -200,9 +200,9 @@ def make_step(
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
         "stream/objective", "stream/objective/metric", "loss/group", "grad_norm/group" before the
-        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, those of
-        `spikes`, and "ok", which is 0 when a loss, a gradient or anything of the new state was not
-        finite: such a step changes nothing but `step`.
+        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, "spikes" so far,
+        "spike_sigma", and "ok", which is 0 when a loss, a gradient or anything of the new state was
+        not finite: such a step changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
@@ -219,22 +219,28 @@ def make_step(
         checked["grad_norm"] = build.merged_norm(opt_state)
         checked["update_norm"] = optax.tree.norm(updates)
         checked["param_norm"] = optax.tree.norm(new.params)
-        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & _all_finite(new)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(new)
         metrics |= checked
         if telemetry is not None:
             measured = telemetry(grads, opt_state)
             metrics |= {f"telemetry/{name}": value for name, value in measured.items()}
         applied, seen = ok, state.spikes
         if spikes is not None and seen is not None:
-            moved, spike, found = spikes.look(seen, checked["grad_norm"])
+            moved, spike, sigma = spikes.look(seen, checked["grad_norm"])
             seen = _choose(ok, moved, seen)
-            metrics |= found
+            metrics |= {"spikes": seen.found.astype(jnp.float32), "spike_sigma": sigma}
             if spikes.policy == "skip":
                 applied &= ~spike
         state = _choose(applied, new, state).replace(step=state.step + 1, spikes=seen)
         return state, metrics | {"ok": ok.astype(jnp.float32)}
 
     return step
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """bool[]: a second moment may overflow where its gradient is still finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
 
 
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:
@@ -379,9 +385,3 @@ def _with_teacher(batch, name, arrays):
 
 def _choose(condition, new, old):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _all_finite(tree):
-    """Whether all numbers are: a second moment overflows where its gradient is still finite."""
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))

@@ -15,8 +15,8 @@ def _seen(spikes, norms):
     """[(whether it is a spike, sigmas above the mean)] of norms seen one after the other."""
     state, found = spikes.init(), []
     for norm in norms:
-        state, spike, metrics = spikes.look(state, jnp.float32(norm))
-        found.append((bool(spike), float(metrics["spike_sigma"])))
+        state, spike, sigma = spikes.look(state, jnp.float32(norm))
+        found.append((bool(spike), float(sigma)))
     return state, found
 
 

@@ -102,10 +102,10 @@ class Checkpoints:
         Raises:
             OSError: `max_failures` saves have failed in a row.
         """
-        args = self._args(state, position, config)
         self.wait()
         if step in self._trusted:
             return True
+        args = self._args(state, position, config)
         self._kept.written(step)
         try:
             if step in self._manager.all_steps():  # a damaged one, from before which the run began
