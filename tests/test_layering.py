@@ -76,7 +76,7 @@ LOOKS = {
     "rules.py": "key paths of JAX",
     "optim/masks.py": "states of optax",
     "optim/merge/igm.py": "its own options, as its signature",
-    "runtime/processes.py": "settings of JAX, modules",
+    "runtime/processes.py": "settings of JAX",
     "runtime/roll_call.py": "errors of the operating system",
     "commands/verify.py": "models of transformers",
 }

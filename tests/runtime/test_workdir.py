@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from unified_fm.runtime import workdir
+from unified_fm.runtime import surroundings, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 _HOLD = """
@@ -134,6 +135,20 @@ def test_B6_no_hard_link_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", link)
     with workdir.lock(tmp_path):
         _refused(tmp_path, "is used by process")
+
+
+def test_B6_a_lock_that_cannot_be_read_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def stale(path, *args, **kw):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with workdir.lock(tmp_path) as held:
+        monkeypatch.setattr(workdir, "open", stale, raising=False)
+        message = r"run\.lock cannot be read \(Stale file handle\), so whether another run uses"
+        for use in (held.check, workdir.lock(tmp_path).__enter__):
+            with pytest.raises(surroundings.Unusable, match=message):
+                use()
+        monkeypatch.undo()
+        held.check()
 
 
 def test_B6_who_has_lost_the_lock_stops_before_it_saves(tmp_path):

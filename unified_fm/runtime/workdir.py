@@ -22,6 +22,7 @@ from typing import Any, cast
 from etils import epath
 
 from unified_fm import files
+from unified_fm.runtime.surroundings import Unusable
 
 _NAME = "run.lock"
 _BEAT = 15.0  # seconds between two signs of life of the holder
@@ -63,6 +64,7 @@ class Held:
 
         Raises:
             LockLost: another run has taken it over (`--force`); says which.
+            Unusable: the lock cannot be read.
         """
         if self._path is None or self._ours():
             return
@@ -112,6 +114,7 @@ def lock(workdir: Any, *, force: bool = False) -> Iterator[Held]:
 
     Raises:
         Locked: with the host, process id and age of the run that holds it.
+        Unusable: the lock of another cannot be read.
         OSError: the folder cannot be written to.
     """
     folder = epath.Path(workdir)
@@ -216,13 +219,18 @@ def _replace(path: Path, mine: dict[str, Any]) -> None:
 
 
 def _look(path: Path) -> _Found | None:
-    """Reads a lock; None if there is none."""
+    """Reads a lock; None if there is none. Raises Unusable: it cannot be known."""
     try:
         with open(path, "rb") as file:
             stat = os.fstat(file.fileno())
             text = file.read()
     except FileNotFoundError:
         return None
+    except OSError as error:  # rights, a stale handle of a network disk, a file for a folder
+        raise Unusable(
+            f"{path} cannot be read ({error.strerror or error}), so whether another run uses "
+            f"{path.parent} is not known, and nothing is written there"
+        ) from error
     try:
         holder = json.loads(text)
         if not all(key in holder for key in ("host", "pid", "started", "time")):
