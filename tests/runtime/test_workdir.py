@@ -166,7 +166,9 @@ def test_B6_who_has_lost_the_lock_stops_before_it_saves(tmp_path):
 def test_B6_another_host_is_judged_by_the_age_of_its_sign_of_life(tmp_path):
     _lock_of(tmp_path, time=time.time() - 86400)
     _refused(tmp_path, r"process 1 on host elsewhere, which locked it 86\d+ s ago.*--force")
-    _make_older(tmp_path, 700)
+    _make_older(tmp_path, 60)  # four beats missed
+    _refused(tmp_path, r"lapses 120 s after its last sign of life, 6\d s ago")
+    _make_older(tmp_path, 121)
     with workdir.lock(tmp_path):
         assert _read(tmp_path)["pid"] == os.getpid()
     # The lock of an older version of the library gives no sign: only its time is known.
