@@ -111,13 +111,14 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     """
     workdir = epath.Path(workdir)
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
-    with contextlib.suppress(Interrupted), dog, stop.leavable():
+    with contextlib.suppress(Interrupted), dog, stop.leavable(), contextlib.ExitStack() as stack:
         settings = assets.located(settings, workdir)
         ready = setup.prepare(settings)
         evaluation = Evaluation(ready, workdir, dog)
         evaluation.check()
         dog.progress("reading the state to evaluate")
         checkpoints = _checkpoints(settings, workdir)
+        stack.callback(checkpoints.close)
         latest = checkpoints.latest()
         stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": latest})
         if latest is None:
@@ -139,7 +140,6 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
             if found:
                 log.write(at, found)
         evaluation.write_report(log.path, {"steps": f"{at:,}"})
-        checkpoints.close()
 
 
 def _start(
