@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -129,6 +130,14 @@ def test_C2_which_process_this_is_is_known_before_any_work(
         monkeypatch.setenv(f"SLURM_{name.removeprefix('SLURM_')}", value)
     assert main.main(["main", CONFIG, "--workdir=w", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", ["", "--xla_force_host_platform_device_count=8"])
+def test_simulated_devices_get_threads_to_wait_in(monkeypatch, devices):
+    monkeypatch.setenv("XLA_FLAGS", devices)
+    monkeypatch.delenv("NPROC", raising=False)
+    main._give_threads()
+    assert os.environ.get("NPROC") == ("128" if devices else None)
 
 
 def test_no_device_is_touched_before_a_refusal():

@@ -70,6 +70,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
             prepare_data(settings)
             _cache_compilations()
+            _give_threads()
             stop.link = _join_other_processes(place, options.start_timeout, settings, stop)
         return _run(options, settings, stop)
     except (Refused, processes.Refused) as refusal:
@@ -196,6 +197,16 @@ def _cache_compilations() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _give_threads() -> None:
+    """Gives simulated devices enough threads that each can wait for the others.
+
+    A device holds one for every collective in which it waits, and XLA has about as many as the host
+    has cores: with few, all of them wait for ever, and XLA ends the process after 40 s.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        os.environ.setdefault("NPROC", "128")  # read by XLA when it makes the devices
 
 
 def _join_other_processes(
