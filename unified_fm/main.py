@@ -5,6 +5,7 @@ evaluates. The only module that calls `jax.distributed`.
 """
 
 import contextlib
+import faulthandler
 import functools
 import logging
 import os
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Runs the command and ends the process, also where one of its threads would keep it."""
+    faulthandler.enable()  # a decoder that crashes says where, in the stacks of all threads
     with Interruption() as stop:
         stop.leave(_main(argv, stop))
 
