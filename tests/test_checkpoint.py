@@ -54,6 +54,18 @@ def test_a_step_that_is_saved_is_not_looked_at_again(tmp_path, monkeypatch):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_step_that_the_run_removes_under_a_reader_is_none(tmp_path, caplog, gone):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        _save(checkpoints, step)
+    checkpoints.close()
+    reader = checkpoint.Checkpoints(tmp_path, read_only=True)
+    shutil.rmtree(tmp_path / str(gone))
+    assert reader.steps() == [3 - gone]
+    assert "lacks" not in caplog.text
+
+
 @pytest.mark.parametrize("ema", [True, False])
 def test_a_state_comes_back_whole(tmp_path, ema):
     checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
