@@ -12,6 +12,7 @@ _CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax_tests"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+os.environ.setdefault("NPROC", "128")  # threads, see main._give_threads
 
 # Compiled programs are kept between runs, also for the processes that tests start.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))

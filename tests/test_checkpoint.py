@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from tests.loop_runs import no_large_files
+from unified_fm import choices
 from unified_fm.checkpoint import checksums, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.optim.spikes import Spikes
 from unified_fm.runtime import workdir
-from unified_fm.spikes import Spikes
 from unified_fm.step import TrainState
 
 PARAMS = {
@@ -43,6 +44,26 @@ def _save(checkpoints, step):
 def _assert_same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_step_that_is_saved_is_not_looked_at_again(tmp_path, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    _save(checkpoints, 1)
+    monkeypatch.setattr(checksums, "of", lambda tree: pytest.fail("computed for nothing"))
+    assert _save(checkpoints, 1)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_step_that_the_run_removes_under_a_reader_is_none(tmp_path, caplog, gone):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        _save(checkpoints, step)
+    checkpoints.close()
+    reader = checkpoint.Checkpoints(tmp_path, read_only=True)
+    shutil.rmtree(tmp_path / str(gone))
+    assert reader.steps() == [3 - gone]
+    assert "lacks" not in caplog.text
 
 
 @pytest.mark.parametrize("ema", [True, False])
@@ -105,7 +126,7 @@ def test_row_07_another_config_is_refused_with_the_differences(tmp_path):
 
 def test_only_ten_differences_are_printed():
     lines = tree_diff.shape_differences({}, {f"layer_{i:02}": (1,) for i in range(13)})
-    text = tree_diff.message("differs:", lines)
+    text = choices.listed("differs:", lines)
     assert text.count("\n") == 11
     assert text.endswith("... and 3 more")
 

@@ -28,7 +28,7 @@ case " $* " in
     echo "$*" >>"$CALLS"
     case "$*" in
       *"${FAIL_ON:-nothing at all}"*) echo "no matching distribution" && exit 1 ;;
-      *"${SLEEP_ON:-nothing at all}"*) sleep "$SLEEP" ;;
+      *"${WAIT_ON:-nothing at all}"*) until [ -e "$CALLS.go" ]; do sleep 0.05; done ;;
     esac ;;
   *"print(*sys.version_info"*) [ -n "${OLD:-}" ] && echo 3.9.1 || exec "$REAL" "$@" ;;
   *"exit(sys.version_info"*) [ -z "${OLD:-}" ] ;;
@@ -85,11 +85,11 @@ def checkout(tmp_path):
 
 
 def wait_for(condition):
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("waited 10 s in vain")
+    raise AssertionError("waited 60 s in vain")
 
 
 def test_first_call_installs_and_second_does_not(checkout):
@@ -137,7 +137,7 @@ def test_a_failed_install_says_what_failed_and_leaves_nothing(checkout, lock):
 
 
 def test_an_interrupted_install_leaves_nothing(checkout):
-    process = checkout.start("true", SLEEP_ON="lock.txt", SLEEP="30")
+    process = checkout.start("true", WAIT_ON="lock.txt")
     wait_for(lambda: "lock.txt" in checkout.installs())
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the whole foreground group
     process.communicate(timeout=60)
@@ -146,7 +146,7 @@ def test_an_interrupted_install_leaves_nothing(checkout):
 
 
 def test_an_install_killed_outright_is_made_anew(checkout):
-    process = checkout.start("true", SLEEP_ON="lock.txt", SLEEP="30")
+    process = checkout.start("true", WAIT_ON="lock.txt")
     wait_for(lambda: "lock.txt" in checkout.installs())
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -156,11 +156,13 @@ def test_an_install_killed_outright_is_made_anew(checkout):
 
 
 def test_two_calls_at_once_install_once(checkout):
-    both = [checkout.start("echo", "ran", SLEEP_ON="lock.txt", SLEEP="0.5") for _ in range(2)]
-    results = [process.communicate(timeout=60) for process in both]
-    assert [out for out, _ in results] == ["ran\n", "ran\n"]
+    first = checkout.start("echo", "ran", WAIT_ON="lock.txt")
+    wait_for(lambda: "lock.txt" in checkout.installs())
+    second = checkout.start("echo", "ran")
+    assert "waiting for another" in second.stderr.readline()
+    checkout.calls.with_suffix(".go").touch()
+    assert [process.communicate(timeout=60)[0] for process in (first, second)] == ["ran\n"] * 2
     assert len(checkout.installs()) == 4
-    assert "waiting for another" in results[0][1] + results[1][1]
 
 
 def test_the_demo_packages_can_be_left_out(checkout):

@@ -1,14 +1,20 @@
 """Evaluating without training: any step of a run, when its training data are gone."""
 
+import contextlib
 import json
+import os
+import signal
+import time
 
 import jax
 import pytest
 
 from tests import tiny_config
 from unified_fm import setup, step, train
+from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.config import python
 from unified_fm.config.settings import Settings
+from unified_fm.evaluators import base
 from unified_fm.runtime.interruption import Interruption
 
 
@@ -60,6 +66,35 @@ def test_a_step_is_evaluated_without_training_data_or_a_train_step(finished, mon
     with Interruption() as stop:
         train.evaluate(settings(finished, step=wanted), finished / "run", stop)
     assert measured(finished)[-1] == (at, pytest.approx(before[at], rel=1e-6))
+
+
+@pytest.mark.parametrize("end", [ValueError, signal.SIGTERM])
+def test_an_evaluation_that_fails_or_is_stopped_closes_its_checkpoints(finished, monkeypatch, end):
+    def run(*args):
+        if end is ValueError:
+            raise end("not this one")
+        os.kill(os.getpid(), end)
+        time.sleep(60)
+
+    closed, close = [], Checkpoints.close
+    monkeypatch.setattr(Checkpoints, "close", lambda self: (closed.append(1), close(self)))
+    monkeypatch.setattr(base, "run_all", run)
+    with Interruption() as stop:
+        with contextlib.suppress(ValueError):
+            train.evaluate(settings(finished), finished / "run", stop)
+        assert (stop.exit_code, closed) == (143 if end == signal.SIGTERM else 0, [1])
+
+
+def test_the_report_of_an_evaluation_says_what_was_left_out(finished):
+    lines = [{"text": f"a line of words {n}"} for n in range(20)] + [{"text": ""}]
+    held = finished / "held.jsonl"
+    held.write_text("\n".join(map(json.dumps, lines)))
+    words = {"name": "held_out", "like": "text", "source": f"jsonl:{held}"}
+    with Interruption() as stop:
+        train.evaluate(settings(finished, evaluators={"held": words}), finished / "run", stop)
+    page = (finished / "run" / "report.html").read_text()
+    assert "held.jsonl" in page
+    assert "20 used, 1 skipped (1 empty text)" in page
 
 
 def test_a_step_that_is_not_there_is_refused(finished):

@@ -1,21 +1,25 @@
 """Held-out losses of streams that are taught: by the run's teachers, or by its moving average."""
 
 import contextlib
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from tests import tiny_config, ufm_runs
-from unified_fm import setup
+from unified_fm import evaluation as of_runs
+from unified_fm import setup, sharding, step
 from unified_fm.config import file as config_file
 from unified_fm.config import python
 from unified_fm.evaluation import Evaluation
+from unified_fm.runtime import watchdog
 
 
 class Dog:
     """In place of the watchdog."""
 
-    def progress(self, what):
+    def progress(self, what=None):
         pass
 
     def held(self):
@@ -99,3 +103,38 @@ def test_A10_a_teacher_that_cannot_be_asked_is_refused_at_the_start():
         ufm_runs.config(teachers=members, evaluate=held_out("text"))
     with pytest.raises(ValueError, match=r"config\.ema must be a decay"):
         averaged(None, {"target": "ema"})
+
+
+def test_D11_a_call_that_hangs_is_seen_unless_it_may_be_compiling(monkeypatch):
+    now, stalled = [0.0], []
+    dog = watchdog.Watchdog(None, minutes=15)
+    monkeypatch.setattr(watchdog, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def hangs(*args, **kw):
+        now[0] += 901
+        stalled.append(dog.stalled())
+
+    monkeypatch.setattr(step, "make_apply", lambda *args: hangs)
+    monkeypatch.setattr(step, "make_outputs", lambda *args: hangs)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    apply = of_runs._Apply(types.SimpleNamespace(model=None), mesh, dog)
+    rows = {n: {"text": np.zeros((n, 3), np.int32)} for n in (4, 8)}
+    apply("f", {}, rows[4])
+    apply("f", {}, rows[4])
+    apply("f", {}, rows[8])  # compiled for this shape
+    apply("g", {}, rows[8])
+    apply("f", {}, rows[8])
+    apply("f", {}, rows[8], rngs={"dropout": jax.random.key(0)})
+    for seed in range(2):
+        apply.outputs("text", {}, rows[4], jax.random.key(seed))
+    assert stalled == [False, True, False, False, True, False, False, True]
+    assert not dog.stalled()  # whatever a call has taken, it came back
+    now[0] += 901
+    assert dog.stalled()
+    monkeypatch.undo()
+
+
+def test_D11_the_evaluators_of_a_run_tell_its_watchdog_of_progress(tmp_path):
+    dog = watchdog.Watchdog(None)
+    made = Evaluation(averaged(None, 1.0), tmp_path, dog)._evaluators
+    assert [evaluator.passes.progress for evaluator in made.values()] == [dog.progress]

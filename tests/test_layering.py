@@ -16,7 +16,7 @@ CORE += ["config", "checkpoint", "teachers", "runtime", "report", "demo"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
-CONFIG = ["config", "checkpoint.start", "data", "optim", "plugins", "sharding"]
+CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
 
 # Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
 # prefix that fits decides. "*" is all that OWNERS and NEVER do not forbid. The standard library is
@@ -44,7 +44,7 @@ LAYERS = [
     ("evaluators/", ["evaluators", "data", "plugins"], ["jax", "numpy", "scipy", "sklearn", "PIL"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.
-    ("teachers/", [*CORE, "convert", "objectives._lumps"], ["*"]),  # one arithmetic of the rest
+    ("teachers/", [*CORE, "convert", "objectives.lumps"], ["*"]),  # one arithmetic of the rest
     ("", [*CORE, "optim", "data", "evaluators", "convert", "objectives.base"], ["*"]),
 ]
 
@@ -76,7 +76,7 @@ LOOKS = {
     "rules.py": "key paths of JAX",
     "optim/masks.py": "states of optax",
     "optim/merge/igm.py": "its own options, as its signature",
-    "runtime/processes.py": "settings of JAX, modules",
+    "runtime/processes.py": "settings of JAX",
     "runtime/roll_call.py": "errors of the operating system",
     "commands/verify.py": "models of transformers",
 }

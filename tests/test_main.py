@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -105,6 +106,38 @@ def test_exit_code_and_message_of_a_refusal(capsys):
     assert not pathlib.Path("w").exists()
     assert main.main(["main", CONFIG]) == 2
     assert "--workdir=... is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        (("--coordinator=localhost", "--process=0/2"), {}, "--coordinator=HOST:PORT is the host"),
+        (("--process=2/2", "--coordinator=localhost:1"), {}, "the first is 0 and the last 1"),
+        ((), {"SLURM_NTASKS": "2"}, "index None). Under SLURM, start it with srun; elsewhere give"),
+        (("--distributed",), {}, "give each process --coordinator=HOST:PORT and --process=I/N"),
+        (
+            (),
+            dict.fromkeys(("NTASKS", "JOB_ID", "STEP_NODELIST", "LOCALID"), "2") | {"PROCID": "x"},
+            'not which of them this is (found: ValueError("invalid literal',
+        ),
+    ],
+)
+def test_C2_which_process_this_is_is_known_before_any_work(
+    capsys, monkeypatch, flags, environment, message
+):
+    monkeypatch.setattr(main, "prepare_data", lambda settings: pytest.fail("data were prepared"))
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SLURM_{name.removeprefix('SLURM_')}", value)
+    assert main.main(["main", CONFIG, "--workdir=w", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", ["", "--xla_force_host_platform_device_count=8"])
+def test_simulated_devices_get_threads_to_wait_in(monkeypatch, devices):
+    monkeypatch.setenv("XLA_FLAGS", devices)
+    monkeypatch.delenv("NPROC", raising=False)
+    main._give_threads()
+    assert os.environ.get("NPROC") == ("128" if devices else None)
 
 
 def test_no_device_is_touched_before_a_refusal():

@@ -10,6 +10,7 @@ from unified_fm import micro_batches, plugins, step, train
 from unified_fm.config.settings import Teacher
 from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
+from unified_fm.optim.spikes import Spikes
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -273,6 +274,19 @@ def test_fault_11_a_step_with_nan_changes_nothing_but_the_count():
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=0), before.replace(step=0))
     state, metrics = train_step(state, {}, good)
     assert float(metrics["ok"]) == 1.0
+
+
+def test_D10_a_refused_step_logs_the_spikes_before_it():
+    spikes = Spikes(window=2)
+    seen = spikes.init().replace(
+        window=jnp.full(2, -9.0), seen=jnp.int32(2)
+    )  # all that comes is one
+    state, tx = _start(_program(), ema=True)
+    state = state.replace(ema=jax.tree.map(lambda x: x + jnp.inf, state.ema), spikes=seen)
+    train_step = step.make_train_step(_program(), tx, ema_decay=0.5, spikes=spikes)
+    state, metrics = train_step(state, {}, _batches())
+    assert metrics["spike_sigma"] > spikes.sigma
+    assert (metrics["ok"], metrics["spikes"], state.spikes.found) == (0, 0, 0)
 
 
 def test_the_moving_average():

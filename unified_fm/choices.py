@@ -4,14 +4,11 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_SHOWN = 10  # lines of a list in a message
+
 
 def check(name: str, value: Any, choices: Iterable[str]) -> Any:
-    """Returns the value, unless it is none of the choices.
-
-    Args:
-        name: of the option, for the message.
-        value: what was found.
-        choices: what is possible.
+    """Returns the value of the option `name`, unless it is none of the choices.
 
     Raises:
         ValueError: with the value, the choices and the nearest of them.
@@ -31,6 +28,12 @@ def _said(name: str, known: Sequence[str]) -> str:
     near = nearest(name, known)
     hint = f"did you mean {near!r}? " if near else ""
     return f"{hint}Possible: {', '.join(known) or 'none'}."
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+    """Writes a title and the first ten lines, with the number of the others."""
+    more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "\n  ".join([title, *lines[:_SHOWN]]) + more
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:

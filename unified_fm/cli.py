@@ -29,14 +29,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb.
-
-    Args:
-        arguments: the command line behind the program's name; that of the process if None.
-
-    Returns:
-        The exit status.
-    """
+    """Runs one verb; None is the command line of the process. Returns the exit status."""
     verb, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if verb in ("", "-h", "--help", "help"):
         print(_help())

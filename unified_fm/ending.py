@@ -6,11 +6,11 @@ import threading
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.runtime.nonfinite import NotFinite
 from unified_fm.runtime.workdir import LockLost
+from unified_fm.step import all_finite
 
 _CLOSING_S = 5.0  # for the threads of the data, after a signal
 _log = logging.getLogger(__name__)
@@ -203,11 +203,8 @@ def _say_nothing_new(run):
 
 def _whole(state):
     """Whether no array was given away to a step that did not return, and all numbers are finite."""
-    leaves = jax.tree.leaves(state)
-    if any(leaf.is_deleted() for leaf in leaves):
-        return False
-    floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return all(bool(jnp.isfinite(x).all()) for x in floats)
+    deleted = any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    return not deleted and bool(all_finite(state))
 
 
 def _set_aside(run):

@@ -1,8 +1,9 @@
 """Evaluating a model in a run: the evaluators of the config, the table, the report."""
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Evaluation:
         self._apply = _Apply(ready.program, sharding.own_mesh(ready.mesh), dog)
         self._dog = dog
         self._evaluators = ready.evaluators()
+        for evaluator in self._evaluators.values():
+            evaluator.passes.progress = dog.progress
         self.results = base.Results([], {})
 
     def check(self) -> None:
@@ -83,6 +86,8 @@ class Evaluation:
     ) -> None:
         """Writes report.html into the workdir, with the results of the last `run`.
 
+        Held-out sources of which something was left out are facts too.
+
         Args:
             metrics_path: of metrics.jsonl.
             facts: short lines for the head.
@@ -91,6 +96,8 @@ class Evaluation:
         if jax.process_index():
             return
         device = jax.devices()[0]
+        lossy = {s: n for e in self._evaluators.values() for s, n in e.passes.lossy.items()}
+        facts = {**facts, **{f"held out, {source}": line for source, line in lossy.items()}}
         facts = {**facts, "devices": f"{jax.device_count()} x {device.device_kind}"}
         target = self._workdir / "report.html"
         with tempfile.TemporaryDirectory() as folder:  # a bucket is no place to write bit by bit
@@ -112,7 +119,9 @@ class Evaluation:
 
 
 class _Apply(base.Apply):
-    """The run's model for its evaluators. Every call is progress; to compile it takes its time.
+    """The run's model for its evaluators. Every call is progress.
+
+    The first one of a function with such shapes compiles, which may take as long as it likes.
 
     Attributes:
         ema, teacher_params: of the state that is evaluated.
@@ -126,14 +135,26 @@ class _Apply(base.Apply):
         self._apply = step.make_apply(program.model, place)
         self._outputs = step.make_outputs(program, place)
         self._dog = dog
+        self._compiled: set[Any] = set()
 
     def __call__(self, fn: Any, params: Any, batch: Any, rngs: Any = None) -> Any:
-        with self._dog.held():
+        with self._watched(fn, (batch, rngs)):
             return self._apply(fn, params, batch, rngs=rngs)
 
     def outputs(self, stream: str, params: Any, batch: Any, rng: Any) -> Mapping[str, Any]:
-        with self._dog.held():
+        with self._watched(stream, (batch, rng)):
             return self._outputs(stream, params, self.ema, self.teacher_params, batch, rng)
+
+    @contextlib.contextmanager
+    def _watched(self, fn: Any, arguments: Any) -> Iterator[None]:
+        leaves, structure = jax.tree.flatten(arguments)
+        key = fn, structure, tuple(map(jax.typeof, leaves))
+        known = key in self._compiled
+        self._compiled.add(key)
+        self._dog.progress()
+        with contextlib.nullcontext() if known else self._dog.held():
+            yield
+        self._dog.progress()
 
 
 def _placed(mesh: Mesh):

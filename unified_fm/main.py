@@ -5,6 +5,7 @@ evaluates. The only module that calls `jax.distributed`.
 """
 
 import contextlib
+import faulthandler
 import functools
 import logging
 import os
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Runs the command and ends the process, also where one of its threads would keep it."""
+    faulthandler.enable()  # a decoder that crashes says where, in the stacks of all threads
     with Interruption() as stop:
         stop.leave(_main(argv, stop))
 
@@ -66,10 +68,12 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
             options, settings = parse(argv)
             folder = epath.Path(options.workdir)
             stop.grace_s = options.grace_s
+            place = _place(options)
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
             prepare_data(settings)
             _cache_compilations()
-            stop.link = _join_other_processes(options, settings, stop)
+            _give_threads()
+            stop.link = _join_other_processes(place, options.start_timeout, settings, stop)
         return _run(options, settings, stop)
     except (Refused, processes.Refused) as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
@@ -197,44 +201,60 @@ def _cache_compilations() -> None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+def _give_threads() -> None:
+    """Gives simulated devices enough threads that each can wait for the others.
+
+    A device holds one for every collective in which it waits, and XLA has about as many as the host
+    has cores: with few, all of them wait for ever, and XLA ends the process after 40 s.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        os.environ.setdefault("NPROC", "128")  # read by XLA when it makes the devices
+
+
 def _join_other_processes(
-    options: flags.FlagValues, settings: Settings, stop: Interruption
+    place: processes.Place | None, timeout: int, settings: Settings, stop: Interruption
 ) -> link.Link | None:
-    """Finds the processes of a pod or cluster and compares them, if there is more than one.
+    """Waits for the processes of a pod or cluster and compares them, if there is more than one.
 
     Raises:
         processes.Refused: one is missing or differs.
     """
-    place = _place(options)
     if place is None or place.count == 1:
         return None
     _log.info("waiting for the other processes (start this on all %d workers)", place.count)
-    wires = roll_call.hold(place, processes.facts(settings.plain()), timeout=options.start_timeout)
+    wires = roll_call.hold(place, processes.facts(settings.plain()), timeout=timeout)
     others = link.Link(place, wires, end=stop.end, show=stop.show_stacks, on_stop=stop.stopping)
     on_term = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
-        place.address, place.count, place.index, initialization_timeout=options.start_timeout
+        place.address, place.count, place.index, initialization_timeout=timeout
     )
     signal.signal(signal.SIGTERM, on_term)  # JAX took it; here the link tells the others
     return others
 
 
 def _place(options: flags.FlagValues) -> processes.Place | None:
-    """Which process this is, by the flags or by what JAX finds in the environment."""
+    """Which process this is, by the flags or by what JAX finds in the environment.
+
+    Raises:
+        processes.Refused: flags that cannot be, or an environment that does not say it.
+    """
     if options.coordinator or options.process:
         return processes.place(options.coordinator, options.process)
     if not (processes.in_cluster() if options.distributed is None else options.distributed):
         return None
     # JAX has no public name for this, which `jax.distributed.initialize` does first of all.
-    found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-        os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, options.start_timeout
-    )
-    address, count, index, *_ = found
+    try:
+        address, count, index, _ = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, options.start_timeout
+        )
+        found = f"coordinator {address}, number of processes {count}, index {index}"
+    except Exception as error:  # whatever a variable of another form makes of it
+        address, count, index, found = None, None, None, repr(error)
     if address is None or count is None or index is None:
-        raise ValueError(
-            f"the environment does not say which process this is (found coordinator, number of "
-            f"processes, index: {found[:3]}); give --coordinator=HOST:PORT and --process=I/N, or "
-            f"--nodistributed to run this one alone"
+        raise processes.Refused(
+            f"the environment names several processes, but not which of them this is (found: "
+            f"{found}). Under SLURM, start it with srun; elsewhere give each process "
+            f"--coordinator=HOST:PORT and --process=I/N; --nodistributed runs this one alone"
         )
     return processes.placed(address, index=index, count=count)
 

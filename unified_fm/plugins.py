@@ -125,12 +125,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
 
 def check_contract(found: Any, contract: type, what: str) -> None:
-    """Refuses a plugin that lacks a part of its contract.
-
-    Args:
-        found: a class or an object of the user's.
-        contract: the base class of its kind, whose defaults a class derived from it has.
-        what: names the plugin in the message.
+    """Refuses a plugin that lacks a part of its contract, the base class of its kind.
 
     Raises:
         TypeError: with what is missing, and the class to derive from.

@@ -16,8 +16,6 @@ from unified_fm import choices
 
 Rules = Sequence[tuple[str, Any]]
 
-_SHOWN = 10  # paths listed in an error
-
 
 def path_name(path: Sequence[Any]) -> str:
     """Writes a `jax.tree_util` key path as `a/b/c`."""
@@ -56,11 +54,10 @@ def assign(tree: Any, rules: Rules, *, what: str = "rules") -> Any:
     found = [_first(name, compiled) for name in paths]
     unmatched = [name for name, value in zip(paths, found, strict=True) if value is None]
     if unmatched:
-        shown = "\n  ".join(unmatched[:_SHOWN])
-        more = f"\n  ... and {len(unmatched) - _SHOWN} more" if len(unmatched) > _SHOWN else ""
+        title = f"{what}: no rule matches {len(unmatched)} parameter(s):"
         patterns = ", ".join(repr(pattern.pattern) for pattern, _ in compiled) or "none"
         raise ValueError(
-            f"{what}: no rule matches {len(unmatched)} parameter(s):\n  {shown}{more}\n"
+            f"{choices.listed(title, unmatched)}\n"
             f"The rules are {patterns}. End the list with ('.*', value) to cover the rest."
         )
     return structure.unflatten([value for _, value in filter(None, found)])

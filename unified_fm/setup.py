@@ -23,7 +23,6 @@ import optax
 from jax.sharding import Mesh
 
 from unified_fm import sharding, step
-from unified_fm import spikes as gradient_spikes
 from unified_fm.checkpoint import start
 from unified_fm.config import checks, chosen, durations, saved
 from unified_fm.config.settings import Settings
@@ -35,6 +34,7 @@ from unified_fm.data.streams import Streams
 from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.evaluators.base import Evaluator, Passes
 from unified_fm.optim import build, schedules
+from unified_fm.optim import spikes as gradient_spikes
 from unified_fm.optim import telemetry as measurements
 from unified_fm.optim.merge.base import Refresh
 from unified_fm.teachers import cache as teacher_cache

@@ -179,15 +179,8 @@ def own_mesh(mesh: Mesh) -> Mesh:
 def own_copy(mesh: Mesh, params: Any, rules: Any = None) -> Any:
     """A copy of parameters on the devices of this process, which may then compute what it likes.
 
-    Every process must ask for it.
-
-    Args:
-        mesh: of all processes.
-        params: tree of arrays on it.
-        rules: as for `params_shardings`.
-
-    Returns:
-        The copy, on `own_mesh`; with one process, `params` themselves.
+    Every process must ask for it; `rules` as for `params_shardings`. It lies on `own_mesh`; with
+    one process it is `params` themselves.
     """
     if jax.process_count() == 1:
         return params
@@ -337,12 +330,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def check_divisible(mesh: Mesh, batches: Mapping[str, Any], accumulate: int = 1) -> None:
-    """Refuses batches that cannot be split evenly over the mesh.
-
-    Args:
-        mesh: the mesh.
-        batches: {stream: global batch}, or its shapes.
-        accumulate: number of micro-batches that each batch is cut into.
+    """Refuses batches whose `accumulate` micro-batches cannot be split evenly over the mesh.
 
     Raises:
         ValueError: with the stream, the array and the numbers.

@@ -18,10 +18,10 @@ import optax
 
 from unified_fm import joint, micro_batches
 from unified_fm import placement as placements
-from unified_fm import spikes as gradient_spikes
 from unified_fm.models.base import Ask
 from unified_fm.objectives.base import Objective
 from unified_fm.optim import build
+from unified_fm.optim import spikes as gradient_spikes
 
 Batches = Mapping[str, Mapping[str, Any]]
 
@@ -141,15 +141,9 @@ class Program:
 
 
 def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:
-    """Makes the parameters that the streams' objectives use, and no others.
+    """Makes the parameters that the streams' objectives use, and no others: nested dicts, f32.
 
-    Args:
-        program: the program.
-        teacher_params: as in the step.
-        batches: one batch of every stream, or any batches of the same keys.
-
-    Returns:
-        Nested dict of f32 arrays. Call it under `jit` or `eval_shape`.
+    Any batches of the streams' keys do. Call it under `jit` or `eval_shape`.
 
     Raises:
         ValueError: see `Program.check`.
@@ -227,9 +221,9 @@ def make_step(
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
         "stream/objective", "stream/objective/metric", "loss/group", "grad_norm/group" before the
-        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, those of
-        `spikes`, and "ok", which is 0 when a loss, a gradient or anything of the new state was not
-        finite: such a step changes nothing but `step`.
+        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, "spikes" so far,
+        "spike_sigma", and "ok", which is 0 when a loss, a gradient or anything of the new state was
+        not finite: such a step changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
@@ -246,16 +240,16 @@ def make_step(
         checked["grad_norm"] = build.merged_norm(opt_state)
         checked["update_norm"] = optax.tree.norm(updates)
         checked["param_norm"] = optax.tree.norm(new.params)
-        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & _all_finite(new)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(new)
         metrics |= checked
         if telemetry is not None:
             measured = telemetry(grads, opt_state)
             metrics |= {f"telemetry/{name}": value for name, value in measured.items()}
         applied, seen = ok, state.spikes
         if spikes is not None and seen is not None:
-            moved, spike, found = spikes.look(seen, checked["grad_norm"])
+            moved, spike, sigma = spikes.look(seen, checked["grad_norm"])
             seen = _choose(ok, moved, seen)
-            metrics |= found
+            metrics |= {"spikes": seen.found.astype(jnp.float32), "spike_sigma": sigma}
             if spikes.policy == "skip":
                 applied &= ~spike
         state = _choose(applied, new, state).replace(step=state.step + 1, spikes=seen)
@@ -264,12 +258,16 @@ def make_step(
     return step
 
 
+def all_finite(tree: Any) -> jax.Array:
+    """bool[]: a second moment may overflow where its gradient is still finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
+
+
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:
     """Makes what evaluators call: `apply(fn, params, batch, rngs=None) -> fn(net, batch)`, jitted.
 
-    Args:
-        model: Linen module.
-        place: puts a batch of NumPy arrays on the devices.
+    `place` puts a batch of NumPy arrays on the devices.
     """
     compiled = {}
 
@@ -284,10 +282,6 @@ def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Calla
 
 def make_outputs(program: Program, place: Callable = lambda batch: batch) -> Callable:
     """Makes what tells how the objectives of a stream judge other data than a step's.
-
-    Args:
-        program: of the run.
-        place: puts a batch of NumPy arrays on the devices.
 
     Returns:
         `outputs(stream, params, ema, teacher_params, batch, rng) -> {objective: Output}`, jitted:
@@ -397,9 +391,3 @@ def _shares(program, state, teacher_params, pieces, rngs):
 
 def _choose(condition, new, old):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _all_finite(tree):
-    """Whether all numbers are: a second moment overflows where its gradient is still finite."""
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))

@@ -17,7 +17,7 @@ from unified_fm import ending, files, setup
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint import state as states
 from unified_fm.checkpoint.store import Checkpoints
-from unified_fm.config import durations
+from unified_fm.config import durations, saved
 from unified_fm.config.settings import Settings
 from unified_fm.data import identity
 from unified_fm.data.streams import Streams
@@ -25,7 +25,7 @@ from unified_fm.evaluation import Evaluation
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
-from unified_fm.runtime.processes import modules_of
+from unified_fm.runtime.processes import hashes_of
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
 from unified_fm.step import Program, TrainState
@@ -111,13 +111,14 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     """
     workdir = epath.Path(workdir)
     dog = Watchdog(stop, minutes=settings.watchdog.minutes)
-    with contextlib.suppress(Interrupted), dog, stop.leavable():
+    with contextlib.suppress(Interrupted), dog, stop.leavable(), contextlib.ExitStack() as stack:
         settings = assets.located(settings, workdir)
         ready = setup.prepare(settings)
         evaluation = Evaluation(ready, workdir, dog)
         evaluation.check()
         dog.progress("reading the state to evaluate")
         checkpoints = _checkpoints(settings, workdir)
+        stack.callback(checkpoints.close)
         latest = checkpoints.latest()
         stop.agree("workdir", lambda: {f"the latest checkpoint in {workdir}": latest})
         if latest is None:
@@ -139,7 +140,6 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
             if found:
                 log.write(at, found)
         evaluation.write_report(log.path, {"steps": f"{at:,}"})
-        checkpoints.close()
 
 
 def _start(
@@ -148,9 +148,11 @@ def _start(
     ready = setup.prepare(settings)
     streams = ready.open_streams()
     _say_inexact(ready.program)
-    steps = dataclasses.asdict(ready.steps)
-    modules = modules_of(settings.plain())
-    stop.agree("data", lambda: identity.of_streams(streams.loaders) | modules | {"steps": steps})
+    steps, named = dataclasses.asdict(ready.steps), saved.modules_of(settings.plain())
+    stop.agree(
+        "data",
+        lambda: identity.of_streams(streams.loaders) | hashes_of(named) | {"steps": steps},
+    )
     evaluation = Evaluation(ready, workdir, dog)
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")

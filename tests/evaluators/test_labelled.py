@@ -104,3 +104,26 @@ def test_accuracy_stands_beside_the_majority_class(module):
     (metric,) = evaluator.run(worlds.Apply(worlds.Oracle(evaluator.tokenizer)), {})
     assert metric.value == 1.0
     assert (metric.chance, metric.chance_is) == (0.25, "majority of 4 classes")
+
+
+@pytest.mark.parametrize("module", [knn, linear_probe])
+def test_D11_work_without_the_model_gives_signs_of_life(module, monkeypatch):
+    monkeypatch.setattr(knn, "_AT_ONCE", 3)
+    evaluator, signs = probe_of(module), []
+    evaluator.passes.progress = lambda: signs.append(1)
+    apply = worlds.Apply(worlds.Oracle(evaluator.tokenizer))
+
+    def asked(*args, **kw):
+        signs.clear()  # what comes after the last call of the model is host work alone
+        return apply(*args, **kw)
+
+    (metric,) = evaluator.run(asked, {})
+    assert metric.value == 1.0
+    assert len(signs) > 3
+
+
+def test_D11_decoding_held_out_data_gives_a_sign_of_life_for_each_record():
+    evaluator, signs = probe_of(knn), []
+    evaluator.passes.progress = lambda: signs.append(1)
+    evaluator.load(count=10)
+    assert len(signs) == 10

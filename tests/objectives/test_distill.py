@@ -9,7 +9,7 @@ import optax
 import pytest
 import scipy.special as sp
 
-from unified_fm.objectives import _lumps, distill
+from unified_fm.objectives import distill, lumps
 
 RNG = np.random.default_rng(0)
 # Logits of a text batch: B=2, L=4, V=5; one slot of four is unused, one token is padding.
@@ -180,11 +180,11 @@ def test_teachers_that_do_not_fit_are_refused():
 def truncated(logits, k, kind="kl", temperature=1.0, **options):
     """What a cache of the best k knows of a teacher's logits f[... C]."""
     ids = np.argsort(-logits, axis=-1)[..., :k].astype(np.int32)
-    rest = _lumps.rest(kind, jnp.asarray(logits), jnp.asarray(ids), temperature)
-    return _lumps.Truncated(
+    rest = lumps.rest(kind, jnp.asarray(logits), jnp.asarray(ids), temperature)
+    return lumps.Truncated(
         ids=jnp.asarray(ids),
         logits=jnp.take_along_axis(jnp.asarray(logits), ids, axis=-1),
-        rests={_lumps.name(kind, temperature): rest},
+        rests={lumps.name(kind, temperature): rest},
         classes=logits.shape[-1],
     )
 

@@ -130,3 +130,20 @@ def test_row_27_a_stalled_run_shows_its_stacks_saves_and_ends(run, tmp_path):
     assert loop_runs.steps(workdir) == [2, 3]
     _restarted(workdir)
     loop_runs.same_params(workdir, run("whole", steps=6))
+
+
+@pytest.mark.slow
+def test_row_26_a_decoder_that_crashes_leaves_its_stack_and_a_run_that_goes_on(run, tmp_path):
+    workdir, source = tmp_path / "crashed", "tests.runtime.crashing:text"
+    command = [sys.executable, "-m", "unified_fm.main", "--config=tests/tiny_config.py:40"]
+    command += [f"--workdir={workdir}", f"--config.streams.text.source={source}"]
+    crash = {"CRASH_WHEN": str(workdir / "checkpoints" / "2")}
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, env=ONE_DEVICE | crash, **options)
+    assert done.returncode == -signal.SIGSEGV, done.stderr
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "crashing.py" in done.stderr  # the thread that read, among all of them
+    assert 2 <= loop_runs.steps(workdir)[-1] < 40
+    done = subprocess.run(command, env=ONE_DEVICE, **options)
+    assert done.returncode == 0, done.stderr
+    loop_runs.same_params(workdir, run("whole", steps=40, streams__text__source=source))

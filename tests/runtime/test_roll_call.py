@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.runtime.meeting import free_port, meet
+from unified_fm.config import saved
 from unified_fm.runtime import processes, roll_call
 from unified_fm.runtime.processes import Place, Refused
 
@@ -106,6 +107,23 @@ def test_C1_a_worker_that_differs_is_named_with_both_values_to_all():
         assert any(x.startswith('  worker 1 has version of numpy = "1.0", worker') for x in lines)
         assert any(x.startswith('  worker 1 has unified_fm\'s code = "0badc0de"') for x in lines)
         assert "seed" not in str(refusal)
+
+
+def test_C1_code_that_only_plugins_or_a_source_name_is_compared(tmp_path, monkeypatch):
+    for package in ("only_named_c1", "source_c1"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "part.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    streams = {"text": {"source": ["source_c1.part:8", "jsonl:a.b"]}}
+    config = {"plugins": ["only_named_c1", "not.there"], "streams": streams}
+    before = processes.hashes_of(saved.modules_of(config))
+    assert before.keys() == {"module only_named_c1", "module source_c1.part"}
+    for name in before:
+        (tmp_path / name.split()[1].split(".")[0] / "part.py").write_text("x = 2\n")
+        now = processes.hashes_of(saved.modules_of(config))
+        with pytest.raises(Refused, match=rf"worker 1 has {name}"):
+            processes.alike([before, now])
+        before = now
 
 
 def test_C1_what_does_not_differ_is_alike():

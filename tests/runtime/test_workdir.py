@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from unified_fm.runtime import workdir
+from unified_fm.runtime import surroundings, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 _HOLD = """
@@ -136,6 +137,20 @@ def test_B6_no_hard_link_is_needed(tmp_path, monkeypatch):
         _refused(tmp_path, "is used by process")
 
 
+def test_B6_a_lock_that_cannot_be_read_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def stale(path, *args, **kw):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with workdir.lock(tmp_path) as held:
+        monkeypatch.setattr(workdir, "open", stale, raising=False)
+        message = r"run\.lock cannot be read \(Stale file handle\), so whether another run uses"
+        for use in (held.check, workdir.lock(tmp_path).__enter__):
+            with pytest.raises(surroundings.Unusable, match=message):
+                use()
+        monkeypatch.undo()
+        held.check()
+
+
 def test_B6_who_has_lost_the_lock_stops_before_it_saves(tmp_path):
     with workdir.lock(tmp_path) as old:
         old.check()
@@ -151,7 +166,9 @@ def test_B6_who_has_lost_the_lock_stops_before_it_saves(tmp_path):
 def test_B6_another_host_is_judged_by_the_age_of_its_sign_of_life(tmp_path):
     _lock_of(tmp_path, time=time.time() - 86400)
     _refused(tmp_path, r"process 1 on host elsewhere, which locked it 86\d+ s ago.*--force")
-    _make_older(tmp_path, 700)
+    _make_older(tmp_path, 60)  # four beats missed
+    _refused(tmp_path, r"lapses 120 s after its last sign of life, 6\d s ago")
+    _make_older(tmp_path, 121)
     with workdir.lock(tmp_path):
         assert _read(tmp_path)["pid"] == os.getpid()
     # The lock of an older version of the library gives no sign: only its time is known.

@@ -29,10 +29,7 @@ _log = logging.getLogger(__name__)
 def keep(workdir: Any, tokenizer: tokenizers.Tokenizer, loaders: Mapping[str, Any]) -> None:
     """Writes what the run uses now; to be called by one process, before its first save.
 
-    Args:
-        workdir: of the run, local or a bucket.
-        tokenizer: of the run.
-        loaders: {stream: its `data.loader.Loader`}.
+    `loaders` is {stream: its `data.loader.Loader`}; the workdir may be in a bucket.
 
     Raises:
         OSError: it could not be written.
@@ -62,7 +59,7 @@ def located(settings: Settings, workdir: Any) -> Settings:
     try:
         tokenizers.load(settings.tokenizer)
     except FileNotFoundError:
-        copy = _kept(workdir)
+        copy = kept_tokenizer(workdir)
         if copy is not None:
             _log.info("no tokenizer at %s any more: the run has kept it", settings.tokenizer)
             return settings.replace(tokenizer=str(copy))
@@ -70,14 +67,8 @@ def located(settings: Settings, workdir: Any) -> Settings:
 
 
 def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]:
-    """As `data_changes`, the tokenizers compared by content if the run has kept its own.
-
-    Args:
-        workdir: of the run.
-        before: its saved config.
-        now: the settings to go on with.
-    """
-    copy = _kept(workdir)
+    """As `data_changes` of a run's saved config, tokenizers by content if it has kept its own."""
+    copy = kept_tokenizer(workdir)
     if copy is None:
         return data_changes(before, now.plain())
     name = located(now, workdir).tokenizer
@@ -86,8 +77,12 @@ def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]
     return data_changes({**before, "tokenizer": kept}, {**now.plain(), "tokenizer": wanted})
 
 
-def _kept(workdir: Any) -> epath.Path | None:
-    """The tokenizer that the run has kept; None if it has not."""
+def kept_tokenizer(workdir: Any) -> epath.Path | None:
+    """The file of the tokenizer that the run has kept; None if it has not.
+
+    Raises:
+        ValueError: `assets.json` is damaged.
+    """
     file = epath.Path(workdir) / "assets" / _ABOUT
     if not file.exists():
         return None

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unified_fm import choices
 from unified_fm import rules as path_rules
-from unified_fm.checkpoint import diff as tree_diff
 
 
 def of(tree: Any) -> dict[str, int]:
@@ -45,7 +45,7 @@ def verify(place: Any, tree: Any, saved: Mapping[str, int] | int) -> None:
     wrong = [name for name in names if found.get(name) != saved.get(name)]
     if wrong:
         title = f"{place} is damaged; the checksums of {len(wrong)} array(s) differ:"
-        raise ValueError(tree_diff.message(title, wrong))
+        raise ValueError(choices.listed(title, wrong))
 
 
 @jax.jit

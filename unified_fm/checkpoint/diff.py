@@ -7,19 +7,12 @@ from unified_fm import choices, rules
 
 Shapes = Mapping[str, Sequence[int]]
 
-_SHOWN = 10
-
 
 def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> list[str]:
-    """Lists, one line each, the arrays that are missing, unexpected or of another shape.
+    """Lists, one line each, the arrays that are missing, unexpected or of another shape, by path.
 
-    Args:
-        found: {path: shape} of the file.
-        wanted: {path: shape} of the model.
-        extra: whether it is a difference that the file has more.
-
-    Returns:
-        The lines, sorted by path. A missing array comes with the nearest unexpected name.
+    A missing array comes with the nearest unexpected name. Without `extra` it is no difference that
+    the file has more than is wanted.
     """
     surplus = sorted(set(found) - set(wanted))
     lines = {}
@@ -35,12 +28,6 @@ def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> l
     return [lines[name] for name in sorted(lines)]
 
 
-def message(title: str, lines: Sequence[str]) -> str:
-    """Writes a title and the first ten lines, with the number of the others."""
-    more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return "\n  ".join([title, *lines[:_SHOWN]]) + more
-
-
 def check_shapes(title: str, found: Any, wanted: Any) -> None:
     """Refuses a tree of other arrays or shapes than wanted.
 
@@ -49,7 +36,7 @@ def check_shapes(title: str, found: Any, wanted: Any) -> None:
     """
     lines = shape_differences(shapes(found), shapes(wanted))
     if lines:
-        raise ValueError(message(title, lines))
+        raise ValueError(choices.listed(title, lines))
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,7 @@ renames of every format since are applied in turn, to the parameters and to what
 (moments, averages). A change of names is a higher `FORMAT` and a few rows; nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm.convert.patterns import compile_ours, write_ours
@@ -34,21 +34,19 @@ def check(place: Any, version: Any) -> None:
 def newer(tree: Mapping, version: int) -> dict[str, Any]:
     """A tree of anything by the names of format `version`, by those of today."""
     for number in range(version, FORMAT):
-        pairs = [(row.spellings[0], row.paths[0]) for row in RENAMES[number]]
-        tree = _renamed(tree, lambda name, pairs=pairs: _rename(name, pairs))
+        tree = _renamed(tree, [(row.spellings[0], row.paths[0]) for row in RENAMES[number]])
     return dict(tree)
 
 
 def older(tree: Mapping, version: int) -> dict[str, Any]:
     """A tree by the names of today, by those of format `version`."""
     for number in reversed(range(version, FORMAT)):
-        pairs = [(row.paths[0], row.spellings[0]) for row in RENAMES[number]]
-        tree = _renamed(tree, lambda name, pairs=pairs: _rename(name, pairs))
+        tree = _renamed(tree, [(row.paths[0], row.spellings[0]) for row in RENAMES[number]])
     return dict(tree)
 
 
-def _renamed(tree: Mapping, rename: Callable[[str], str]) -> dict[str, Any]:
-    return unflatten({rename(name): leaf for name, leaf in flatten(tree).items()})
+def _renamed(tree: Mapping, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    return unflatten({_rename(name, pairs): leaf for name, leaf in flatten(tree).items()})
 
 
 def _rename(name: str, pairs: Sequence[tuple[str, str]]) -> str:

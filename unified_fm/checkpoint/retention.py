@@ -64,10 +64,12 @@ class Kept:
         """Those of the steps that have all their parts, in order.
 
         And those after the last of them: a latest step that has lost a part is damaged, which is to
-        be said when it is read, and not to be passed over in silence.
+        be said when it is read, and not to be passed over in silence. One that is gone is none: the
+        run that writes here may remove a step after another process has listed it.
         """
         whole = [step for step in steps if self._is_complete(step)]
-        return sorted({*whole, *(step for step in steps if step > max(whole, default=-1))})
+        later = (step for step in steps if step > max(whole, default=-1))
+        return sorted({*whole, *(s for s in later if (self._directory / str(s)).exists())})
 
     def written(self, step: int) -> None:
         """Takes note of a step that this process writes: Orbax shows it when it is complete."""
@@ -105,7 +107,8 @@ class Kept:
             return True
         where = self._directory / str(step)
         missing = _missing(where)
-        if missing and step not in self._complete:  # said once; it may yet be written to the end
+        # Said once; it may yet be written to the end.
+        if missing and step not in self._complete and where.exists():
             _log.warning("%s lacks %s: it is no checkpoint", where, ", ".join(missing))
         self._complete[step] = not missing
         return not missing

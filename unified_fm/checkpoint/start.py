@@ -80,9 +80,7 @@ class Found:
         lists = {"resized": resized, "new, initialised here": self.new, "left over": self.left}
         lines = [f"{len(self.arrays)} parameters start from it"]
         lines += [
-            tree_diff.message(f"{len(names)} {what}:", names)
-            for what, names in lists.items()
-            if names
+            choices.listed(f"{len(names)} {what}:", names) for what, names in lists.items() if names
         ]
         return "\n".join(lines)
 
@@ -249,7 +247,7 @@ def fitted(
         extra=not partial,
     )
     if lines:
-        raise ConversionError(tree_diff.message(title, lines))
+        raise ConversionError(choices.listed(title, lines))
     return found
 
 

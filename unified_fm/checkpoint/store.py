@@ -96,21 +96,16 @@ class Checkpoints:
     ) -> bool:
         """Starts saving; returns whether it was started, once the arrays are off the devices.
 
-        A save that fails (a full disk) is reported loudly; the steps saved before stay.
-
-        Args:
-            step: number of steps made.
-            state: after them.
-            position: of every stream, as JSON values.
-            config: of the run, as JSON values.
+        A save that fails (a full disk) is reported loudly; the steps saved before stay. `step` is
+        the number of steps made; `position` (of every stream) and `config` are JSON values.
 
         Raises:
             OSError: `max_failures` saves have failed in a row.
         """
-        args = self._args(state, position, config)
         self.wait()
         if step in self._trusted:
             return True
+        args = self._args(state, position, config)
         self._kept.written(step)
         try:
             if step in self._manager.all_steps():  # a damaged one, from before which the run began

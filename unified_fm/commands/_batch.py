@@ -36,14 +36,7 @@ def table(batches: Mapping[str, Mapping[str, Any]]) -> str:
 def save_picture(
     batches: Mapping[str, Mapping[str, Any]], tokenizer: Tokenizer, out: Path, rows: int = 6
 ) -> None:
-    """Draws the first rows of every stream: image, hidden patches, box, label, text.
-
-    Args:
-        batches: {stream: arrays, see the pipelines}.
-        tokenizer: of the run.
-        out: the file, by its ending .png or .svg.
-        rows: of each stream.
-    """
+    """Draws the first rows of every stream, to a .png or .svg: image, hidden patches, box, text."""
     from matplotlib.figure import Figure
 
     heights = [_LINES + _CELL * ("image" in b or "images" in b) for b in batches.values()]

@@ -47,13 +47,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 def bench(
     config: Settings, other: Settings | None = None, *, steps: int = 20, compared: str = "compared"
 ) -> str:
-    """Measures, and returns the lines to print.
+    """Measures so many steps, and as many of `other`; returns the lines to print.
 
-    Args:
-        config: of the run.
-        other: of the step that is compared with its step.
-        steps: of each.
-        compared: what is different there, for people.
+    `compared` says, for people, what is different there.
 
     Raises:
         ValueError: teachers, whose checkpoints are not looked for here.

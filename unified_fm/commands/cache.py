@@ -52,12 +52,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 def write(config: Settings, name: str, to: Any, *, epochs: int, top: int) -> int:
     """Writes the cache of one teacher, whole or not at all; returns its size in bytes.
 
-    Args:
-        config: of a run, complete.
-        name: of the teacher.
-        to: the new folder.
-        epochs: of every stream that the teacher sees.
-        top: how many logits are kept; all if there are fewer.
+    It holds so many epochs of every stream that the teacher sees, and the `top` logits.
 
     Raises:
         ValueError: no such teacher, a folder that exists, objectives that a cache cannot serve, or

@@ -31,20 +31,11 @@ from unified_fm.convert.readers.weights import parse_object, read_config
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.tables import augreg, xfm
-from unified_fm.models import bert, clip, vit
-from unified_fm.models import xfm as xfm_model
 from unified_fm.models.config import EncoderConfig
 from unified_fm.runtime import workdir
 
 EXPORTS = (*hf_folder.KINDS, "xfm", "npz", "npz-big-vision")
 BESIDE = "config.json"  # of a run: its config; of imported weights: what their config.json told
-# Model -> tower -> what its encoder is unless the options say otherwise.
-DEFAULTS = {
-    "bert": {"text": bert.TEXT},
-    "vit": {"vision": vit.VISION},
-    "clip": {"text": clip.TEXT, "vision": clip.TOWER},
-    "xfm": {"text": xfm_model.TEXT, "vision": xfm_model.VISION},
-}
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -105,12 +96,14 @@ def numbers_of(directory: str) -> tuple[dict, str]:
     if "source" in config:
         return source.checked(config["source"]), str(file)
     model = config_values.section(config, "model") if "model" in config else {}
-    if model.get("name") not in DEFAULTS:
+    known = model.get("name") in plugins.names("models")  # no other may be loaded for a file
+    plugin: Any = plugins.load("models", model["name"]) if known else None
+    if plugin is None or not plugin.encoders:
         return {}, ""
-    fields = dataclasses.fields(cast(Any, plugins.load("models", model["name"])))
+    fields = dataclasses.fields(plugin)
     filled = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     encoder = {"eps": EncoderConfig.eps, "gelu": EncoderConfig.gelu}
-    towers = {name: encoder | tower for name, tower in DEFAULTS[model["name"]].items()}
+    towers = {name: encoder | tower for name, tower in plugin.encoders.items()}
     return source.of_model(filled | dict(model), towers), str(file)
 
 

@@ -234,7 +234,9 @@ class Settings(Record):
     )
     plugins: Sequence[str] = setting((), "modules whose plugins a saved config may name, too")
     prepare: str | None = setting(None, "demo, or demo:PART,PART: makes that corpus if absent")
-    model: Mapping[str, Any] = setting({"name": "xfm"}, "name of the plugin, and its options")
+    model: Mapping[str, Any] = setting(
+        {"name": "xfm"}, "name of the plugin, and its options; of=RUN: those there, unless given"
+    )
     tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
     streams: Mapping[str, Stream] = setting({}, "{name: a stream}")
     gradient_groups: Mapping[str, Sequence[str]] | None = setting(

@@ -12,15 +12,9 @@ from unified_fm.convert.errors import ConversionError
 
 
 def fit(name: str, leaf: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter in the shape that a model has, if another grid is all that they differ in.
+    """A checkpoint's parameter `name`, resized if another grid is all that the model differs in.
 
-    Args:
-        name: our path of it.
-        leaf: as a checkpoint has it.
-        shape: as the model has it.
-
-    Returns:
-        The leaf, resized; as it is, if that does not make it fit.
+    It comes back as it is, if that does not give it the model's `shape`.
     """
     resized = leaf
     if leaf.shape != shape:

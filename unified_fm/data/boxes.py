@@ -118,12 +118,8 @@ def mistakes(
 ) -> list[str]:
     """What a box would fit if it were meant otherwise than the config says: advice in words.
 
-    Any single box may fit by chance; `skips.Parts` asks how many of all do.
-
-    Args:
-        box, height, width, box_format: as `parse`.
-        frame: one of `FRAMES`, as the config says.
-        orientation: the image's EXIF orientation.
+    Any single box may fit by chance; `skips.Parts` asks how many of all do. `orientation` is the
+    image's, whatever `frame` of `FRAMES` the config says; the rest is as of `parse`.
     """
     values = numbers(box)
     if values is None or not all(map(math.isfinite, values)):

@@ -67,13 +67,8 @@ class Loader:
     ):
         """Opens the source and builds the pipeline.
 
-        Args:
-            name: of the stream.
-            config: as `streams.stream` makes it.
-            seed: of the run.
-            part: of every batch, which this process loads; None = all of it.
-            tokenizer: of the run.
-            extra: opens a reader of more arrays, once all else of this loader is known.
+        `part` of every batch is what this process loads (None = all of it); `extra` opens a reader
+        of more arrays, once all else of this loader is known.
 
         Raises:
             ValueError: an unknown source or pipeline, sizes that do not divide, a source with
@@ -142,9 +137,7 @@ class Loader:
     def example(self, slot: int, skips: Skips | None = None) -> dict[str, Any]:
         """The arrays of one slot, or of the record that stands in for its own.
 
-        Args:
-            slot: of the endless stream.
-            skips: the account to use in place of the loader's own.
+        An account given as `skips` is used in place of the loader's own.
 
         Raises:
             TooManySkips: more records are unusable than the config allows.
@@ -215,9 +208,7 @@ class Loader:
     ) -> Iterator[Example]:
         """The usable ones of some records in their order, read by Grain's threads.
 
-        Args:
-            numbers: of the records.
-            rng: the random numbers of a record, by its number.
+        `rng` gives the random numbers of a record, by its number.
         """
 
         def part(places: range) -> _Part:

@@ -115,10 +115,6 @@ def block_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np
     A block has at least 16 of 14 x 14 patches as published, and the same share of another grid; its
     aspect ratio is log-uniform in 0.3 .. 1 / 0.3.
 
-    Args:
-        grid: patches along one side.
-        num_masked: how many are hidden, of grid * grid.
-
     Returns:
         bool[grid * grid], row-major; True = masked.
     """

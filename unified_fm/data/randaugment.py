@@ -23,7 +23,6 @@ def randaugment(image: np.ndarray, rng: np.random.Generator, operations: str) ->
 
     Args:
         image: u8[H W 3].
-        rng: of this example.
         operations: "A" (colour and geometry: images and pairs), "B" (colour only: regions, whose
             boxes must stay true), or "none".
 

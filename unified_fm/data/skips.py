@@ -54,10 +54,8 @@ class Parts:
     def add(self, other: "Parts") -> None:
         """Takes over what another one has counted."""
         self.seen += other.seen
-        self.dropped.update(other.dropped)
-        self.tried.update(other.tried)
-        self.fitting.update(other.fitting)
-        self.mended.update(other.mended)
+        for name in ("dropped", "tried", "fitting", "mended"):
+            getattr(self, name).update(getattr(other, name))
 
     def advice(self) -> str:
         """The mistake that explains nearly all parts, those dropped too; "" if none does."""
@@ -150,11 +148,7 @@ class Skips:
             self._add_parts(parts, record, epoch)
 
     def skip(self, skip: Skip, record: Callable[[], str], *, epoch: int = 0) -> None:
-        """Counts one unusable record, and names it in the log.
-
-        Args:
-            skip: why.
-            record, epoch: as `use`.
+        """Counts one unusable record, and names it in the log; `record` and `epoch` as in `use`.
 
         Raises:
             TooManySkips: more than `max_skip` of the records seen were unusable.
@@ -170,12 +164,8 @@ class Skips:
             last = " (further ones are only counted)" if count == _NAMED_PER_REASON else ""
             _log.warning("stream %r skips %s: %s%s", self.name, record(), skip, last)
         self._advise()
-        if skipped > self.max_skip * max(seen, self.minimum):
-            raise TooManySkips(
-                f"stream {self.name!r}: {skipped} of {seen} records could not be used, more than"
-                f" max_skip={self.max_skip:g} allows; the last was {record()} ({skip}).\n"
-                f"{self.table()}\n{_REPAIR}"
-            )
+        what, last = "records could not be used", lambda: f"; the last was {record()} ({skip})"
+        self._check_share(skipped, seen, f"{skipped} of {seen} {what}", last)
 
     def renewed(self) -> "Skips":
         """A new account, of no record so far; files that were left out stay counted."""
@@ -196,21 +186,14 @@ class Skips:
             raise TooManySkips(f"stream {self.name!r}: {reason}: {file}; max_skip=0 allows no loss")
 
     def check_lost(self, lost: int, records: int) -> None:
-        """Refuses a source of which too many records lie in files that are left out.
-
-        Args:
-            lost: records in them, or an estimate.
-            records: those that are there.
+        """Refuses a source of which too many records lie in files that are left out: about `lost`.
 
         Raises:
             TooManySkips: `lost` is more than `max_skip` of both.
         """
-        if lost > self.max_skip * max(lost + records, self.minimum):
-            raise TooManySkips(
-                f"stream {self.name!r}: about {lost:,} of {lost + records:,} records lie in files"
-                f" that cannot be read, more than max_skip={self.max_skip:g} allows.\n"
-                f"{self.table()}\n{_REPAIR}"
-            )
+        seen = lost + records
+        what = f"about {lost:,} of {seen:,} records lie in files that cannot be read"
+        self._check_share(lost, seen, what)
 
     def end_epoch(self, epoch: int) -> str | None:
         """What was lost in the epochs up to this one, for the log; None if a line was just made.
@@ -259,11 +242,16 @@ class Skips:
             if count < _NAMED_PER_REASON:
                 _log.warning("stream %r drops a part of %s: %s", self.name, record(), reason)
         self._advise()
-        if dropped > self.max_skip * max(seen, self.minimum):
+        what = f"{dropped} of {seen} parts (boxes, texts) of records could not be used"
+        found = ", ".join(parts.dropped)
+        self._check_share(dropped, seen, what, lambda: f"; the last was in {record()} ({found})")
+
+    def _check_share(self, lost: int, seen: int, what: str, last: Callable[[], str] = str) -> None:
+        """Raises if `max_skip` does not allow to lose so many of those seen."""
+        if lost > self.max_skip * max(seen, self.minimum):
             raise TooManySkips(
-                f"stream {self.name!r}: {dropped} of {seen} parts (boxes, texts) of records could"
-                f" not be used, more than max_skip={self.max_skip:g} allows; the last was in"
-                f" {record()} ({', '.join(parts.dropped)}).\n{self.table()}\n{_REPAIR}"
+                f"stream {self.name!r}: {what}, more than max_skip={self.max_skip:g} allows"
+                f"{last()}.\n{self.table()}\n{_REPAIR}"
             )
 
     def _advise(self) -> None:

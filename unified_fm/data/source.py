@@ -34,12 +34,7 @@ def open_source(spec: str | Sequence[str]) -> Source:
 def name_record(
     source: Source, spec: str | Sequence[str], index: int, example: Mapping[str, Any] | None = None
 ) -> str:
-    """Names a record in a message: its number, its file and its image.
-
-    Args:
-        source: opened from `spec`.
-        example: the record, where it could be read.
-    """
+    """Names a record in a message: its number, its file and, where it could be read, its image."""
     place = source.place(index)
     image = (example or {}).get("image")
     if isinstance(image, str | os.PathLike):

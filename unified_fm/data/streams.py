@@ -235,9 +235,7 @@ def spec(
 ) -> dict[str, Tree]:
     """{stream: {array: its shape and dtype}} of the global batches, without opening any source.
 
-    Args:
-        configs, tokenizer: as of `Streams`.
-        extra: {stream: what its reader gives for some slots}.
+    `extra` is {stream: what its reader gives for some slots}.
 
     Raises:
         ValueError, TypeError: as `Streams`, but for what concerns the data.
@@ -260,6 +258,7 @@ def batches(
     limit: int | None = None,
     turn: tuple[int, int] = (0, 1),
     name: str = "evaluation",
+    on_loss: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[Batch]:
     """One pass over a stream for evaluation: in order, not augmented, the last batch filled up.
 
@@ -271,6 +270,7 @@ def batches(
         limit: records to use, from the first on.
         turn: (i, n) gives only the batches i, i + n, i + 2n, ...
         name: for messages; the masks depend on it.
+        on_loss: given the counts of records in a line, at the end, if any was left out.
     """
     entry = Entry.of(name, config)
     if "augment" in base.options_of(base.load(entry.pipeline)):
@@ -282,17 +282,20 @@ def batches(
         part=part,
         tokenizer=_opened(tokenizer),
     )
-    return _told(loader, limit, turn)
+    return _told(loader, limit, turn, on_loss)
 
 
 def _opened(tokenizer: Tokenizer | str | None) -> Tokenizer | None:
     return tokenizers.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
 
 
-def _told(loader: Loader, limit: int | None, turn: tuple[int, int]) -> Iterator[Batch]:
+def _told(
+    loader: Loader, limit: int | None, turn: tuple[int, int], on_loss: Callable[[str], Any]
+) -> Iterator[Batch]:
     yield from loader.once(limit, turn)
     if loader.skips.lossy:
         _log.warning("%s", loader.skips.table())
+        on_loss(loader.skips.line())
 
 
 class _Feeder:

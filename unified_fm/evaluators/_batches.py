@@ -27,12 +27,7 @@ class Apply(Protocol):
         """What the objectives of a stream of the run say of a batch, {objective: its `Output`}.
 
         As in a step, with the stream's teachers and the averaged parameters, but without dropout.
-
-        Args:
-            stream: its name.
-            params: of the model.
-            batch: as the stream's, but of any size.
-            rng: key of the objectives' own random choices.
+        The batch is like the stream's, but of any size; `rng` is for the objectives' own draws.
         """
         ...
 

@@ -86,11 +86,17 @@ class Passes:
         processes: that share it.
         shards: parts into which the devices of a process share a batch, if that divides its rows;
             else each computes all of it.
+        progress: to be called as an evaluator's own work goes on, which would else be taken for a
+            stall after some minutes (`watchdog.minutes`) without a call of the model.
+        lossy: {source: its used and skipped records in one line, of this process}, of sources of
+            which something was left out.
     """
 
     def __init__(self, process_index: int = 0, process_count: int = 1, shards: int = 1):
         self.processes = Processes(process_index, process_count)
         self.shards = shards
+        self.progress: Callable[[], None] = lambda: None
+        self.lossy: dict[str, str] = {}
         self._kept: dict[tuple[Any, ...], Pass] = {}
 
     def get(
@@ -102,17 +108,17 @@ class Passes:
     ) -> Pass:
         """The pass over the first `count` records of a loader: made once for each key.
 
-        Args:
-            key: the source, and all else that tells this pass from others.
-            open_loader: opens the source and makes the pipeline.
-            count: of records; fewer if the source is shorter.
-            rng: the random numbers of a record, by its number.
+        The key is the source, and all else that tells this pass from others; `rng` gives the random
+        numbers of a record, by its number.
 
         Raises:
             ValueError: none of the records is usable.
         """
         if key not in self._kept:
-            self._kept[key] = _read(open_loader(), count, rng, self.processes)
+            loader = open_loader()
+            self._kept[key] = _read(loader, count, rng, self.processes, self.progress)
+            if loader.skips.lossy:
+                self.lossy[key[0]] = loader.skips.line()
         return self._kept[key]
 
     def keep(self, sources: Collection[str]) -> None:
@@ -125,10 +131,11 @@ def nothing_usable(loader: Loader) -> ValueError:
     return ValueError(f"no usable record in {loader.entry.source!r}\n{loader.skips.table()}")
 
 
-def _read(loader, count, rng, processes) -> Pass:
+def _read(loader, count, rng, processes, progress) -> Pass:
     part = processes.part(min(count, loader.records))
     records, arrays = [], {}
     for example in loader.examples(part, rng):
+        progress()
         for name, value in example.arrays.items():
             if name not in arrays:  # filled in place: a copy of all images would be large
                 arrays[name] = np.empty((len(part), *np.shape(value)), np.asarray(value).dtype)

@@ -94,6 +94,7 @@ class Evaluator(base.Evaluator):
             seed=self.seed,
             limit=self.num_examples,
             turn=(processes.index, processes.count),
+            on_loss=lambda line: self.passes.lossy.update({self.source: line}),
         )
         for place, batch in enumerate(made):
             yield processes.index + place * processes.count, batch

@@ -13,6 +13,8 @@ import numpy as np
 from unified_fm.evaluators import base
 from unified_fm.evaluators._labelled import Labelled
 
+_AT_ONCE = 1024  # rows asked, whose similarities with all the known ones are in memory
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator(Labelled):
@@ -32,8 +34,12 @@ class Evaluator(Labelled):
         """Yields the accuracy on `source`."""
         known, seen = self.features(apply, params, self.train_source, self.train_examples)
         asked, labels = self.features(apply, params, self.source, self.num_examples)
-        guesses = vote(known, seen, asked, self.neighbours, self.temperature)
-        yield self.accuracy("knn_accuracy", guesses, labels, seen)
+        parts = []
+        for start in range(0, len(asked), _AT_ONCE):
+            some = asked[start : start + _AT_ONCE]
+            parts.append(vote(known, seen, some, self.neighbours, self.temperature))
+            self.passes.progress()
+        yield self.accuracy("knn_accuracy", np.concatenate(parts), labels, seen)
 
 
 def vote(

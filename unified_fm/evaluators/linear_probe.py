@@ -55,7 +55,8 @@ class Evaluator(Labelled):
         known, asked = known.astype(np.float64), asked.astype(np.float64)
         mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
         classes = int(max(known_labels.max(), labels.max())) + 1
-        probe = fit((known - mean) / deviation, known_labels, classes, self.decay, self.steps)
+        features, progress = (known - mean) / deviation, self.passes.progress
+        probe = fit(features, known_labels, classes, self.decay, self.steps, progress)
         if probe.distance > _CLOSE:
             _log.warning(
                 "linear probe on %s: after %d steps the weights may be %.1e of their length away "
@@ -83,13 +84,18 @@ class Fit(NamedTuple):
     distance: float
 
 
-def fit(features: np.ndarray, labels: np.ndarray, classes: int, decay: float, steps: int) -> Fit:
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    decay: float,
+    steps: int,
+    progress: Callable[[], None] = lambda: None,
+) -> Fit:
     """Multinomial logistic regression: mean cross-entropy + decay/2 |W|^2, the bias free.
 
-    Args:
-        features: f[N D]; labels: i[N] below `classes`.
-        decay: above 0.
-        steps: Newton steps at most.
+    Of features f[N D] and labels i[N] below `classes`, in at most `steps` Newton steps; `progress`
+    is called before every product with the features.
     """
     features = np.asarray(features, np.float64)
     # In the directions of the features' spread, each divided by about the root of its curvature:
@@ -98,7 +104,7 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int, decay: float, st
     scale = turn / np.sqrt(np.maximum(spread, 0.0) / 4 + decay)
     rows = np.concatenate([features @ scale, np.ones((len(features), 1))], axis=1)
     decays = np.append(decay * (scale**2).sum(axis=0), 0.0)[:, None]
-    problem = _Problem(rows, np.eye(classes)[labels], decays)
+    problem = _Problem(rows, np.eye(classes)[labels], decays, progress)
 
     def distance(slope, solved):
         """The curvature is at least `decay`, so a slope of g is at most g / decay away."""
@@ -122,8 +128,10 @@ class _Problem(NamedTuple):
     rows: np.ndarray  # f[N D+1]
     target: np.ndarray  # f[N classes], one-hot
     decays: np.ndarray  # f[D+1 1]
+    progress: Callable[[], None]
 
     def value(self, v: np.ndarray) -> float:
+        self.progress()
         logs = special.log_softmax(self.rows @ v, axis=1)
         return -(self.target * logs).sum() / len(logs) + (self.decays * v**2).sum() / 2
 
@@ -134,6 +142,7 @@ class _Problem(NamedTuple):
         slope = rows.T @ (chances - self.target) / count + self.decays * v
 
         def curvature(direction):
+            self.progress()
             moved = chances * (rows @ direction)
             moved -= chances * moved.sum(axis=1, keepdims=True)
             return rows.T @ moved / count + self.decays * direction

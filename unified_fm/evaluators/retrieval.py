@@ -104,12 +104,8 @@ class _Scores:
 def first_rank(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """The rank of each query's best match, counted from 0; ties and NaN count against it.
 
-    Args:
-        scores: f[queries candidates], higher is better.
-        positive: bool[queries candidates], the true matches.
-
-    Returns:
-        i[queries]: how many wrong candidates score at least as high as the best true one.
+    Of scores f[queries candidates] and true matches bool[queries candidates], i[queries]: how many
+    wrong candidates score at least as high as the best true one.
     """
     scores = np.where(np.isnan(scores), -np.inf, scores)
     best = np.where(positive, scores, -np.inf).max(axis=1, keepdims=True)
@@ -222,11 +218,7 @@ def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:
 def best(scores: np.ndarray, k: int) -> np.ndarray:
     """Which are each query's k best candidates, bool[queries candidates]; NaN is the worst.
 
-    Of equal candidates the first ones are taken.
-
-    Args:
-        scores: f[queries candidates].
-        k: how many; all, if there are fewer.
+    Scores are f[queries candidates]; of equal candidates the first ones are taken.
     """
     scores = np.where(np.isnan(scores), -np.inf, scores)
     chosen = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -244,13 +236,10 @@ def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
         ]
     )
     score = _score(evaluator, gallery, pairs, apply, params)
-    results, start = [], 0
-    for w in wanted:
-        logits = np.full(w.shape, -np.inf, np.float32)
-        count = int(w.sum())
-        logits[w] = score[start : start + count]
-        results.append(logits)
-        start += count
+    results = [np.full(w.shape, -np.inf, np.float32) for w in wanted]
+    ends = np.cumsum([w.sum() for w in wanted])
+    for logits, w, found in zip(results, wanted, np.split(score, ends[:-1]), strict=True):
+        logits[w] = found
     return results
 
 

@@ -9,7 +9,7 @@ import jax
 
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.targets import Targets, targets
-from unified_fm.models.views import Views, given
+from unified_fm.models.views import INPUTS, Views, given
 
 Batch = Mapping[str, Any]
 
@@ -39,10 +39,12 @@ class Model(nn.Module):
     Attributes:
         vocab_size: number of words that it knows; None = it reads no text, or does not say.
         classes: of the image head; None = it has none.
+        views: names of those that it can give.
     """
 
     vocab_size = None
     classes = None
+    views = tuple(INPUTS)
 
     def encode(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool = True
@@ -59,7 +61,7 @@ class Model(nn.Module):
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         """The names of the views that a batch with these keys gets: known before anything runs."""
-        return given(keys)
+        return given(keys, self.views)
 
     @nn.nowrap
     def check(self) -> None:

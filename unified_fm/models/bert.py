@@ -4,19 +4,19 @@ A teacher of UFM, a model to pre-train, and what converted checkpoints run in.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from unified_fm.models.base import Ask, Batch
-from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.config import Fields
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import TextPart
 from unified_fm.models.passes import Found, encode_texts
-from unified_fm.models.views import given
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh".
 TEXT = {"norm": "post", "eps": 1e-12, "dropout": 0.1, "attention_dropout": 0.1}
@@ -31,11 +31,14 @@ class Model(TextPart):
         Others: of `TextPart`; their defaults are BERT's.
     """
 
+    encoders = MappingProxyType({"text": TEXT})
+    views = ("text", "text_masked")
+
     text: Fields = dataclasses.field(default_factory=dict)
     head_gelu: str | None = None
 
     def setup(self):
-        text = self.stack(self.text, TEXT)
+        text = self.towers()["text"]
         self.text_embed = self.make_text_embed(text)
         self.text_encoder = Encoder(text, name="text")
         head = dataclasses.replace(text, gelu=self.head_gelu or text.gelu)
@@ -43,14 +46,6 @@ class Model(TextPart):
         init = nn.initializers.normal(text.init_std)
         self.pooler = nn.Dense(text.width, dtype=text.compute_dtype, kernel_init=init)
         self.next_sentence_head = nn.Dense(2, kernel_init=init)
-
-    @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return {"text": self.stack(self.text, TEXT)}
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        return given(keys, ("text", "text_masked"))
 
     def encode_passes(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool

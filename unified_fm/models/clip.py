@@ -6,7 +6,8 @@ it as it is.
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -14,13 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from unified_fm.models.base import Ask, Batch
-from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.config import Fields
 from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
 from unified_fm.models.parts import ImagePart, PairPart
 from unified_fm.models.passes import Found, encode_images, encode_texts
 from unified_fm.models.rows import Rows
-from unified_fm.models.views import Views, given
+from unified_fm.models.views import Views
 
 # What both towers are unless their dicts say otherwise; sizes of ViT-B/32.
 TOWER = {"norm": "pre", "eps": 1e-5, "gelu": "quick"}
@@ -42,6 +43,9 @@ class Model(ImagePart, PairPart):
             inverse.
         Others: of `ImagePart`.
     """
+
+    encoders = MappingProxyType({"text": TEXT, "vision": TOWER})
+    views = ("text", "image", "pooled")
 
     vocab_size: int = 49408
     end_id: int | None = None
@@ -84,14 +88,6 @@ class Model(ImagePart, PairPart):
         self.image_proj = self._projection(vision.width)
         init = nn.initializers.constant(-math.log(self.init_temperature))
         self.logit_scale = self.param("logit_scale", init, ())
-
-    @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return {"text": self.stack(self.text, TEXT), "vision": self.stack(self.vision, TOWER)}
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        return given(keys, ("text", "image", "pooled"))
 
     def encode_passes(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool

@@ -162,10 +162,8 @@ class VisionTokens(nn.Module):
     def tokens(self, x, patch_mask=None, rows=None):
         """Tokens f[B S D] of patch embeddings x f[B N D]; S = N, or 1 + N with a class token.
 
-        Args:
-            x: f[B N D].
-            patch_mask: bool[B N], True = show the mask token instead of the patch.
-            rows: with the keys of dropout; None = nothing is dropped.
+        Where `patch_mask` bool[B N] is True the mask token is shown instead of the patch; `rows`
+        has the keys of dropout (None = nothing is dropped).
         """
         if patch_mask is not None:
             x = jnp.where(patch_mask[..., None], self.mask_token.astype(x.dtype), x)

@@ -75,12 +75,9 @@ class Vision(VisionTokens):
             self.pre_norm = layer_norm(self.config)
 
     def __call__(self, patches, patch_mask=None, rows=None):
-        """f[B 1+N D], slot 0 the summary, of patch embeddings f[B N D].
+        """f[B 1+N D], slot 0 the summary, of patches f[B N D]; bool[B N] is True where masked.
 
-        Args:
-            patches: f[B N D].
-            patch_mask: bool[B N], True = masked.
-            rows: whose rows these are; None = one batch, from which nothing is dropped.
+        `rows` says whose rows these are; None = one batch, from which nothing is dropped.
         """
         x = self.tokens(patches, patch_mask, None if rows is None else rows.fold(EMBEDDING))
         if self.has_pre_norm:

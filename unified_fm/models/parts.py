@@ -4,7 +4,8 @@ A model inherits the parts that it has, restates the options whose default is an
 encoders between them in its own `setup`. Submodules keep the names that checkpoints know.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import flax.linen as nn
@@ -24,9 +25,12 @@ class Stacks(Model):
     """A model of transformer stacks that are all computed in one way.
 
     Attributes:
+        encoders: {"text", "vision": what its encoder is unless the option of this name says
+            otherwise}, as far as the model has such options.
         dtype, remat, layer_loop, attention: of all encoders, see `EncoderConfig`.
     """
 
+    encoders = MappingProxyType({})
     dtype: str = "float32"
     remat: str = "none"
     layer_loop: str = "auto"
@@ -80,6 +84,10 @@ class Stacks(Model):
     def check(self) -> None:
         super().check()
         self.towers()  # refuses wrong numbers of an encoder
+
+    @nn.nowrap
+    def towers(self) -> Mapping[str, EncoderConfig]:
+        return {name: self.stack(getattr(self, name), own) for name, own in self.encoders.items()}
 
     @nn.nowrap
     def stack(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> EncoderConfig:
@@ -184,6 +192,10 @@ class ClassPart(ImagePart):
     pre_logits: int | None = None
     head_bias: float = 0.0
     mask_token: bool = False
+
+    @nn.nowrap
+    def gives(self, keys: Collection[str]) -> frozenset[str]:
+        return super().gives(keys) - (set() if self.mask_token else {"image_masked"})
 
     @nn.nowrap
     def make_image_head(self) -> None:

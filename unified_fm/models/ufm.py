@@ -5,7 +5,7 @@ each part is our choice: ViT's tokenizer for images, BERT's for text, ViT's pre-
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +20,6 @@ from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import ClassPart, TextPart
 from unified_fm.models.passes import Found, encode_images, encode_texts
 from unified_fm.models.rows import EMBEDDING, Rows
-from unified_fm.models.views import given
 
 # What the shared encoder is unless its dict says otherwise.
 ENCODER = {"norm": "pre", "eps": 1e-6, "init": "truncated_normal"}
@@ -39,6 +38,8 @@ class Model(TextPart, ClassPart):
         patch_position_std: of the initial positions of patches.
         Others: of `TextPart`, `ClassPart` and `ImagePart`.
     """
+
+    views = ("text", "text_masked", "image", "pooled", "image_masked")
 
     encoder: Fields = dataclasses.field(default_factory=dict)
     text_eps: float = 1e-12
@@ -65,11 +66,6 @@ class Model(TextPart, ClassPart):
     @nn.nowrap
     def towers(self) -> dict[str, EncoderConfig]:
         return dict.fromkeys(("text", "vision"), self.stack(self.encoder, ENCODER))
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        views = ("text", "text_masked", "image", "pooled")
-        return given(keys, (*views, "image_masked") if self.mask_token else views)
 
     def _make_tokenizers(self, shared: EncoderConfig, text: EncoderConfig) -> None:
         self.patch_embed = self.make_patch_embed(shared)

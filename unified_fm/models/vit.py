@@ -4,16 +4,14 @@ A teacher of UFM, a model to pre-train, and what converted ViT and BEiT checkpoi
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
-
-import flax.linen as nn
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from unified_fm.models.base import Ask, Batch
-from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.config import Fields
 from unified_fm.models.encoders import Vision
 from unified_fm.models.parts import ClassPart
 from unified_fm.models.passes import Found, encode_images
-from unified_fm.models.views import given
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh", those of
 # Hugging Face an eps of 1e-12.
@@ -31,13 +29,16 @@ class Model(ClassPart):
         Others: of `ClassPart` and `ImagePart`.
     """
 
+    encoders = MappingProxyType({"vision": VISION})
+    views = ("image", "pooled", "image_masked")
+
     vision: Fields = dataclasses.field(default_factory=dict)
     pool: str = "class"
     absolute_positions: bool = True
     position_std: float = 0.02
 
     def setup(self):
-        vision = self.stack(self.vision, VISION)
+        vision = self.towers()["vision"]
         self.patch_embed = self.make_patch_embed(vision)
         self.vision_encoder = Vision(
             vision,
@@ -49,15 +50,6 @@ class Model(ClassPart):
             name="vision",
         )
         self.make_image_head()
-
-    @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return {"vision": self.stack(self.vision, VISION)}
-
-    @nn.nowrap
-    def gives(self, keys: Collection[str]) -> frozenset[str]:
-        views = ("image", "pooled")
-        return given(keys, (*views, "image_masked") if self.mask_token else views)
 
     def encode_passes(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool

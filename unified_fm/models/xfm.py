@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import chex
@@ -51,6 +52,8 @@ class Model(TextPart, ImagePart, PairPart):
         Others: of `TextPart` (the defaults are RoBERTa's) and `ImagePart`.
     """
 
+    encoders = MappingProxyType({"text": TEXT, "vision": VISION})
+
     vocab_size: int = 50265
     max_positions: int = 514
     token_types: int = 1
@@ -84,12 +87,8 @@ class Model(TextPart, ImagePart, PairPart):
             )
 
     @nn.nowrap
-    def towers(self) -> dict[str, EncoderConfig]:
-        return dict(zip(("text", "vision"), self._stacks()[:2], strict=True))
-
-    @nn.nowrap
     def _stacks(self) -> tuple[EncoderConfig, EncoderConfig, EncoderConfig]:
-        text, vision = self.stack(self.text, TEXT), self.stack(self.vision, VISION)
+        text, vision = self.towers().values()
         return text, vision, self.stack(self.fusion, FUSION)
 
     def _make_encoders(

@@ -10,7 +10,7 @@ It stands beside the ordinary loss: L = CE + KD, with the weights in the config
 in addition to the losses; which form, which weights and temperatures is our choice.
 
 Of a teacher read from a cache only the best k logits may be known; then the sum is over k + 1
-outcomes, the k and all others as one lump (`_lumps`), of the teacher as of the student.
+outcomes, the k and all others as one lump (`lumps`), of the teacher as of the student.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import choices
-from unified_fm.objectives import _lumps, base
+from unified_fm.objectives import base, lumps
 from unified_fm.objectives.base import (
     IGNORED,
     Lesson,
@@ -80,7 +80,7 @@ class Objective(base.Objective):
         pair = self._images if self.of == "image" else self._texts
         mine, theirs, weights = pair(net, views, batch, target)
         mine, theirs = mine.astype(jnp.float32), jax.lax.stop_gradient(theirs)
-        if isinstance(theirs, _lumps.Truncated):
+        if isinstance(theirs, lumps.Truncated):
             values, choice = self._of_truncated(theirs, mine), theirs.ids[..., 0]
         else:
             theirs = theirs.astype(jnp.float32)
@@ -105,7 +105,7 @@ class Objective(base.Objective):
         t = self.temperature
         if self.kind == "hard":
             return optax.softmax_cross_entropy_with_integer_labels(mine, theirs.ids[..., 0])
-        wanted = _lumps.name(self.kind, t)
+        wanted = lumps.name(self.kind, t)
         if wanted not in theirs.rests:
             raise ValueError(
                 f"distill: of the teacher {self.teacher!r} the best {theirs.logits.shape[-1]} of "
@@ -113,10 +113,10 @@ class Objective(base.Objective):
                 f"{', '.join(theirs.rests) or 'nothing'}, not for {wanted}"
             )
         best = jnp.take_along_axis(mine, theirs.ids, axis=-1)
-        my_rest = _lumps.rest(self.kind, mine, theirs.ids, t)
+        my_rest = lumps.rest(self.kind, mine, theirs.ids, t)
         return t**2 * _DIVERGENCES[self.kind](
-            _lumps.outcomes(theirs.logits, theirs.rests[wanted], t),
-            _lumps.outcomes(best, my_rest, t),
+            lumps.outcomes(theirs.logits, theirs.rests[wanted], t),
+            lumps.outcomes(best, my_rest, t),
         )
 
     def _images(self, net, views, batch, target):
@@ -186,7 +186,7 @@ class Objective(base.Objective):
 
 def _shape(target) -> tuple[int, ...]:
     """Of the teacher's whole array, if only its best k are known too."""
-    if isinstance(target, _lumps.Truncated):
+    if isinstance(target, lumps.Truncated):
         return (*target.ids.shape[:-1], target.classes)
     return target.shape
 

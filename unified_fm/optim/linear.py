@@ -9,11 +9,7 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
 
     Gauss-Jordan elimination, written out: K is a handful, and a call of the device's LAPACK would
     cost more to compile and to start than the arithmetic. Where a pivot is zero (the matrix is
-    singular) the unknown is 0, not NaN.
-
-    Args:
-        matrix: symmetric positive definite, f[K K], so that no pivoting is needed.
-        right: f[K].
+    singular) the unknown is 0, not NaN. The matrix f[K K] is symmetric, so no pivoting is needed.
     """
     table = jnp.concatenate([matrix, right[:, None]], axis=1)  # f[K K+1]
     for k in range(len(right)):

@@ -61,14 +61,10 @@ def start(params: Tree, maskable: Tree, *, scored: bool, score_dtype: Any, seed:
 
 
 def next_mask(mask: jax.Array, score: jax.Array, released: jax.Array) -> jax.Array:
-    """Gives away the entries with the lowest score until exactly `released` are gone.
+    """Gives away the entries with the lowest score until exactly `released` i32[] are 0.
 
-    Entries that are 0 in `mask` go first, so a mask only loses entries; ties go in index order.
-
-    Args:
-        mask: u8 of any shape.
-        score: of the same shape.
-        released: how many entries of the new mask are 0, i32[].
+    Entries that are 0 in `mask` u8[...] go first, so a mask only loses entries; ties go in index
+    order.
     """
     # By rank and not by a threshold: of equal scores (zeros of words never seen) a threshold would
     # give away all or none, and the ramp counts on an exact number.

@@ -121,9 +121,7 @@ def curves(
 def heat_map(rows: Mapping[str, Series], *, title: str) -> "Figure":
     """Blocks of the network against steps, such as the cosine of two gradients in each layer.
 
-    Args:
-        rows: {block name: series}, drawn from top to bottom in natural order.
-        title: what the colour shows.
+    `rows` is {block name: series}, drawn from top to bottom in natural order.
     """
     import matplotlib
     from matplotlib.figure import Figure

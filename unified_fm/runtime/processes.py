@@ -1,13 +1,14 @@
 """The processes of one run: which of them this one is, and what must be the same in all."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,20 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings | {f"version of {k}": v for k, v in versions.items()} | numeric | code
 
 
-def modules_of(config: Any) -> dict[str, str]:
-    """{module: hash of its file} of the modules outside the library that a config names."""
-    names = {text for text in _flat(config, "").values() if isinstance(text, str)}
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names if name}
-    return {f"module {name}": _hash_of(Path(file)) for name, file in files.items() if file}
+def hashes_of(modules: Iterable[str]) -> dict[str, str]:
+    """{"module NAME": hash of its code} of modules and packages, of a package with all below it.
+
+    What is not there, or is no Python file, has none.
+    """
+    found = {}
+    for name in modules:
+        with contextlib.suppress(ModuleNotFoundError):  # its package is missing
+            spec = importlib.util.find_spec(name)
+            places = spec and (spec.submodule_search_locations or [spec.origin])
+            paths = [Path(place) for place in places or () if place and Path(place).exists()]
+            if paths:
+                found[f"module {name}"] = "+".join(map(_hash_of, paths))
+    return found
 
 
 def alike(found: Sequence[Mapping[str, Any]]) -> None:

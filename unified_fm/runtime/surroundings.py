@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Unusable(OSError):
-    """The workdir cannot be written; the text says where and why."""
+    """The workdir cannot be written, or its lock not read; the text says where and why."""
 
 
 def check(workdir: Any) -> None:

@@ -59,9 +59,9 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join(timeout=10)
 
-    def progress(self, doing: str) -> None:
-        """Says that the run got on, and what it does now."""
-        self._doing, self._since = doing, time.monotonic()
+    def progress(self, doing: str | None = None) -> None:
+        """Says that the run got on, and what it does now if that is something else."""
+        self._doing, self._since = doing or self._doing, time.monotonic()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -22,12 +22,14 @@ from typing import Any, cast
 from etils import epath
 
 from unified_fm import files
+from unified_fm.runtime.surroundings import Unusable
 
 _NAME = "run.lock"
 _BEAT = 15.0  # seconds between two signs of life of the holder
-# Without a sign of life for so long a holder of another host is lost; it may be a slow disk of a
-# busy machine, so this is generous.
-_LOST = 600.0
+# Eight signs of life missed: a holder of another host is lost. A network disk shows the time of a
+# file as it is when the file is opened, so less would do; it is for a disk that hangs or a machine
+# that is moved. A holder that was stopped for longer finds the lock taken and saves no more.
+_LOST = 120.0
 # The same for a holder on a host of this name whose processes cannot be seen from here: mostly this
 # container before it was started anew.
 _LOST_BESIDE = 60.0
@@ -63,6 +65,7 @@ class Held:
 
         Raises:
             LockLost: another run has taken it over (`--force`); says which.
+            Unusable: the lock cannot be read.
         """
         if self._path is None or self._ours():
             return
@@ -104,7 +107,7 @@ def lock(workdir: Any, *, force: bool = False) -> Iterator[Held]:
     """Holds the lock of a workdir, which is made if it is missing.
 
     The lock of a process that no longer lives on this host is taken over at once, that of another
-    host after ten minutes without a sign of life.
+    host after two minutes without a sign of life.
 
     Args:
         workdir: local; a bucket is not locked, which is said.
@@ -112,6 +115,7 @@ def lock(workdir: Any, *, force: bool = False) -> Iterator[Held]:
 
     Raises:
         Locked: with the host, process id and age of the run that holds it.
+        Unusable: the lock of another cannot be read.
         OSError: the folder cannot be written to.
     """
     folder = epath.Path(workdir)
@@ -216,13 +220,18 @@ def _replace(path: Path, mine: dict[str, Any]) -> None:
 
 
 def _look(path: Path) -> _Found | None:
-    """Reads a lock; None if there is none."""
+    """Reads a lock; None if there is none. Raises Unusable: it cannot be known."""
     try:
         with open(path, "rb") as file:
             stat = os.fstat(file.fileno())
             text = file.read()
     except FileNotFoundError:
         return None
+    except OSError as error:  # rights, a stale handle of a network disk, a file for a folder
+        raise Unusable(
+            f"{path} cannot be read ({error.strerror or error}), so whether another run uses "
+            f"{path.parent} is not known, and nothing is written there"
+        ) from error
     try:
         holder = json.loads(text)
         if not all(key in holder for key in ("host", "pid", "started", "time")):

@@ -10,7 +10,7 @@ that the slots depend on; a run that differs in any of it is refused.
     CACHE/STREAM.KEY.logits.npy    f32[slots ... k]  their logits
     CACHE/STREAM.KEY.rest.npy      f32[slots ... n]  what all others have together
 
-With k below the number of classes (or words) C, the others are one lump (`objectives/_lumps.py`).
+With k below the number of classes (or words) C, the others are one lump (`objectives/lumps.py`).
 What they have together depends on the divergence and on its temperature, so there is a column for
 each pair that the objectives of the config ask for, and a run that asks for another is refused.
 With k = C the cache has what the teacher says, for any divergence of logits and any temperature.
@@ -33,11 +33,11 @@ import numpy as np
 
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
-from unified_fm.objectives import _lumps
+from unified_fm.objectives import lumps
 
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
 _IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle")
-KINDS = (*_lumps.KINDS, "hard")  # divergences for which the best k (and the rest) are enough
+KINDS = (*lumps.KINDS, "hard")  # divergences for which the best k (and the rest) are enough
 LITTLE = 0.95  # a mean probability of the best k below this is worth a warning
 
 Need = tuple[str, float]  # a divergence and its temperature
@@ -161,22 +161,19 @@ def files(folder: Path, stream: str, key: str) -> dict[str, Path]:
 def best(logits: jax.Array, top: int, needs: Sequence[Need]) -> dict[str, jax.Array]:
     """What is cached of logits f32[... C]: `ids`, `logits`, and `rest` if some are left over.
 
-    Args:
-        logits: of a teacher.
-        top: k, at most.
-        needs: (divergence, temperature) of each column of `rest`; see `lumps_of`.
+    At most `top` of a teacher; `needs` is what each column of `rest` is for; see `lumps_of`.
     """
     values, ids = jax.lax.top_k(logits, min(top, logits.shape[-1]))
     found = {"ids": ids, "logits": values}
     if top < logits.shape[-1] and needs:
-        rests = [_lumps.rest(kind, logits, ids, temperature) for kind, temperature in needs]
+        rests = [lumps.rest(kind, logits, ids, temperature) for kind, temperature in needs]
         found["rest"] = jnp.stack(rests, axis=-1)
     return found
 
 
 def lumps_of(needs: Sequence[Need]) -> list[Need]:
     """Those of some divergences that need to know what the others have together."""
-    return sorted({need for need in needs if need[0] in _lumps.KINDS})
+    return sorted({need for need in needs if need[0] in lumps.KINDS})
 
 
 def mass_of_best(kind: str, logits: np.ndarray, rest: np.ndarray, temperature: float) -> np.ndarray:
@@ -190,18 +187,18 @@ def mass_of_best(kind: str, logits: np.ndarray, rest: np.ndarray, temperature: f
 
 def targets(
     cached: Mapping[str, Mapping[str, Any]], classes: Mapping[str, int]
-) -> dict[str, jax.Array | _lumps.Truncated]:
+) -> dict[str, jax.Array | lumps.Truncated]:
     """What a cached teacher says by key: all logits f32[... C], or what is known of them.
 
     Args:
         cached: {key: {"ids", "logits", "rests"}} as `Cache.rows` gives them.
         classes: {key: C}.
     """
-    found: dict[str, jax.Array | _lumps.Truncated] = {}
+    found: dict[str, jax.Array | lumps.Truncated] = {}
     for key, arrays in cached.items():
         ids, logits = arrays["ids"], arrays["logits"]
         if ids.shape[-1] < classes[key]:
-            found[key] = _lumps.Truncated(
+            found[key] = lumps.Truncated(
                 ids=ids, logits=logits, rests=arrays["rests"], classes=classes[key]
             )
         else:  # every place is written to
@@ -213,10 +210,7 @@ def targets(
 def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> None:
     """Logs a warning for every lump that has much of the probability.
 
-    Args:
-        where: whose cache it is, for people.
-        stream: its stream.
-        rests: of the stream in `about.json`.
+    `where` says whose cache it is; `rests` are those of the stream in `about.json`.
     """
     for key, columns in rests.items():
         for name, column in zip(_names(columns), columns, strict=True):
@@ -261,7 +255,7 @@ def check_kinds(where: str, needs: Sequence[Need], k: int, classes: int) -> None
 
 
 def _names(columns: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [_lumps.name(column["kind"], column["temperature"]) for column in columns]
+    return [lumps.name(column["kind"], column["temperature"]) for column in columns]
 
 
 def _arrays(folder, stream, key) -> dict[str, np.ndarray]:
@@ -323,7 +317,7 @@ def _check_needs(where, cache, stream, needed) -> None:
         check_kinds(where, needs, k, classes)
         if k == classes:
             continue
-        wanted = [_lumps.name(*need) for need in lumps_of(needs)]
+        wanted = [lumps.name(*need) for need in lumps_of(needs)]
         columns = dict(zip(_names(held["rests"][key]), held["rests"][key], strict=True))
         for name in wanted:
             if name not in columns:

@@ -43,14 +43,7 @@ class Writer:
         needs: Mapping[str, Sequence[Need]],
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Begins a stream.
-
-        Args:
-            stream: its name.
-            slots: how many there will be.
-            needs: {key: divergences and temperatures of its objectives} (`cache.keys_needed`).
-            data: `cache.data_of` it.
-        """
+        """Begins a stream; `needs` are those of `cache.keys_needed`, `data` of `cache.data_of`."""
         self._streams[stream] = {
             **{"slots": slots, "keys": sorted(needs), "data": data},
             "rests": {key: cache.lumps_of(pairs) for key, pairs in needs.items()},
@@ -69,8 +62,6 @@ class Writer:
         """Writes the rows from a slot on; those beyond the last slot are left out.
 
         Args:
-            stream, key: what they are of.
-            start: the slot of the first one.
             found: as `cache.best` makes it of this stream's `lumps_of(needs)`.
             used: bool[rows ...], `used_of` the batch.
             classes: C.
@@ -98,8 +89,7 @@ class Writer:
     def finish(self, teacher: Any = None) -> int:
         """Puts the cache in its place, and warns of what it leaves out; returns its size in bytes.
 
-        Args:
-            teacher: what `about.json` tells of it.
+        `teacher` is what `about.json` tells of it.
         """
         for arrays in self._arrays.values():
             for array in arrays.values():

@@ -19,13 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def train(settings: Settings, workdir: Any, stop: Any, run: Callable[..., None]) -> Settings | None:
-    """Trains the teachers that are missing.
-
-    Args:
-        settings: of the run.
-        workdir: of the run, an `epath.Path`.
-        stop: an entered `Interruption`.
-        run: `train.train`.
+    """Trains the teachers that are missing, by `run` (`train.train`).
 
     Returns:
         The settings with the teachers' paths; None if a signal came.

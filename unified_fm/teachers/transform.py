@@ -30,7 +30,7 @@ class Teacher:
             None = what it teaches is read from a cache.
         streams: names of the streams that it sees.
         classes: {what it teaches: number of classes or words}, of a cache; where that has fewer
-            logits the target is an `objectives._lumps.Truncated`.
+            logits the target is an `objectives.lumps.Truncated`.
     """
 
     model: Any
@@ -112,12 +112,7 @@ def load_params(
 ) -> dict[str, Any]:
     """Loads the teachers' parameters onto the mesh, {name: tree}; only what they teach with.
 
-    Args:
-        entries: settings of the teachers.
-        teachers: as `build` makes them.
-        batches: one batch of every stream.
-        mesh, sharding_rules: where the parameters lie.
-        words: number of ids of the run's tokenizer.
+    `batches` is one batch of every stream, `words` the number of ids of the run's tokenizer.
 
     Raises:
         ValueError: no checkpoint at a path, a damaged one, or one that does not fit the teacher's
@@ -142,10 +137,6 @@ def load_params(
 
 def shapes(teachers: Mapping[str, Teacher], batches: Mapping[str, Any]) -> dict[str, Any]:
     """{teacher: the parameters that it teaches with}, as `jax.ShapeDtypeStruct`; opens no file.
-
-    Args:
-        teachers: as `build` makes them.
-        batches: shapes of the streams' batches.
 
     Raises:
         ValueError: a stream that a teacher cannot see.

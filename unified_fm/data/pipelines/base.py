@@ -93,10 +93,7 @@ class Pipeline(Protocol):
 
 
 def load(name: str) -> type[Pipeline]:
-    """The class of a pipeline.
-
-    Args:
-        name: in `data/pipelines`, or a dotted module of the user's.
+    """The class of a pipeline in `data/pipelines`, or in a dotted module of the user's.
 
     Raises:
         ValueError: an unknown name.
@@ -133,12 +130,7 @@ def make(
 ) -> Pipeline:
     """Makes a pipeline, with the tokenizer if it takes one.
 
-    Args:
-        plugin: from `load`.
-        options: of the config.
-        tokenizer: of the run.
-        what: whose pipeline it is, for messages.
-        others: options that are taken elsewhere, for messages.
+    Messages say whose it is (`what`), and name options that are taken elsewhere (`others`).
 
     Raises:
         TypeError: an unknown option, with the nearest one.

@@ -19,8 +19,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     cosines, so a short gradient is not taken for a missing one.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
     """
     members = Groups(names=groups, shared=shared, merge="aligned")
 

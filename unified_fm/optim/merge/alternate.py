@@ -23,8 +23,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*", order: Sequence[str] = (
     With the default `shared` the parameters outside the group's turn stand still.
 
     Args:
-        groups: names of the gradient groups, any number.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; any number of groups.
         order: one group per step, repeated (`("image", "image", "text")`); empty: each in turn.
 
     Raises:

@@ -14,8 +14,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*", threshold: float = 1.0) 
     Each tensor is divided by the share of its entries that is kept, as in the code of DomainBed.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
         threshold: of the agreement, in [0, 1]; 1 asks for all groups, 0 is the mean.
 
     Raises:

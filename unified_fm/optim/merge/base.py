@@ -99,7 +99,8 @@ class Groups:
 
     Attributes:
         names: the groups, in the order in which their gradients are handled.
-        shared: a regex of whole paths (`encoder/.*`), or rules `(regex, bool)`.
+        shared: a regex of whole paths (`encoder/.*`), or rules `(regex, bool)`; on all other
+            parameters the gradients are summed.
         merge: the name of the merge, for messages.
         least: the smallest number of groups that the merge can work with.
         most: the largest.

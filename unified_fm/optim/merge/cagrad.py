@@ -27,8 +27,7 @@ def merge(
     equation for the multiplier), so the result is exact for two to eight groups.
 
     Args:
-        groups: names of the gradient groups, two to eight.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two to eight groups.
         conflict: c, the radius of the ball in units of |g0|, in [0, 1); 0 is the mean. 0.5 is the
             default of LibMTL, 0.4 of the authors' later code.
         rescale: divide by 1 + c^2 ("quadratic"), by 1 + c ("linear"), or not at all ("none").

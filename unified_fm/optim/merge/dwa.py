@@ -30,8 +30,7 @@ def merge(
     Until two windows are full all weights are 1. The update needs `losses={group: scalar}`.
 
     Args:
-        groups: names of the gradient groups, any number.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; any number of groups.
         temperature: T; higher is more even.
         window: updates in one mean.
 

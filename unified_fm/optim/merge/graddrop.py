@@ -22,8 +22,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*", leak: float = 0.0, seed:
     gradients of activations; this is its rule on the gradients of parameters.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
         leak: share of the dropped gradients that passes all the same, in [0, 1]; 1 is the sum.
         seed: of the draws.
 

@@ -34,8 +34,7 @@ def merge(
     `losses={group: scalar}`.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
         alpha: how strongly a group that lags is favoured; 0 evens out the norms alone.
         learning_rate: of the logits, by Adam (our choice).
     """

@@ -31,8 +31,7 @@ def merge(
     """Gradient vaccine (arXiv 2010.05874): each pair's cosine is lifted to its moving average.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
         scope: one target for the "model", or one per "layer" or "tensor".
         rate: share of the newest cosine in the moving average, in (0, 1]; 0.5 as in LibMTL.
         seed: of the random order in which three or more groups meet.

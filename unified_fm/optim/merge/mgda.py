@@ -26,8 +26,7 @@ def merge(
     search over the faces of the simplex.
 
     Args:
-        groups: names of the gradient groups, two to eight.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two to eight groups.
         normalise: what each gradient is divided by while the weights are sought: "none", "l2" (its
             norm), "loss" (the group's loss) or "loss+" (both). The weights then apply to the
             gradients as they are.

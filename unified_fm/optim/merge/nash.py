@@ -21,8 +21,7 @@ def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
     gradient takes no part.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
     """
     members = Groups(names=groups, shared=shared, merge="nash")
 

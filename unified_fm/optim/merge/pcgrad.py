@@ -29,8 +29,7 @@ def merge(
     With two groups the order cannot matter; with more it is drawn anew at every update.
 
     Args:
-        groups: names of the gradient groups, two or more.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; two groups or more.
         scope: one projection over the "model" (as published), or one per "layer" or "tensor".
         reduction: "sum" (as published) or "mean" of the projected gradients.
         seed: of the random order.

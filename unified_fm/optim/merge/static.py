@@ -14,9 +14,8 @@ def merge(*, groups: Sequence[str], weights: Mapping[str, float], shared: str = 
     hard to improve on.
 
     Args:
-        groups: names of the gradient groups, any number.
+        groups, shared: see `base.Groups`; any number of groups.
         weights: `{group: factor}`, one for every group.
-        shared: regex of the shared parameters; on the others the gradients are summed.
 
     Raises:
         ValueError: `weights` names other groups than `groups`.

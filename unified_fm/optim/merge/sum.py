@@ -10,14 +10,9 @@ from unified_fm.optim.merge.base import Merge
 
 
 def merge(*, groups: Sequence[str], shared: str = ".*") -> Merge:
-    """Sums the gradient trees of all groups.
+    """Sums the gradient trees in the order of the groups; keeps no state.
 
-    Args:
-        groups: names of the gradient groups, in the order of summation.
-        shared: accepted for the common interface of the merges; a sum treats all parameters alike.
-
-    Returns:
-        A transformation from `{group: gradient tree}` to one tree. It keeps no state.
+    `shared` is accepted for the common interface: a sum treats all parameters alike.
     """
     del shared
     groups = tuple(groups)

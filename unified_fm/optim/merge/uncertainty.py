@@ -30,8 +30,7 @@ def merge(
     `losses={group: scalar}`.
 
     Args:
-        groups: names of the gradient groups, any number.
-        shared: regex of the shared parameters; on the others the gradients are summed.
+        groups, shared: see `base.Groups`; any number of groups.
         learning_rate: of s, by Adam (our choice; published codes use the model's own optimizer).
         initial: first value of every s; 0 as in the code of Nash-MTL, LibMTL has -0.5.
     """

@@ -5,9 +5,8 @@ undisturbed one would have seen. It holds logarithms: norms vary by factors.
 """
 
 import dataclasses
-from typing import Any
 
-import flax.struct
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +15,7 @@ POLICIES = ("clip", "skip")
 _LEAST_SIGMA = 0.1
 
 
-@flax.struct.dataclass
+@chex.dataclass(frozen=True, mappable_dataclass=False)
 class State:
     """What was seen so far.
 
@@ -67,15 +66,15 @@ class Spikes:
         zero = jnp.zeros((), jnp.int32)
         return State(window=jnp.zeros(self.window, jnp.float32), seen=zero, found=zero)
 
-    def look(self, state: State, norm: jax.Array) -> tuple[State, jax.Array, dict[str, Any]]:
+    def look(self, state: State, norm: jax.Array) -> tuple[State, jax.Array, jax.Array]:
         """Looks at the norm of a step, which must be finite.
 
         A spike enters the window as if it had just been none: it does not hide the next one, and a
         level that has risen for good is soon the usual one.
 
         Returns:
-            The state after it; bool[], whether it is a spike; metrics f32[] by name: "spikes" so
-            far, and "spike_sigma", how many sigma above the mean the norm lies.
+            The state after it; bool[], whether it is a spike; f32[], how many sigma above the mean
+            the norm lies.
         """
         value = jnp.log(jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
         mean = state.window.mean()
@@ -91,5 +90,4 @@ class Spikes:
             seen=state.seen + 1,
             found=state.found + spike,
         )
-        metrics = {"spikes": state.found.astype(jnp.float32), "spike_sigma": above}
-        return state, spike, metrics
+        return state, spike, above

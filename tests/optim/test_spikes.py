@@ -7,16 +7,16 @@ import pytest
 
 from tests import loop_runs
 from unified_fm.checkpoint import store as checkpoint
+from unified_fm.optim.spikes import Spikes
 from unified_fm.runtime.nonfinite import Watch
-from unified_fm.spikes import Spikes
 
 
 def _seen(spikes, norms):
     """[(whether it is a spike, sigmas above the mean)] of norms seen one after the other."""
     state, found = spikes.init(), []
     for norm in norms:
-        state, spike, metrics = spikes.look(state, jnp.float32(norm))
-        found.append((bool(spike), float(metrics["spike_sigma"])))
+        state, spike, sigma = spikes.look(state, jnp.float32(norm))
+        found.append((bool(spike), float(sigma)))
     return state, found
 
 
