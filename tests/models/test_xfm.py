@@ -48,7 +48,7 @@ def naive(net, batches):
     mask = jnp.pad(batch["region_mask"], ((0, 0), (1, 0)), constant_values=True)[ROWS]
 
     def fuse(image, mask):
-        every = jnp.ones(image.shape[:2], bool) if mask is None else mask
+        every = jnp.ones(image[ROWS].shape[:2], bool) if mask is None else mask
         memory = ImageMemory(image[ROWS], image[ROWS, 0], jnp.arange(len(ROWS)), every[:, 1:])
         return net.fuse(text=text, text_mask=text_mask, memory=memory)
 

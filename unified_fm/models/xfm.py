@@ -131,13 +131,13 @@ class Model(TextPart, ImagePart, PairPart):
         if "image" not in views:
             return views
         image = views["image"]
-        if "image_index" not in batch:
-            memory = ImageMemory(image, groups=ask.groups)
-            return views | {"pooled": image[:, 0], "image_memory": memory}
-        index, mask = batch["image_index"], batch["region_mask"]
-        pooled = mean_of(take(image[:, 1:], index, ask.groups), mask)
-        memory = ImageMemory(image, pooled, index, mask, groups=ask.groups)
-        return views | {"pooled": pooled, "image_memory": memory}
+        pooled, memory = image[:, 0], ImageMemory(image, groups=ask.groups)
+        if "image_index" in batch:
+            index, mask = batch["image_index"], batch["region_mask"]
+            pooled = mean_of(take(image[:, 1:], index, ask.groups), mask)
+            memory = ImageMemory(image, pooled, index, mask, groups=ask.groups)
+        # Without texts there is nobody to look at the images.
+        return views | {"pooled": pooled, "image_memory": memory if "text" in batch else None}
 
     def remember(self, image: jax.Array) -> ImageMemory:
         """The fusion memory of images f[I 1+N D], projected, for texts that come again."""
