@@ -1,6 +1,5 @@
 """What a model says about a batch: the documented record that objectives and evaluators read."""
 
-from collections.abc import Collection, Iterable
 from typing import cast
 
 import flax.struct
@@ -18,11 +17,6 @@ INPUTS = {
     "pooled": ("image",),
     "image_memory": ("image", "text"),  # without a text there is nobody to look at the image
 }
-
-
-def given(keys: Collection[str], views: Iterable[str] = tuple(INPUTS)) -> frozenset[str]:
-    """Those of `views` for which a batch with these keys has the inputs."""
-    return frozenset(view for view in views if all(key in keys for key in INPUTS[view]))
 
 
 @flax.struct.dataclass

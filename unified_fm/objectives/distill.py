@@ -1,6 +1,6 @@
 """Distillation: the student's logits or states towards those of a frozen teacher.
 
-The teacher's arrays lie in `batch["teacher"][NAME]` (`models/targets.py`); students read them like
+The teacher's arrays lie in `batch["teacher"][NAME]` (`models.base`); students read them like
 labels. "kl" is Hinton's form, with T^2 so that the gradient of small logits does not depend on T:
 
     KD(u, z) = T^2 sum_c p_c (log p_c - log q_c),  p = softmax(u / T),  q = softmax(z / T)
