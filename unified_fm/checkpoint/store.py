@@ -340,7 +340,9 @@ def _handlers() -> dict[str, Any]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "train": _flat(_train(state))}
+    # optax's nested tuples and empty states as a plain dict: {"opt_state.0.mu.text...": leaf}.
+    train = {name.replace("/", "."): leaf for name, leaf in rules.named_leaves(_train(state))}
+    return {"params": state.params, "train": train}
 
 
 def _train(state: TrainState) -> dict[str, Any]:
@@ -377,8 +379,3 @@ def _with_saved_window(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> t
 def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
     zeros = np.zeros(leaf.shape, leaf.dtype)
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: zeros[index])
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """{"opt_state.0.mu.text...": leaf}: optax's nested tuples and empty states as a plain dict."""
-    return {name.replace("/", "."): leaf for name, leaf in rules.named_leaves(tree)}

@@ -4,8 +4,6 @@ Nothing is computed or loaded: shapes only, so neither the data nor the tokenize
 of the config have to be there.
 """
 
-from typing import Any
-
 import jax
 
 from unified_fm import rules, setup, sharding
@@ -17,7 +15,8 @@ from unified_fm.report.table import aligned
 
 def table(config: Settings) -> str:
     """One line per parameter, then the count per top-level module and the total."""
-    shapes = parameter_shapes(config)
+    alone = setup.without_teachers(config)
+    shapes = setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params
     values = build.assigned_rules(shapes, config.rules.plain())
     where = rules.assign(shapes, sharding.named_rules(config.rules.sharding))
     rows = [("parameter", "shape", "count", "lr", "decay", "frozen", "sharding")]
@@ -37,9 +36,3 @@ def table(config: Settings) -> str:
     lines += ["", *(f"{top:<{width}}  {count:>13,}" for top, count in totals.items())]
     lines.append(f"{'total':<{width}}  {sum(totals.values()):>13,}")
     return "\n".join(lines)
-
-
-def parameter_shapes(config: Settings) -> Any:
-    """The parameter tree of a config as `jax.ShapeDtypeStruct`."""
-    alone = setup.without_teachers(config)
-    return setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params

@@ -10,7 +10,7 @@ temperatures of the config's `distill`; a run that asks for others needs a cache
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -80,22 +80,11 @@ def _write_stream(config, name, stream, writer, epochs, top) -> None:
             f"stream {stream!r} has no objective 'distill' on logits of the teacher {name!r}"
             + (f": a cache holds logits, and {unfit[0]} are states" if unfit else "")
         )
-    for batch in _batches(config, name, stream, needs, epochs, top):
-        if batch["start"] == 0:
-            data = teacher_cache.data_of(config, stream, batch["records"])
-            writer.begin(stream, slots=batch["slots"], needs=needs, data=data)
-        for key, (found, used) in batch["found"].items():
-            classes = batch["classes"][key]
-            writer.add(stream, key, batch["start"], found, used=used, classes=classes)
-
-
-def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any]]:
-    """For every batch: start, slots, records, classes, and {key: (its best, which are used)}."""
-    config = config.replace(
+    alone = config.replace(
         streams={stream: config.streams[stream].replace(cycle=0)},
         teachers={name: config.teachers[name].replace(streams=[stream])},
     )
-    ready = setup.prepare(config)
+    ready = setup.prepare(alone)
     streams, transform, params = ready.open_streams(), ready.program.teachers, ready.load_teachers()
     loader = streams.loaders[stream]
     shapes = jax.eval_shape(lambda p, b: transform(p, b), ready.teacher_shapes, ready.shapes)
@@ -117,8 +106,10 @@ def _batches(config, name, stream, needs, epochs, top) -> Iterator[dict[str, Any
         }
 
     slots = epochs * loader.records
+    data = teacher_cache.data_of(config, stream, loader.records)
+    writer.begin(stream, slots=slots, needs=needs, data=data)
     for start in tqdm.trange(0, slots, loader.slots, desc=f"{name} on {stream}", unit=" batches"):
         found = jax.device_get(best(params, ready.place(next(streams))))
-        about = {"slots": slots, "records": loader.records, "classes": classes}
-        yield {"start": start, "found": found, **about}
+        for key, (rows, used) in found.items():
+            writer.add(stream, key, start, rows, used=used, classes=classes[key])
     streams.close()

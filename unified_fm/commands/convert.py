@@ -133,7 +133,8 @@ def export_checkpoint(options: argparse.Namespace) -> int:
         if options.to == "npz-big-vision":
             arrays = augreg.big_vision(arrays)
         out = _file(out, "model.npz")
-        _write_npz(out, arrays)
+        with files.whole(out) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **cast(Any, arrays))
     print(report)
     print(f"wrote {out}")
     return 0
@@ -145,11 +146,6 @@ def _file(out: str, name: str) -> str:
         return out
     pathlib.Path(out).mkdir(parents=True, exist_ok=True)
     return os.path.join(out, name)
-
-
-def _write_npz(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    with files.whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **cast(Any, arrays))
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:

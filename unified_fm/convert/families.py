@@ -92,7 +92,11 @@ def open_family(family: str, path: str | os.PathLike) -> tuple[Mapping[str, np.n
     foreign = open_weights(path)
     if chosen.prepare:
         foreign = chosen.prepare(foreign)
-    return foreign, min(chosen.tables, key=lambda table: _misfits(table, foreign))
+
+    def misfits(table):
+        return len(matching.recognise(table, foreign).unexpected)
+
+    return foreign, min(chosen.tables, key=misfits)
 
 
 def fetch(path: str | os.PathLike) -> str:
@@ -158,7 +162,3 @@ def _known(family: str) -> Family:
             f"possible: {', '.join(FAMILIES)}"
         )
     return FAMILIES[family]
-
-
-def _misfits(table: Table, names) -> int:
-    return len(matching.recognise(table, names).unexpected)

@@ -156,12 +156,6 @@ def flip(image: np.ndarray) -> np.ndarray:
     return cv2.flip(image, 1)  # NumPy's reversed copy takes five times as long
 
 
-def mentions_side(texts: list[str]) -> bool:
-    """Whether a caption says "left" or "right", which a flip would make false."""
-    words = " ".join(texts).lower()
-    return "left" in words or "right" in words
-
-
 @contextlib.contextmanager
 def _skipping():
     """Turns what decoders raise into `Skip` with a reason."""

@@ -8,14 +8,13 @@ inside. So an interrupted preparation leaves no half a part, and a part made by 
 this recipe, of other packages, or with another `--without` is made again.
 """
 
-import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,7 +79,8 @@ def prepare(
 
     account = {}
     root.mkdir(parents=True, exist_ok=True)
-    with _alone(root):
+    with open(root / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time; a lock of a dead process is no lock
         for name in wanted:
             seconds = 0.0
             if not _is_current(root, name, without):  # another process may have made it
@@ -218,14 +218,6 @@ def _account(root, name, seconds=0.0):
         left_out=_left_out(root, name, None),
         seconds=seconds,
     )
-
-
-@contextlib.contextmanager
-def _alone(root) -> Iterator[None]:
-    """One preparation at a time in a folder; a lock of a dead process is no lock."""
-    with open(root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _check(name, known, what):

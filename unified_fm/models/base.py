@@ -6,10 +6,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from unified_fm.models.config import EncoderConfig
-from unified_fm.models.targets import Targets, targets
-from unified_fm.models.views import INPUTS, Views, given
+from unified_fm.models.views import INPUTS, Views
 
 Batch = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ class Model(nn.Module):
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         """The names of the views that a batch with these keys gets: known before anything runs."""
-        return given(keys, self.views)
+        return frozenset(v for v in self.views if all(key in keys for key in INPUTS[v]))
 
     @nn.nowrap
     def check(self) -> None:
@@ -84,9 +84,32 @@ class Model(nn.Module):
         """
         raise ValueError(f"this model ({type(self).__module__}) has no image head")
 
-    def targets(self, batch: Batch) -> Targets:
-        """What it teaches, rows on axis 0; see `models.targets`."""
-        return targets(self, batch)
+    def targets(self, batch: Batch) -> dict[str, jax.Array]:
+        """What it teaches: the arrays by which students are distilled, as far as it has them.
+
+        | name | array | of |
+        | --- | --- | --- |
+        | `mlm` | f32[B K V] | logits at `masked_positions` |
+        | `mlm_all` | f32[B L V] | logits at every position of `text_masked` |
+        | `text_hidden` | f[B L D] | last states of `text_masked` |
+        | `image` | f32[B C] | class logits, of a model with classes |
+        | `image_hidden` | f[B 1+N D] | last states of the image |
+
+        A step computes all of them and keeps what an objective reads: XLA removes the rest.
+        """
+        net: Any = self
+        views, found = net(batch), {}
+        if views.text_masked is not None:
+            x = views.text_masked
+            found |= {"text_hidden": x, "mlm_all": net.mlm_head(x)}
+            if "masked_positions" in batch:
+                at = jnp.take_along_axis(x, batch["masked_positions"][..., None], axis=1)
+                found["mlm"] = net.mlm_head(at)
+        if views.image is not None:
+            found["image_hidden"] = views.image
+            if self.classes:
+                found["image"] = self.image_head(views.image[:, 0])
+        return found
 
     @nn.compact
     def attach(self, name: str, head: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """What a model says about a batch: the documented record that objectives and evaluators read."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 
 import flax.struct
 import jax
@@ -33,11 +33,6 @@ def passes(reads: Mapping[str, bool]) -> dict[str, bool]:
         source = _OF.get(view, view)
         found[source] = found.get(source, False) or flows
     return found
-
-
-def given(keys: Collection[str], views: Iterable[str] = tuple(INPUTS)) -> frozenset[str]:
-    """Those of `views` for which a batch with these keys has the inputs."""
-    return frozenset(view for view in views if all(key in keys for key in INPUTS[view]))
 
 
 @flax.struct.dataclass

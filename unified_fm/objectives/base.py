@@ -69,7 +69,7 @@ class Lesson(NamedTuple):
     """What an objective reads of a teacher.
 
     Attributes:
-        key: which of the teacher's arrays (`models.targets`).
+        key: which of the teacher's arrays (`models.base.Model.targets`).
         kind: how student and teacher are compared, a `kind` of `distill`.
         temperature: of that comparison.
     """

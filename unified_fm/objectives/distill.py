@@ -1,6 +1,6 @@
 """Distillation: the student's logits or states towards those of a frozen teacher.
 
-The teacher's arrays lie in `batch["teacher"][NAME]` (`models/targets.py`); students read them like
+The teacher's arrays lie in `batch["teacher"][NAME]` (`models.base`); students read them like
 labels. "kl" is Hinton's form, with T^2 so that the gradient of small logits does not depend on T:
 
     KD(u, z) = T^2 sum_c p_c (log p_c - log q_c),  p = softmax(u / T),  q = softmax(z / T)
@@ -209,10 +209,6 @@ def _squares(theirs, mine):
     return jnp.square(theirs - mine).mean(-1)
 
 
-def _hard(theirs, mine):
-    return optax.softmax_cross_entropy_with_integer_labels(mine, theirs.argmax(-1))
-
-
 def _cosine(theirs, mine):
     """f32[...]; 0 for a state of zeros."""
     norms = jnp.square(theirs).sum(-1) * jnp.square(mine).sum(-1)
@@ -222,7 +218,9 @@ def _cosine(theirs, mine):
 _DIVERGENCES = {"kl": _kl, "sigmoid_kl": _sigmoid_kl}  # of logits divided by the temperature
 _OTHERS = {
     "mse": _squares,
-    "hard": _hard,
+    "hard": lambda theirs, mine: optax.softmax_cross_entropy_with_integer_labels(
+        mine, theirs.argmax(-1)
+    ),
     "hidden_mse": _squares,
     "hidden_cos": lambda theirs, mine: 1 - _cosine(theirs, mine),
 }

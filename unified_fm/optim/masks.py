@@ -181,7 +181,8 @@ def _choose(
         mask, score = (
             jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (kept, scores)
         )
-        parts = jnp.split(next_mask(mask, score, released[0]), _ends(masks))
+        ends = np.cumsum([mask.size for mask in masks])
+        parts = jnp.split(next_mask(mask, score, released[0]), ends[:-1].tolist())
         new = [part.reshape(mask.shape) for part, mask in zip(parts, masks, strict=True)]
     else:
         new = [next_mask(*leaf) for leaf in zip(kept, scores, released, strict=True)]
@@ -193,10 +194,6 @@ def _choose(
         churn=jnp.stack(churn),
         key=key,
     )
-
-
-def _ends(arrays: list[jax.Array]) -> list[int]:
-    return np.cumsum([array.size for array in arrays])[:-1].tolist()
 
 
 def _placement(leaf: Any) -> Any:
@@ -220,8 +217,11 @@ def _reset_moments(opt_state: Tree, old: Tree, new: Tree) -> Tree:
     changed = jax.tree.map(lambda a, b: a != b, old, new)
     seen = []
 
+    def is_masked(node):
+        return isinstance(node, optax.MaskedNode)
+
     def keep(change, moment):
-        if isinstance(change, optax.MaskedNode) or isinstance(moment, optax.MaskedNode):
+        if is_masked(change) or is_masked(moment):
             return moment
         return jnp.where(change, jnp.zeros_like(moment), moment)
 
@@ -235,7 +235,7 @@ def _reset_moments(opt_state: Tree, old: Tree, new: Tree) -> Tree:
         fields = {field: getattr(node, field) for field in _MOMENTS if hasattr(node, field)}
         return node._replace(
             **{
-                field: jax.tree.map(keep, changed, moments, is_leaf=_is_masked)
+                field: jax.tree.map(keep, changed, moments, is_leaf=is_masked)
                 for field, moments in fields.items()
             }
         )
@@ -246,7 +246,3 @@ def _reset_moments(opt_state: Tree, old: Tree, new: Tree) -> Tree:
             f"reset_moments_on_flip: the optimizer state has no moments ({', '.join(_MOMENTS)})"
         )
     return opt_state
-
-
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode)

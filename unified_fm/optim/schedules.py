@@ -10,6 +10,12 @@ import optax
 
 from unified_fm import choices
 
+_DECAYS: dict[str, Callable] = {  # of the progress from 0 to 1
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+    "constant": jnp.ones_like,
+}
+
 
 def build(
     *,
@@ -29,11 +35,10 @@ def build(
     Raises:
         ValueError: an unknown name, or a warm-up that is longer than the run.
     """
-    decays: dict[str, Callable] = {"linear": _linear, "cosine": _cosine, "constant": _constant}
-    choices.check("the schedule", name, sorted(decays))
+    choices.check("the schedule", name, sorted(_DECAYS))
     if not 0 <= warmup <= total_steps:
         raise ValueError(f"a warm-up of {warmup} updates does not fit into {total_steps}")
-    decay = decays[name]
+    decay = _DECAYS[name]
 
     def schedule(count):
         count = jnp.asarray(count, jnp.float32)
@@ -42,15 +47,3 @@ def build(
         return jnp.where(count < warmup, rising, end + (1.0 - end) * decay(progress))
 
     return schedule
-
-
-def _linear(progress):
-    return 1.0 - progress
-
-
-def _cosine(progress):
-    return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-
-
-def _constant(progress):
-    return jnp.ones_like(progress)

@@ -26,7 +26,7 @@ class Teacher:
     """One frozen model.
 
     Attributes:
-        model: has a method `targets(batch) -> {name: array}`, rows on axis 0 (`models.targets`);
+        model: has a method `targets(batch) -> {name: array}`, rows on axis 0 (`models.base`);
             None = what it teaches is read from a cache.
         streams: names of the streams that it sees.
         classes: {what it teaches: number of classes or words}, of a cache; where that has fewer

@@ -86,14 +86,16 @@ def checked_entry(
         raise CheckpointFormatError(f"an array named {_short(name)}: refused")
     if strides is None:
         strides = c_strides(shape) if _small(shape) else ()
-    fits = _small(shape) and _small(strides) and _small((offset,)) and _indexable(shape)
-    if not fits:
+    fits = _small(shape) and _small(strides) and _small((offset,))
+    # Without elements, (0, 2**62) is still too large for NumPy, of at most 8 bytes each.
+    if not fits or math.prod(n for n in shape if n) >= 2**60:
         raise CheckpointFormatError(f"{_short(name)}: shape, strides or offset are not plausible")
     if len(shape) != len(strides):
         raise CheckpointFormatError(f"{_short(name)}: {len(shape)} sizes, {len(strides)} strides")
     have = block.size // itemsize(dtype)
     count = math.prod(shape)
-    last = offset + _span(shape, strides) if count else 0
+    # Of the first and of the last element, if there are any.
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if count else 0
     # More elements than the block holds would be a repeated view: it could ask for any memory.
     if count > have or (count and last >= have) or offset > have:
         raise CheckpointFormatError(
@@ -113,11 +115,6 @@ def _small(numbers) -> bool:
     if not isinstance(numbers, tuple) or len(numbers) > _MAX_DIMENSIONS:
         return False
     return all(type(n) is int and 0 <= n < 2**63 for n in numbers)
-
-
-def _indexable(shape: tuple[int, ...]) -> bool:
-    """Whether NumPy can make such an array: without elements, (0, 2**62) is still too large."""
-    return math.prod(n for n in shape if n) < 2**60  # of at most 8 bytes each
 
 
 def _short(name: str) -> str:
@@ -188,8 +185,3 @@ class LazyArrays(Derived):
 def memory_limit(size: int) -> int:
     """Bytes that reading a file of `size` bytes may take: a tenth more, and of at least 1 MiB."""
     return max(size, 2**20) * 11 // 10
-
-
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Distance in elements from the first element to the last."""
-    return sum((n - 1) * s for n, s in zip(shape, strides, strict=True))

@@ -143,13 +143,9 @@ def make(
             raise TypeError(f"{what} takes no option {key!r}; {possible}")
     if "tokenizer" in known:
         given["tokenizer"] = tokenizer
-    if tokenizer is None and "tokenizer" in known and _required(known["tokenizer"]):
-        raise ValueError(f"{what} needs a tokenizer ({plugin.__module__}); none given")
+        if tokenizer is None and known["tokenizer"].default is dataclasses.MISSING:
+            raise ValueError(f"{what} needs a tokenizer ({plugin.__module__}); none given")
     return plugin(**given)
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -357,8 +353,8 @@ class ImageOptions(Pipeline):
         """Whether this image is mirrored."""
         if self.augment == "none" or self.flip == "none":
             return False
-        mirrored = rng.random() < 0.5
-        return mirrored and not (self.flip == "careful" and images.mentions_side(texts))
+        mirrored, said = rng.random() < 0.5, " ".join(texts).lower()
+        return mirrored and not (self.flip == "careful" and ("left" in said or "right" in said))
 
     def coloured(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """RandAugment, if it is on."""

@@ -132,9 +132,10 @@ class Groups:
         """
         if not any(jax.tree.leaves(self.is_shared(params))):
             found = rules.names(params)
+            some = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
             raise ValueError(
                 f"{self.merge}: shared={self.shared!r} matches no parameter; "
-                f"the {len(found)} parameters are {_some(found)}"
+                f"the {len(found)} parameters are {some}"
             )
 
     def is_shared(self, tree: Tree) -> Tree:
@@ -300,7 +301,3 @@ def _scaled_dots(leaves: Sequence[Sequence[jax.Array]]) -> tuple[jax.Array, jax.
     inverse = jnp.ldexp(jnp.float32(1), -exponent)
     dots = total(_dots([g * inverse for g in gradients]) for gradients in leaves)
     return dots, jnp.ldexp(jnp.float32(1), exponent)
-
-
-def _some(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
