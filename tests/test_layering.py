@@ -35,6 +35,15 @@ LAYERS = [
     ("config/records.py", ["config.values"], []),
     ("config/settings.py", ["config.records", "plugins"], ["ml_collections"]),
     ("config/", [*CONFIG, "objectives.base", "evaluators.base"], ["etils"]),
+    ("groups.py", [], ["jax"]),
+    ("placement.py", [], ["jax"]),
+    # They ask models for views, and name the records that say which.
+    (
+        "joint.py",
+        ["models.base", "models.memory", "models.passes", "objectives.base"],
+        ["jax", "chex"],
+    ),
+    ("step.py", [*CORE, "models.base", "objectives.base", "optim"], ["*"]),
     ("objectives/", ["objectives"], ["jax", "optax", "numpy", "chex"]),
     ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),
     ("optim/", ["optim", "plugins"], ["jax", "optax", "numpy", "chex"]),
@@ -48,7 +57,8 @@ LAYERS = [
     ("", [*CORE, "optim", "data", "evaluators", "convert", "objectives.base"], ["*"]),
 ]
 
-EVERYBODY = ["rules", "choices", "files"]  # small parts, which import nothing of ours
+# Small parts, which import nothing of ours.
+EVERYBODY = ["rules", "choices", "files", "groups", "placement"]
 
 # What only these places may use, by import or by attribute (jax.distributed.initialize).
 OWNERS = {
@@ -74,6 +84,7 @@ LOOKS = {
     "config/values.py": "annotations, of which not all have a name",
     "files.py": "paths of several libraries",
     "rules.py": "key paths of JAX",
+    "sharding.py": "devices, of which only some have a slice",
     "optim/masks.py": "states of optax",
     "optim/merge/igm.py": "its own options, as its signature",
     "runtime/processes.py": "settings of JAX",

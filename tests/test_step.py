@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from tests import tiny
-from unified_fm import micro_batches, plugins, step, train
+from unified_fm import joint, micro_batches, plugins, step, train
 from unified_fm.config.settings import Teacher
 from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
@@ -49,7 +49,7 @@ def _batches(rows=8, seed=0):
 def _stream(groups=None, **objectives):
     """Objectives by name, each with weight 1 or as (objective, weight)."""
     pairs = {k: v if isinstance(v, tuple) else (v, 1.0) for k, v in objectives.items()}
-    return step.Stream(
+    return joint.Stream(
         objectives={k: objective for k, (objective, _) in pairs.items()},
         weights={k: weight for k, (_, weight) in pairs.items()},
         groups=groups,

@@ -10,7 +10,7 @@ import pytest
 from tests import ufm_runs
 from tests.convert import test_parity as parity
 from tests.models import tiny_ufm as tiny
-from unified_fm import sharding, step
+from unified_fm import joint, sharding, step
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config.settings import Teacher
 from unified_fm.convert.readers.safetensors_file import write_safetensors
@@ -91,7 +91,7 @@ def program_of(saved, **kw):
     made, params = load(config(root))
     of = {"text": ("bert", "mlm"), "image": ("vit", "image")}
     streams = {
-        name: step.Stream(
+        name: joint.Stream(
             objectives={"distill": distill.Objective(teacher=teacher, of=part)},
             weights={"distill": 1.0},
         )

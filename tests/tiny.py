@@ -22,6 +22,7 @@ class Views:
     text_masked: object = None
     image: object = None
     image_masked: object = None
+    groups: int = flax.struct.field(pytree_node=False, default=1)
 
 
 class Layer(nn.Module):

@@ -5,9 +5,10 @@ line; what all of them ask for goes through the fusion encoder together, and eac
 own rows.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import chex
 import jax
@@ -15,17 +16,49 @@ import jax
 from unified_fm.models.base import Ask
 from unified_fm.models.memory import Fusing
 from unified_fm.models.passes import named_key
-from unified_fm.objectives.base import Fuse, Output
+from unified_fm.objectives.base import Fuse, Objective, Output
 
-if TYPE_CHECKING:
-    from unified_fm.step import Stream
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What is asked of one stream.
+
+    Attributes:
+        objectives: {name in the log: objective}.
+        weights: {name in the log: weight of its loss}.
+        groups: of rows that may refer to each other (a region's image, a negative); None = one.
+    """
+
+    objectives: Mapping[str, Objective]
+    weights: Mapping[str, float]
+    groups: int | None = None
+
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        """{view that an objective reads: whether a gradient flows into it}."""
+        found: dict[str, bool] = {}
+        for objective in self.objectives.values():
+            for view, flows in objective.reads.items():
+                found[view] = found.get(view, False) or flows
+        return found
+
+    @property
+    def refers(self) -> bool:
+        """Whether an objective lets rows look at others of their group."""
+        return any(objective.refers for objective in self.objectives.values())
+
+    @property
+    def ema_reads(self) -> frozenset[str]:
+        """The views of the averaged parameters that its objectives read as a teacher's."""
+        return frozenset().union(*(fn.ema_reads for fn in self.objectives.values()))
+
 
 Outputs = dict[str, dict[str, Output]]  # {stream: {objective: output}}
 
 
 def outputs(
     model: Any,
-    streams: Mapping[str, "Stream"],
+    streams: Mapping[str, Stream],
     params: Any,
     ema: Any,
     batches: Mapping[str, Mapping[str, Any]],
@@ -131,7 +164,7 @@ def _fusing(request: Fuse, key: Any) -> Fusing:
 
 
 def _averaged(
-    model: Any, streams: Mapping[str, "Stream"], ema: Any, batches: Mapping[str, Any], joint: bool
+    model: Any, streams: Mapping[str, Stream], ema: Any, batches: Mapping[str, Any], joint: bool
 ) -> dict[str, Any]:
     """The batches of which an objective reads what the averaged parameters say, with that."""
     asks = {

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from unified_fm import sharding, step
+from unified_fm import joint, sharding, step
 from unified_fm.checkpoint import start
 from unified_fm.config import checks, chosen, durations, saved
 from unified_fm.config.settings import Settings
@@ -358,7 +358,7 @@ def _program(settings: Settings) -> step.Program:
     learnt = {}
     for name, entry in settings.streams.items():
         made = {key: chosen.objective(key, value) for key, value in entry.objectives.items()}
-        learnt[name] = step.Stream(
+        learnt[name] = joint.Stream(
             objectives={key: objective for key, (objective, _) in made.items()},
             weights={key: weight for key, (_, weight) in made.items()},
             groups=entry.groups,

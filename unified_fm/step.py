@@ -19,7 +19,6 @@ import optax
 from unified_fm import joint, micro_batches
 from unified_fm import placement as placements
 from unified_fm.models.base import Ask
-from unified_fm.objectives.base import Objective
 from unified_fm.optim import build
 from unified_fm.optim import spikes as gradient_spikes
 
@@ -46,40 +45,6 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stream:
-    """What is asked of one stream.
-
-    Attributes:
-        objectives: {name in the log: objective}.
-        weights: {name in the log: weight of its loss}.
-        groups: of rows that may refer to each other (a region's image, a negative); None = one.
-    """
-
-    objectives: Mapping[str, Objective]
-    weights: Mapping[str, float]
-    groups: int | None = None
-
-    @property
-    def reads(self) -> Mapping[str, bool]:
-        """{view that an objective reads: whether a gradient flows into it}."""
-        found: dict[str, bool] = {}
-        for objective in self.objectives.values():
-            for view, flows in objective.reads.items():
-                found[view] = found.get(view, False) or flows
-        return found
-
-    @property
-    def refers(self) -> bool:
-        """Whether an objective lets rows look at others of their group."""
-        return any(objective.refers for objective in self.objectives.values())
-
-    @property
-    def ema_reads(self) -> frozenset[str]:
-        """The views of the averaged parameters that its objectives read as a teacher's."""
-        return frozenset().union(*(fn.ema_reads for fn in self.objectives.values()))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
     """What is learnt from what: the model, the streams and the groups of their gradients.
 
@@ -95,7 +60,7 @@ class Program:
     """
 
     model: nn.Module
-    streams: Mapping[str, Stream]
+    streams: Mapping[str, joint.Stream]
     groups: Mapping[str, Sequence[str]]
     seed: int = 0
     accumulate: int = 1

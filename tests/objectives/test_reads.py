@@ -6,7 +6,7 @@ import pytest
 
 from tests.models import tiny_ufm, tiny_xfm
 from tests.objectives import stubs
-from unified_fm import step
+from unified_fm import joint, step
 from unified_fm.models.views import INPUTS
 from unified_fm.objectives import base
 from unified_fm.plugins import build
@@ -65,7 +65,7 @@ def test_the_gradient_flows_where_it_is_said_to(case):
 
 def program(model, **streams):
     made = {
-        name: step.Stream(objectives={key: build("objectives", key) for key in keys}, weights={})
+        name: joint.Stream(objectives={key: build("objectives", key) for key in keys}, weights={})
         for name, keys in streams.items()
     }
     return step.Program(model=model, streams=made, groups={"all": list(made)})

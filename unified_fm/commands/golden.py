@@ -24,7 +24,6 @@ from unified_fm.convert.tables.xfm import TABLE
 from unified_fm.models.config import CHOICES
 from unified_fm.models.xfm import Model
 from unified_fm.plugins import build
-from unified_fm.step import Stream
 
 HIDDEN_TOLERANCE = 1e-5  # absolute
 LOSS_TOLERANCE = 1e-5  # relative
@@ -174,7 +173,7 @@ def _batch(inputs: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
 def _losses(model, params, batches, joint):
     """Losses under the names of the file."""
     streams = {
-        name: Stream(
+        name: passes.Stream(
             objectives={key: build("objectives", key) for key in keys},
             weights=dict.fromkeys(keys, 1.0),
         )

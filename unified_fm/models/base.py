@@ -51,12 +51,18 @@ class Model(nn.Module):
     ) -> dict[str, Views]:
         """The views that are read of several streams' batches, in as few passes as can be.
 
-        This one gives each stream by itself all views that it has: for models that join nothing.
+        This one gives each stream by itself all views that it has: for models that join nothing,
+        and take what is dropped from Linen's rng "dropout".
         """
         del joint
-        return {
-            name: self(batch).replace(groups=asks[name].groups) for name, batch in batches.items()
-        }
+        found = {}
+        for name, batch in batches.items():
+            net, key = self, asks[name].key
+            if not self.is_initializing():
+                module, variables = self.unbind()
+                net = module.bind(variables, rngs={} if key is None else {"dropout": key})
+            found[name] = net(batch).replace(groups=asks[name].groups)
+        return found
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:
