@@ -46,7 +46,7 @@ LAYERS = [
     ("step.py", [*CORE, "models.base", "objectives.base", "optim"], ["*"]),
     ("objectives/", ["objectives"], ["jax", "optax", "numpy", "chex"]),
     ("models/", ["models"], ["jax", "flax.linen", "flax.struct", "numpy", "chex"]),
-    ("optim/", ["optim", "plugins"], ["jax", "optax", "numpy", "chex"]),
+    ("optim/", ["optim", "plugins"], ["jax", "optax", "flax.struct", "numpy", "chex"]),
     ("convert/", ["convert"], ["numpy", "scipy", "safetensors", "huggingface_hub"]),
     ("demo/", ["demo", "data", "plugins"], ARRAYS),
     ("data/", ["data", "demo", "plugins"], ARRAYS),

@@ -101,7 +101,7 @@ def _hash(tokenizer: tokenizers.Tokenizer) -> str:
 
 def _options(loader: Any) -> dict[str, Any]:
     """The pipeline of a stream and all its options, those by default too."""
-    pipeline = loader.batching.pipeline
+    pipeline = loader.pipeline
     fields = [field.name for field in dataclasses.fields(pipeline) if field.init]
     options = {name: getattr(pipeline, name) for name in fields if name != "tokenizer"}
     return {"pipeline": loader.entry.pipeline, **options}

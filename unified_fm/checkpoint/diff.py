@@ -28,17 +28,6 @@ def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> l
     return [lines[name] for name in sorted(lines)]
 
 
-def check_shapes(title: str, found: Any, wanted: Any) -> None:
-    """Refuses a tree of other arrays or shapes than wanted.
-
-    Raises:
-        ValueError: `title` and the first ten differences.
-    """
-    lines = shape_differences(shapes(found), shapes(wanted))
-    if lines:
-        raise ValueError(choices.listed(title, lines))
-
-
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """{path: shape} of a tree of arrays or of anything that has a shape."""
     return {name: tuple(leaf.shape) for name, leaf in rules.named_leaves(tree)}

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from unified_fm import rules
+from unified_fm import choices, rules, sharding
 from unified_fm.checkpoint import checksums, formats, retention
 from unified_fm.checkpoint import diff as tree_diff
 from unified_fm.runtime import workdir
@@ -196,8 +196,10 @@ class Checkpoints:
         saved = {item: self._saved_shapes(step, item) for item in items}
         window, items["train"] = _with_saved_window(saved["train"], items["train"])
         for item, wanted in items.items():
-            title = f"checkpoint {self.directory / str(step)} is of another config:"
-            tree_diff.check_shapes(title, saved[item], wanted)
+            shapes = map(tree_diff.shapes, (saved[item], wanted))
+            if lines := tree_diff.shape_differences(*shapes):
+                title = f"checkpoint {self.directory / str(step)} is of another config:"
+                raise ValueError(choices.listed(title, lines))
         found = self._arrays(step, items, position=ocp.args.JsonRestore())
         leaves = [
             window[name] if name in window else found["train"][name]
@@ -211,10 +213,7 @@ class Checkpoints:
         """The parameters of `step`, in host memory. See `load_params` below."""
         step = self._complete(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            self._saved_shapes(step, "params"),
-        )
+        target = sharding.on_mesh(self._saved_shapes(step, "params"), here)
         return jax.tree.map(jax.device_get, self._arrays(step, {"params": target})["params"])
 
     def _complete(self, step):

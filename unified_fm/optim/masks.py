@@ -16,7 +16,6 @@ import numpy as np
 import optax
 
 from unified_fm.optim.merge.base import new_key, next_key
-from unified_fm.optim.ramp import Ramp
 
 Tree = Any
 _MOMENTS = ("mu", "nu", "trace")  # fields of optax states that average gradients
@@ -75,27 +74,19 @@ def next_mask(mask: jax.Array, score: jax.Array, released: jax.Array) -> jax.Arr
     return (rank >= released).astype(jnp.uint8).reshape(mask.shape)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Refresh:
     """Chooses the next mask at the steps of the ramp; called by the loop, before each step.
 
     Attributes:
-        ramp: when, and how many entries.
-        scope: "per_tensor", or "global": one ranking over all masked tensors.
-        nested: whether what was given away stays so; if not, each choice starts afresh.
-        clear_score: whether a refresh sets the scores back to zero.
-        reset_moments: whether the optimizer's moments are zeroed where an entry changed sides.
+        options: of IGM, `merge.igm.Options`.
     """
 
-    ramp: Ramp
-    scope: str
-    nested: bool
-    clear_score: bool
-    reset_moments: bool
+    options: Any
 
     def is_due(self, step: int) -> bool:
         """Says whether the mask changes before the step of this index (the first is 0)."""
-        return step in self.ramp.steps()
+        return step in self.options.ramp.steps()
 
     def __call__(self, opt_state: Tree, step: int) -> Tree:
         """Returns `opt_state` as the step of index `step` must find it.
@@ -113,26 +104,20 @@ class Refresh:
         """
         if not self.is_due(step):
             return opt_state
-        old = find(opt_state)
+        old, options = find(opt_state), self.options
         sizes = [leaf.size for leaf in jax.tree.leaves(old.mask)]
-        if self.scope == "global":
+        if options.scope == "global":
             sizes = [sum(sizes)]
-        released = np.asarray([self.ramp.released(step, size) for size in sizes], np.int32)
-        choose = jax.jit(
-            _choose,
-            static_argnames=("scope", "nested", "clear_score"),
-            out_shardings=jax.tree.map(_placement, old),
-        )
-        new = choose(
-            old,
-            released,
-            np.int32(step),
-            scope=self.scope,
-            nested=self.nested,
-            clear_score=self.clear_score,
-        )
+        released = np.asarray([options.ramp.released(step, size) for size in sizes], np.int32)
+        clear = options.accumulate == "window_sum"  # each window is scored on its own
+        how = {"scope": options.scope, "nested": options.nested, "clear_score": clear}
+        where = jax.tree.map(_placement, old)
+        choose = jax.jit(_choose, static_argnames=tuple(how), out_shardings=where)
+        new = choose(old, released, np.int32(step), **how)
         opt_state = _map_states(lambda _: new, opt_state)
-        return _reset_moments(opt_state, old.mask, new.mask) if self.reset_moments else opt_state
+        if options.reset_moments_on_flip:
+            return _reset_moments(opt_state, old.mask, new.mask)
+        return opt_state
 
 
 def find_all(opt_state: Tree) -> list[State]:

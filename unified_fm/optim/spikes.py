@@ -6,7 +6,7 @@ undisturbed one would have seen. It holds logarithms: norms vary by factors.
 
 import dataclasses
 
-import chex
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +15,7 @@ POLICIES = ("clip", "skip")
 _LEAST_SIGMA = 0.1
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@flax.struct.dataclass
 class State:
     """What was seen so far.
 

@@ -51,14 +51,8 @@ class Masking(Merge):
         Raises:
             ValueError: the ramp is in shares of a run whose length nobody told.
         """
-        options = self.options
-        return masks.Refresh(
-            ramp=options.ramp,
-            scope=options.scope,
-            nested=options.nested,
-            clear_score=options.accumulate == "window_sum",
-            reset_moments=options.reset_moments_on_flip,
-        )
+        _ = self.options.ramp
+        return masks.Refresh(self.options)
 
     def for_run(self, total_steps: int) -> "Masking":
         """The same with the ramp of a run of this length, unless the options say another."""
