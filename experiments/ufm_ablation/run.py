@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    for noisy in ("absl", "unified_fm"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("unified_fm").setLevel(logging.WARNING)
     chosen = arms(options.budget)
     work = grid.Grid(
         spec=f"{CONFIG}:short" if options.budget == "short" else CONFIG,
