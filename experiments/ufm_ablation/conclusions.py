@@ -150,7 +150,10 @@ def repaired(scores: Scores, stream: str, arm: str) -> Interval | None:
 
 
 def decision(scores: Scores, stream: str) -> str:
-    """Whether the full method comes close to separate training on a stream, at no other's cost."""
+    """Whether the full method comes close to separate training on a stream, at no other's cost.
+
+    The other stream pays if it may have lost more against `joint` than is allowed.
+    """
     part = repaired(scores, stream, FULL)
     if FULL not in scores.arms:
         return "not run"

@@ -191,7 +191,7 @@ def test_a_command_that_cannot_work_is_refused(tmp_path, capsys):
     assert "widht" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_arm_with_teachers_from_the_data_to_the_report(tmp_path):
     arms_of = ["--arms", "joint_kd_igm", "--seeds", "0"]
     assert run.main(["--budget=short", f"--workdir={tmp_path}", *arms_of]) == 0
