@@ -85,6 +85,15 @@ def test_nothing_is_asked_of_a_device_before_it_is_needed():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_merge_that_is_first_asked_for_under_a_trace_keeps_no_tracer():
+    weights = {"image": 0.5, "text": 1.5}
+    ready = setup.prepare(ufm_runs.config(merge={"name": "static", "weights": weights}))
+    assert ready.target.opt_state  # its shapes are found under a trace, by the optimizer
+    gradients = dict.fromkeys(weights, jnp.ones(2))
+    merged, _ = ready.merge.update(gradients, ready.merge.init(jnp.ones(2)))
+    assert merged.tolist() == [2.0, 2.0]
+
+
 def test_a_mesh_of_given_devices():
     config = settings(mesh={"data": 1, "fsdp": 2}, rules={"sharding": "fsdp"})
     ready = setup.prepare(config, devices=jax.devices()[:2])

@@ -150,7 +150,9 @@ class Prepared:
     @functools.cached_property
     def merge(self) -> Any:
         """The first link of the chain."""
-        return chosen.merge(self.settings, self.steps.total)
+        # Asked for under a trace it is kept beyond it, so its arrays must be no tracers.
+        with jax.ensure_compile_time_eval():
+            return chosen.merge(self.settings, self.steps.total)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:

@@ -1,239 +1,222 @@
-"""Sentences from numbers, by rule: who is better by how much, and whether the claim holds.
+"""The report of version 2: from the numbers to sentences, by the rules of its pre-registration.
 
-A difference counts only if the 95 % interval of the paired differences excludes 0. "Better" is the
-direction of the metric: a lower loss, a higher accuracy. The claim is that the full method comes
-*close* to separate training, so it is judged by the share of the loss that is repaired; that a rest
-can be measured is no failure.
+A lower loss is better; differences are seed by seed. Until all seeds of a look are there, the
+report is interim and decides nothing.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from experiments.ufm_ablation.statistics import Interval, holm, p_value, paired, share
+from experiments.statistics import Interval, holm, interval, p_value, share
 
-Scores = Mapping[str, Mapping[str, Sequence[float]]]  # {arm: {metric: one number for each seed}}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A column of the table.
-
-    Attributes:
-        title: for people.
-        better: "lower" or "higher".
-        stream: "image" or "text", whose task it is.
-        unit: "" for nats, "%" for shares.
-        separate: the arm trained on this stream alone.
-    """
-
-    title: str
-    better: str
-    stream: str
-    unit: str
-    separate: str
-
-
-METRICS: Mapping[str, Metric] = {
-    "image_loss": Metric(
-        title="image cross-entropy", better="lower", stream="image", unit="", separate="vit_only"
-    ),
-    "text_loss": Metric(
-        title="masked-word cross-entropy",
-        **dict(better="lower", stream="text", unit="", separate="bert_only"),
-    ),
-    "digits": Metric(
-        title="digits, fine-tuned", better="higher", stream="image", unit="%", separate="vit_only"
-    ),
-    "sentiment": Metric(
-        title="sentiment, fine-tuned", **dict(better="higher", stream="text", unit="%"),
-        separate="bert_only",
-    ),
-}  # fmt: skip
-PRETRAINING = ("image_loss", "text_loss")
+LOSSES = {"image": "drawings/image/classify", "text": "words/cross_entropy"}
+PROBES = ("objects/accuracy", "digits/accuracy", "topics/accuracy")
+SEPARATE = {"image": "vit_only", "text": "bert_only"}
 FULL = "joint_kd_igm"  # the paper's method: teachers and masks
-TAUGHT = ("joint_kd", FULL)  # the arms with teachers
-CLOSE = 0.5  # the share of what joint training loses that has to be repaired
-_CLAIM = (
-    "The claim: distillation and gradient masking lift joint training to *approach* separate "
-    "training (arXiv 2112.07074; every rule and number here is our choice). With R the share of "
-    f"what `joint` loses against separate training that `{FULL}` repairs, it holds where the 95 % "
-    f"interval of R (Fieller, paired seeds) lies above {100 * CLOSE:.0f} %, fails where it lies "
-    "below, and is undecided between. A difference that remains is no failure by itself."
-)
-_BIASED = "the teacher was a biased target"
+LOOKS = (8, 16)  # seeds at which it may be decided
+ALPHA = 0.05 / len(LOOKS)  # of all primary contrasts at one look
+HALF = 0.5  # the share of what joint training loses that has to be repaired
+WIDTH = 0.2  # of the deficit: less than that is no difference, and no loss elsewhere
+NATS = 0.05  # the loss that is none where joint training has no deficit
 
 
-def verdict(difference: Interval, better: str) -> str:
-    """ "better", "worse", or "none" where 0 is in the interval."""
-    if not difference.excludes_zero:
-        return "none"
-    return "better" if (difference.mean > 0) == (better == "higher") else "worse"
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """A primary contrast: {arm: factor} of the losses of one stream, and its sign by the claim."""
+
+    stream: str
+    factors: Mapping[str, float]
+    sign: str
 
 
-def sentence(arm: str, reference: str, key: str, scores: Scores) -> str:
-    """One comparison: "`a` is better than `b` by 0.10 [0.05, 0.15] on ..."."""
-    metric = METRICS[key]
-    difference = paired(scores[arm][key], scores[reference][key])
-    found, seeds = verdict(difference, metric.better), len(scores[arm][key])
-    if found == "none":
-        return (
-            f"{metric.title}: no difference between `{arm}` and `{reference}` that {seeds} seeds "
-            f"can show ({number(difference.mean, metric)} {ends(difference, metric)})"
+def _minus(stream: str, arm: str, reference: str, sign: str = "below 0") -> Contrast:
+    return Contrast(stream, {arm: 1, reference: -1}, sign)
+
+
+CONTRASTS: Mapping[str, Contrast] = {
+    "H1a": _minus("text", "joint", "bert_only", "above 0"),
+    "H1b": _minus("image", "joint", "vit_only", "above 0"),
+    "H2": _minus("text", FULL, "joint"),
+    "H3": _minus("text", "joint_kd", "joint"),
+    "H4": Contrast("text", {"joint_kd": 1, "joint": -1, "bert_kd": -1, "bert_only": 1}, "below 0"),
+    "H5": _minus("text", "joint_igm", "joint_igm_random"),
+    "H6": _minus("text", "joint_per_task_adam", "joint"),
+}
+
+
+class Scores:
+    """The scores of results.json, but for arms that are void."""
+
+    def __init__(self, found: Mapping[str, Any]):
+        self.void = [arm for arm, entry in found["arms"].items() if entry["void"]]
+        self._of = {
+            arm: {seed: each["scores"] for seed, each in entry["seeds"].items()}
+            for arm, entry in found["arms"].items()
+            if arm not in self.void
+        }
+        self.arms = list(self._of)
+        self.seeds = min((len(seeds) for seeds in self._of.values()), default=0)
+
+    def of(self, arm: str, metric: str) -> list[float]:
+        """Of all seeds of an arm; none if it has no such metric."""
+        return [scores[metric] for scores in self._of.get(arm, {}).values() if metric in scores]
+
+    def values(self, stream: str, factors: Mapping[str, float]) -> np.ndarray:
+        """f64[n], a combination of arms for each seed that all of them have; n = 0 without one."""
+        if not set(factors) <= set(self._of):
+            return np.zeros(0)
+        common = [s for s in self._of[min(factors)] if all(s in self._of[arm] for arm in factors)]
+        return np.array(
+            [sum(f * self._of[a][s][LOSSES[stream]] for a, f in factors.items()) for s in common]
         )
-    return (
-        f"{metric.title}: `{arm}` is {found} than `{reference}` by "
-        f"{number(abs(difference.mean), metric, sign=False)} {ends(difference, metric)}"
-    )
 
 
-def write(scores: Scores, biased: Sequence[str] = ()) -> str:
-    """The conclusions as Markdown.
+def write(found: Mapping[str, Any], *, shows_nothing: bool = False) -> str:
+    """The report as Markdown.
 
     Args:
-        scores: of all arms.
-        biased: streams ("image", "text") whose teacher was a biased target; of them nothing is
-            concluded about distillation.
+        found: what results.json holds.
+        shows_nothing: the run was too short to be of any worth.
     """
-    listed = comparisons(scores)
-    tests = [p_value(scores[arm][key], scores[other][key]) for _, arm, other, key in listed]
-    survives = holm(tests)
-    parts = ["# Conclusions", "", _how_to_read(scores, tests, survives), ""]
-    if biased:
-        parts += [_about_bias(biased), ""]
-    for title in _QUESTIONS:
-        parts += [f"## {title}", ""]
-        for (of, arm, other, key), sure in zip(listed, survives, strict=True):
-            if of == title:
-                marks = [" (Holm)"] * sure + [_bias(arm, other, key, biased)]
-                parts.append(f"- {sentence(arm, other, key, scores)}{''.join(marks)}.")
-        parts.append("")
-    parts += ["## How much of what `joint` loses is repaired?", ""]
-    parts += ["The share of `joint` minus separate, and its 95 % interval (Fieller).", ""]
-    parts += [f"- {line}" for key in METRICS for line in repairs(key, scores, biased)]
-    parts += ["", "## Does the claim hold here?", "", _CLAIM, ""]
-    parts += [f"- {claim(key, scores, biased)}" for key in METRICS]
+    scores = Scores(found)
+    final = scores.seeds in LOOKS and not shows_nothing
+    head = f"n = {scores.seeds}"
+    if not final:
+        head = f"interim, {head}, no decision"
+    if shows_nothing:
+        head += ": a try of a few steps, which shows nothing"
+    parts = ["# UFM ablation, version 2", "", f"**{head}.**", ""]
+    parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
+    parts += [*_table(scores, found["floors"]), "", "## Primary contrasts", ""]
+    parts += [*contrasts(scores), "", "## What joint training loses, and who repairs it", ""]
+    parts += [f"- {line}" for stream in LOSSES for line in _repairs(scores, stream)]
+    if final:
+        parts += ["", "## Decision", ""]
+        parts += [f"- {stream}: **{decision(scores, stream)}**." for stream in LOSSES]
+        parts += [f"- Gradient masking: **{masking(scores)}**."]
     return "\n".join([*parts, ""])
 
 
-def comparisons(scores: Scores) -> list[tuple[str, str, str, str]]:
-    """(question, arm, reference, metric) of every sentence."""
-    return [
-        (title, arm, reference, key)
-        for title, pairs in _QUESTIONS.items()
-        for arm, reference in pairs
-        for key in METRICS
-        if key in scores[arm] and key in scores[reference]
-    ]
+def contrasts(scores: Scores) -> list[str]:
+    """The table of the primary contrasts; what was not run counts as a test that rejects nothing.
 
-
-def repaired(arm: str, key: str, scores: Scores) -> Interval | None:
-    """The share of what `joint` loses against separate training that an arm repairs.
-
-    Returns:
-        None where `joint` does not measurably lose.
+    Marked (Holm): the test survives Holm's correction over all of them, in the claim's direction.
     """
-    joint, separate = (np.array(scores[a][key]) for a in ("joint", METRICS[key].separate))
-    if verdict(paired(joint, separate), METRICS[key].better) != "worse":
+    values = {name: scores.values(c.stream, c.factors) for name, c in CONTRASTS.items()}
+    rejected = _rejected(values)
+    rows = ["| | stream | contrast | claim | mean [95 %] | |", "| --- " * 6 + "|"]
+    for name, contrast in CONTRASTS.items():
+        terms = " ".join(
+            f"{'+' if factor > 0 else '-'} {arm}" for arm, factor in contrast.factors.items()
+        )
+        said = _nats(interval(values[name])) if len(values[name]) > 1 else "not run"
+        mark = "(Holm)" if name in rejected else ""
+        mark += f" {same(scores)}" if name == "H5" and same(scores) else ""
+        cells = [name, contrast.stream, terms, contrast.sign, said, mark]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _rejected(values: Mapping[str, np.ndarray]) -> set[str]:
+    """The contrasts that are as the claim says, after Holm's correction."""
+    tests = [p_value(found) if len(found) > 1 else 1.0 for found in values.values()]
+    return {
+        name
+        for name, sure in zip(values, holm(tests, ALPHA), strict=True)
+        if sure and (values[name].mean() > 0) == (CONTRASTS[name].sign == "above 0")
+    }
+
+
+def deficit(scores: Scores, stream: str) -> Interval | None:
+    """What `joint` loses against separate training; None if H1 does not show that it does."""
+    values = {name: scores.values(c.stream, c.factors) for name, c in CONTRASTS.items()}
+    name = {"text": "H1a", "image": "H1b"}[stream]
+    return interval(values[name]) if name in _rejected(values) else None
+
+
+def repaired(scores: Scores, stream: str, arm: str) -> Interval | None:
+    """R = (joint - arm) / (joint - separate), by Fieller; None if there is nothing to repair."""
+    if deficit(scores, stream) is None or arm not in scores.arms:
         return None
-    return share(joint - np.array(scores[arm][key]), joint - separate)
+    part, whole = {"joint": 1, arm: -1}, {"joint": 1, SEPARATE[stream]: -1}
+    # Over the seeds that all three have, for the ratio is of paired means.
+    pair = [
+        scores.values(stream, {**dict.fromkeys((*part, *whole), 0), **f}) for f in (part, whole)
+    ]
+    return share(*pair) if len(pair[0]) > 1 else None
 
 
-def repairs(key: str, scores: Scores, biased: Sequence[str] = ()) -> list[str]:
-    """One sentence for every joint arm, or that there is nothing to repair."""
-    metric, found = METRICS[key], []
-    for arm in scores:
-        if arm.startswith("joint_") and key in scores[arm]:
-            part = repaired(arm, key, scores)
-            if part is None:
-                return [f"{metric.title}: {_nothing(metric)}."]
-            found.append(f"{metric.title}: `{arm}` {shares(part)}{_bias(arm, '', key, biased)}.")
-    return found
+def decision(scores: Scores, stream: str) -> str:
+    """Whether the full method comes close to separate training on a stream, at no other's cost.
 
-
-def claim(key: str, scores: Scores, biased: Sequence[str] = ()) -> str:
-    """Whether `joint_kd_igm` comes close to the separate arm on one metric, where `joint` fails."""
-    metric = METRICS[key]
-    full = paired(scores[FULL][key], scores[metric.separate][key])
-    against = f"{number(full.mean, metric)} {ends(full, metric)} against `{metric.separate}`"
-    left = {
-        "better": "it is better than separate training",
-        "none": f"no difference remains that {len(scores['joint'][key])} seeds can show",
-        "worse": "a difference remains",
-    }[verdict(full, metric.better)]
-    part = repaired(FULL, key, scores)
+    The other stream pays if it may have lost more against `joint` than is allowed.
+    """
+    part = repaired(scores, stream, FULL)
+    if FULL not in scores.arms:
+        return "not run"
     if part is None:
-        return f"{metric.title}: {_nothing(metric)}; `{FULL}`: {left}, {against}."
-    if metric.stream in biased:
-        return f"{metric.title}: **not judged**: {_BIASED}. `{FULL}`: {left}, {against}."
-    found = "holds" if part.low >= CLOSE else "fails" if part.high < CLOSE else ""
-    words = f"the claim {found}" if found else "undecided"
-    return f"{metric.title}: **{words}**: `{FULL}` {shares(part)}; {left}, {against}."
+        return "nothing to repair"
+    if part.high < HALF:
+        return "refuted"
+    other = {"image": "text", "text": "image"}[stream]
+    lost, whole = scores.values(other, {FULL: 1, "joint": -1}), deficit(scores, other)
+    allowed = NATS if whole is None else WIDTH * whole.mean
+    spared = len(lost) > 1 and interval(lost).high <= allowed
+    return "confirmed" if part.low >= HALF and spared else "undecided"
 
 
-def shares(part: Interval) -> str:
-    """ "repairs 42 % [31 %, 53 %]"."""
-    return f"repairs {100 * part.mean:.0f} % [{100 * part.low:+.0f}, {100 * part.high:+.0f}]"
+def same(scores: Scores) -> str:
+    """H5: "better", "equivalent", or "" where neither is shown."""
+    values, whole = scores.values("text", CONTRASTS["H5"].factors), deficit(scores, "text")
+    if len(values) < 2:
+        return ""
+    if interval(values).high < 0:
+        return "better"
+    band = interval(values, 0.9)
+    inside = whole is not None and max(-band.low, band.high) <= WIDTH * whole.mean
+    return "equivalent" if inside else ""
 
 
-def number(value: float, metric: Metric, *, sign: bool = True) -> str:
-    """A score or a difference in the metric's unit."""
-    text = f"{100 * value:.2f} points" if metric.unit == "%" else f"{value:.4f}"
-    return f"{'+' if sign and value >= 0 else ''}{text}"
+def masking(scores: Scores) -> str:
+    """Needs a gain over tuned weights, and chosen entries that beat random ones."""
+    gain = scores.values("text", {"joint_igm": 1, "joint_static": -1})
+    if len(gain) < 2 or interval(gain).high >= 0:
+        return "not confirmed"
+    said = {"better": "confirmed", "equivalent": "partition helps, selection does not"}
+    return said.get(same(scores), "not confirmed")
 
 
-def ends(difference: Interval, metric: Metric) -> str:
-    """ "[low, high]" in the metric's unit."""
-    scale, digits = (100, 2) if metric.unit == "%" else (1, 4)
-    return f"[{scale * difference.low:+.{digits}f}, {scale * difference.high:+.{digits}f}]"
+def _repairs(scores: Scores, stream: str) -> Iterable[str]:
+    whole = deficit(scores, stream)
+    if whole is None:
+        yield f"{stream}: `joint` is not shown to lose against `{SEPARATE[stream]}`"
+        return
+    yield f"{stream}: `joint` loses {_nats(whole)} nats against `{SEPARATE[stream]}`"
+    for arm in scores.arms:
+        if arm.startswith("joint_") and (part := repaired(scores, stream, arm)):
+            ends = f"[{100 * part.low:+.0f}, {100 * part.high:+.0f}]"
+            yield f"{stream}: `{arm}` repairs {100 * part.mean:.0f} % {ends}"
 
 
-def _how_to_read(scores: Scores, tests: Sequence[float], survives: Sequence[bool]) -> str:
-    seeds, count = len(next(iter(scores["joint"].values()))), len(tests)
-    return (
-        "Written by rule from `results.json`. A difference counts if the 95 % interval (t, "
-        f"{seeds} seeds, paired) excludes 0. Of {count} comparisons without any true difference "
-        f"about {max(1, round(0.05 * count))} would; {sum(p < 0.05 for p in tests)} do, and "
-        f"{sum(survives)} also survive Holm's correction over all {count}: they are marked (Holm). "
-        "The intervals are over the seeds (initial weights, batches, labelled digits), not over "
-        "test sets. In brackets: the interval of the first minus the second."
-    )
+def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
+    metrics = [*LOSSES.values(), *PROBES]
+    rows = [f"| arm | {' | '.join(metrics)} |", "| --- |" + " ---: |" * len(metrics)]
+    for arm in scores.arms:
+        cells = [_mean(scores.of(arm, metric)) for metric in metrics]
+        rows.append(f"| {arm} | {' | '.join(cells)} |")
+    guesses = [f"{floors[metric]:.4f}" if metric in floors else "" for metric in metrics]
+    return [*rows, f"| *without looking* | {' | '.join(guesses)} |"]
 
 
-def _about_bias(biased: Sequence[str]) -> str:
-    return (
-        f"**In the arms with teachers the target was biased ({', '.join(biased)}):** the cache "
-        "gave all words beyond the teacher's best ones the same probability. What follows about "
-        "these arms on that stream says nothing about distillation, and is marked; the shared "
-        "encoder carries the bias to the other stream too."
-    )
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else ""
+    found = interval(values)
+    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
 
 
-def _bias(arm: str, other: str, key: str, biased: Sequence[str]) -> str:
-    taught = [a for a in (arm, other) if a in TAUGHT]
-    return f" ({_BIASED})" if taught and METRICS[key].stream in biased else ""
-
-
-def _nothing(metric: Metric) -> str:
-    return f"nothing to repair: the joint sum does not measurably lose against `{metric.separate}`"
-
-
-_QUESTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "Does joint training lose against separate training?": [
-        ("joint", "vit_only"),
-        ("joint", "bert_only"),
-    ],
-    "Does distillation help?": [("joint_kd", "joint"), ("joint_kd_igm", "joint_igm")],
-    "Does gradient masking help?": [("joint_igm", "joint"), ("joint_kd_igm", "joint_kd")],
-    "Is it which entries are given away, and to whom?": [
-        ("joint_igm", "joint_igm_random"),
-        ("joint_igm", "joint_igm_swapped"),
-    ],
-    "Is it better than simpler merges?": [
-        ("joint_igm", "joint_pcgrad"),
-        ("joint_igm", "joint_static_image"),
-        ("joint_igm", "joint_static_text"),
-    ],
-    "Does pre-training help the fine-tuned tasks at all?": [("joint", "scratch")],
-}
+def _nats(found: Interval) -> str:
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

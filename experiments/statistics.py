@@ -11,7 +11,7 @@ LEVEL = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % confidence interval.
+    """A mean and its confidence interval, of 95 % unless another level was asked for.
 
     Attributes:
         mean: over the seeds.
@@ -28,7 +28,7 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Student's t interval of the mean of independent values, two or more.
 
     Raises:
@@ -38,7 +38,7 @@ def interval(values: Sequence[float]) -> Interval:
     if len(array) < 2:
         raise ValueError(f"an interval needs at least 2 values, found {len(array)}")
     error = array.std(ddof=1) / np.sqrt(len(array))
-    half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * error)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, len(array) - 1) * error)
     mean = float(array.mean())
     return Interval(mean, mean - half, mean + half)
 
@@ -54,9 +54,9 @@ def paired(values: Sequence[float], reference: Sequence[float]) -> Interval:
     return interval(np.asarray(values, np.float64) - np.asarray(reference, np.float64))
 
 
-def p_value(values: Sequence[float], reference: Sequence[float]) -> float:
-    """Of the paired t test that `values - reference` has mean 0."""
-    return float(scipy.stats.ttest_rel(values, reference).pvalue)
+def p_value(differences: Sequence[float]) -> float:
+    """Of the paired t test that differences have mean 0."""
+    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(p_values: Sequence[float], level: float = 1 - LEVEL) -> list[bool]:

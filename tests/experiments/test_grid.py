@@ -1,0 +1,118 @@
+"""Arms times seeds: results.json grows by groups, and the same command goes on."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments import grid
+from tests import ufm_runs
+
+ARMS = {"plain": {}, "slow": {"optimizer.lr": 0.001}}
+
+
+class Learnt:
+    """Stands for `seeds.train`: says which runs it was asked for."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.refused = [], 0
+        monkeypatch.setattr(grid.together, "train", self)
+
+    def __call__(self, runs, progress):
+        self.asked.append((runs[0].optimizer.lr, [run.seed for run in runs]))
+        progress(runs[0].total_steps)
+        scores = [{"loss": 10.0 * run.optimizer.lr + run.seed} for run in runs]
+        return SimpleNamespace(
+            curves={"text/mlm": np.full((len(runs), 2), 1.23456)},
+            refused=np.full(len(runs), self.refused),
+            evaluate=lambda: (scores, {"loss": 7.0}),
+        )
+
+
+@pytest.fixture
+def learnt(monkeypatch):
+    return Learnt(monkeypatch)
+
+
+def tiny(**changes):
+    made = grid.Grid(spec="tests/tiny_config.py:3", arms=ARMS, seeds=[0, 1, 2], group=2)
+    return dataclasses.replace(made, **changes)
+
+
+def test_every_arm_has_each_group_before_the_next_group(learnt, tmp_path):
+    found = tiny().run(tmp_path)
+    assert learnt.asked == [(0.01, [0, 1]), (0.001, [0, 1]), (0.01, [2]), (0.001, [2])]
+    assert found == json.loads((tmp_path / "results.json").read_text())
+    entry = found["arms"]["slow"]["seeds"]["2"]
+    assert entry["scores"] == {"loss": pytest.approx(2.01)}
+    assert entry["curves"] == {"text/mlm": [1.2346, 1.2346]}
+    assert found["arms"]["slow"]["changes"] == {"optimizer.lr": 0.001}
+    assert found["floors"] == {"loss": 7.0}
+    assert found["settings"]["total_steps"] == 3
+
+
+def test_the_same_command_goes_on(learnt, tmp_path):
+    first = tiny(seeds=[0]).run(tmp_path)
+    found = tiny().run(tmp_path)
+    assert learnt.asked == [(0.01, [0]), (0.001, [0]), *[(0.01, [1]), (0.001, [1])],
+                            *[(0.01, [2]), (0.001, [2])]]  # fmt: skip
+    assert found["arms"]["plain"]["seeds"]["0"] == first["arms"]["plain"]["seeds"]["0"]
+    tiny().run(tmp_path)
+    assert len(learnt.asked) == 6
+
+
+def test_a_group_that_was_interrupted_is_made_again(learnt, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    tiny(seeds=[0]).run(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(grid.together, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny().run(tmp_path)
+    assert list(json.loads((tmp_path / "results.json").read_text())["arms"]["plain"]["seeds"]) == [
+        "0"
+    ]
+    assert len(tiny().run(tmp_path)["arms"]["slow"]["seeds"]) == 3
+
+
+def test_results_of_other_settings_are_refused(learnt, tmp_path):
+    tiny().run(tmp_path)
+    with pytest.raises(ValueError, match=r"optimizer/clip: 1\.0 there, 0\.5 now"):
+        tiny(common=["optimizer.clip=0.5"]).run(tmp_path)
+    with pytest.raises(ValueError, match=r"slow: optimizer\.lr: 0\.001 there, 0\.002 now"):
+        tiny(arms={"slow": {"optimizer.lr": 0.002}}).run(tmp_path)
+    assert len(learnt.asked) == 4
+
+
+def test_an_arm_with_a_step_that_was_not_finite_is_void(learnt, tmp_path):
+    tiny(seeds=[0], arms={"plain": {}}).run(tmp_path)
+    learnt.refused = 2
+    found = tiny(seeds=[0]).run(tmp_path)
+    assert {arm: entry["void"] for arm, entry in found["arms"].items()} == {
+        "plain": False,
+        "slow": True,
+    }
+    assert found["arms"]["slow"]["seeds"]["0"]["refused"] == 2
+
+
+def test_two_seeds_of_the_teachers_take_turns(monkeypatch, tmp_path):
+    made = []
+
+    def train(settings, workdir, stop):
+        made.append((settings.seed, workdir.name))
+        (workdir / "metrics.jsonl").write_text('{"loss": 3}\n{"loss": 2}\n')
+
+    monkeypatch.setattr(grid.train, "train", train)
+    own = {"config": ufm_runs.config().plain(), "streams": ["image", "text"]}
+    settings = ufm_runs.config(teachers={"vit": own, "bert": own})
+    found = {"teachers": {}}
+    runs = [grid.run_of(tmp_path, settings, seed, found) for seed in (0, 1, 2)]
+    assert [run.seed for run in runs] == [0, 1, 2]
+    where = [run.teachers["vit"].path for run in runs]
+    assert where[0] == where[2] == str(tmp_path / "teachers/1000/teachers/vit")
+    assert where[1] == str(tmp_path / "teachers/1001/teachers/vit")
+    assert set(made) == {(1000, "vit"), (1000, "bert"), (1001, "vit"), (1001, "bert")}
+    assert found["teachers"]["bert 1001"] == {"loss": 2}
