@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,6 +86,86 @@ def test_mesh_sizes():
         sharding.make_mesh(data=-1, fsdp=-1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What the arrangement of a pod asks of a device, which is not here."""
+
+    id: int
+    process_index: int
+    coords: tuple[int, int, int]
+    slice_index: int = 0
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+
+
+def pod(x, y, z=1, kind="TPU v6 lite", slices=1):
+    """Chips of a torus, four to a host: squares of 2 x 2."""
+    chips = []
+    for which in range(slices):
+        for k, j, i in np.ndindex(z, y, x):
+            host = (k * (y // 2) + j // 2) * (x // 2) + i // 2 + which * x * y * z // 4
+            chips.append(Chip(len(chips), host, (i, j, k), which, device_kind=kind))
+    return chips
+
+
+@pytest.mark.parametrize(
+    ("chips", "sizes"),
+    [
+        (pod(16, 16), (32, 8, 1)),  # jax.make_mesh refuses these
+        (pod(16, 16), (128, 1, 2)),
+        (pod(4, 4), (2, 8, 1)),
+        (pod(4, 4, 4, "TPU v5p"), (8, 8, 1)),
+        (pod(4, 4, 4, "TPU v4"), (32, 1, 2)),
+        (pod(8, 8, slices=2), (16, 8, 1)),
+    ],
+)
+def test_S5_a_mesh_is_made_on_every_topology(chips, sizes):
+    arranged = sharding._arranged(sizes, chips)
+    assert arranged.shape == sizes
+    assert {chip.id for chip in arranged.flat} == {chip.id for chip in chips}
+    slices = {len({chip.slice_index for chip in part.flat}) for part in arranged}
+    assert slices == {1}  # what is not "data" stays inside a slice
+
+
+def test_S5_a_mesh_that_cannot_be_made_says_why():
+    with pytest.raises(ValueError, match=r"data=1, fsdp=128, tensor=1 cannot be laid over .* 2 sl"):
+        sharding._arranged((1, 128, 1), pod(8, 8, slices=2))
+
+
+class Held:
+    """A mesh of chips that are not here."""
+
+    def __init__(self, chips, sizes):
+        self.devices = sharding._arranged(sizes, chips)
+        self.shape = dict(zip(sharding.AXES, sizes, strict=True))
+
+
+def test_S1_a_process_loads_the_rows_of_its_own_devices(monkeypatch):
+    chips = pod(4, 4, kind="TPU v5 lite")
+    mesh = Held(chips, (16, 1, 1))
+    found = []
+    for process in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        own, count = sharding.own_shards(mesh)
+        assert count == 16
+        assert [mesh.devices[shard, 0, 0].process_index for shard in own] == [process] * 4
+        found.append(own)
+    assert sorted(sum(found, ())) == list(range(16))
+    assert found != [tuple(range(4 * p, 4 * p + 4)) for p in range(4)]  # no neighbours
+
+
+def test_S2_processes_that_hold_one_shard_load_the_same_rows(monkeypatch):
+    mesh = Held(pod(4, 4, kind="TPU v5 lite"), (2, 1, 8))  # a shard lies on two hosts or more
+    shards = []
+    for process in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shards.append(sharding.own_shards(mesh))
+    holders = [[p for p in range(4) if shard in shards[p][0]] for shard in (0, 1)]
+    assert all(len(held) >= 2 for held in holders)
+    assert {count for _, count in shards} == {2}
+
+
 def test_batches_that_cannot_be_split_are_refused():
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     batch = {"pairs": {"text": np.zeros((6, 4)), "label": np.zeros(6)}}
@@ -134,11 +216,17 @@ MESHES = {
 }
 
 
-def _train(config, mesh, steps=2):
+# Eight groups of two rows, so that there are negatives in each.
+IN_GROUPS = [f"streams.{name}.batch_size=16" for name in ("text", "image", "pairs", "regions")]
+IN_GROUPS += [f"streams.{name}.groups=8" for name in ("pairs", "regions")]
+IN_GROUPS += ["streams.regions.images=16"]
+
+
+def _train(config, mesh, steps=2, devices=None):
     """Metrics of every step, and the last state, on a mesh."""
     sizes, count = MESHES[mesh]
     config = config.replace(mesh=Mesh(**sizes))
-    ready = setup.prepare(config, devices=jax.devices()[:count])
+    ready = setup.prepare(config, devices=devices or jax.devices()[:count])
     streams = ready.open_streams()
     state, train_step, logs = ready.fresh_state({}), ready.train_step(), []
     for _ in range(steps):
@@ -195,6 +283,15 @@ def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(
     checkpoints.close()
 
 
+@pytest.mark.slow  # X-FM, twice
+def test_S1_the_same_losses_in_every_order_of_the_devices():
+    config = config_file.load("configs/xfm_base.py:smoke", IN_GROUPS)
+    logs, _, _ = _train(config, "one")
+    for order in (range(8), [0, 2, 1, 3, 7, 5, 6, 4]):
+        devices = [jax.devices()[k] for k in order]
+        _assert_close(_train(config, "data", devices=devices)[0], logs)
+
+
 def test_micro_batches_on_a_mesh():
     config = _tiny(model={"name": "tests.tiny"})  # without dropout, which a cut batch draws anew
     streams = {name: entry.replace(batch_size=16) for name, entry in config.streams.items()}
@@ -206,7 +303,7 @@ def test_micro_batches_on_a_mesh():
 
 @pytest.mark.slow  # four compilations of X-FM
 def test_xfm_has_the_same_losses_on_every_mesh():
-    config = config_file.load("configs/xfm_base.py:smoke", ["rules.sharding=tensor"])
+    config = config_file.load("configs/xfm_base.py:smoke", ["rules.sharding=tensor", *IN_GROUPS])
     logs, _, _ = _train(config, "one")
     for name in ("data", "fsdp", "all"):
         _assert_close(_train(config, name)[0], logs)
