@@ -68,13 +68,13 @@ class Objective(base.Objective):
             Fuse(text=text, text_mask=mask, memory=memory, rows=other_image),
             Fuse(text=wrong, text_mask=wrong_mask, memory=memory),
         )
-        first = jnp.concatenate([states[:, 0] for states in fused])
-        logits = net.itm_head(first)  # f32[3B 2]; class 1 = match
-        chex.assert_shape(logits, (3 * rows, 2))
-        labels = jnp.repeat(jnp.array([1, 0, 0]), rows, total_repeat_length=3 * rows)
+        # Side by side, so that a row stays on its device.
+        logits = net.itm_head(jnp.stack([states[:, 0] for states in fused], axis=1))  # f32[B 3 2]
+        chex.assert_shape(logits, (rows, 3, 2))
+        labels = jnp.broadcast_to(jnp.array([1, 0, 0]), (rows, 3))  # class 1 = match
 
         negative = weights * possible
-        weights = jnp.concatenate([weights, negative, negative])
+        weights = jnp.stack([weights, negative, negative], axis=1)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         loss, denominator = weighted_mean(loss, weights)
         return Output(
@@ -135,8 +135,6 @@ def _metrics(logits, labels, weights):
     Negatives are two in three, so "never a match" already has an accuracy of 2/3.
     """
     accuracy, _ = weighted_mean(logits.argmax(-1) == labels, weights)
-    score = (logits[:, 1] - logits[:, 0]).reshape(3, -1)
-    _, with_image, with_text = weights.reshape(3, -1)
-    wins = jnp.concatenate([score[0] > score[1], score[0] > score[2]])
-    ranked, _ = weighted_mean(wins, jnp.concatenate([with_image, with_text]))
+    score = logits[..., 1] - logits[..., 0]  # f32[B 3]
+    ranked, _ = weighted_mean(score[:, :1] > score[:, 1:], weights[:, 1:])
     return {"accuracy": accuracy, "ranking": ranked}
