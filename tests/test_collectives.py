@@ -1,0 +1,49 @@
+"""What a device receives in a step does not grow with the number of devices."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests import collectives
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECTED = 16 * 4  # bytes of a projected vector of the smoke config
+
+
+def test_bytes_are_read_off_a_program():
+    text = """
+  %a = f32[4,2]{1,0} all-gather(%x), channel_id=1
+  ROOT %b = (f32[3]{0}, bf16[2,2]{1,0}) all-reduce-start(%y, %z), to_apply=%add
+  %c = f32[8]{0} add(%p, %q)
+"""
+    assert collectives.of(text) == {"all-gather": 32, "all-reduce": 20}
+
+
+def compiled(devices, mesh):
+    command = [sys.executable, "-m", "tests.collectives", str(devices), mesh]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def itc(devices):
+    """Of two streams: texts' and images' vectors, all of them to every device."""
+    return 2 * 2 * collectives.ROWS * devices * PROJECTED
+
+
+@pytest.mark.nightly  # each compiles X-FM for so many devices
+@pytest.mark.parametrize("axis", ["data", "fsdp"])
+def test_S3_S4_what_a_device_receives_is_constant(axis):
+    eight, sixteen = (
+        compiled(n, f"data={n if axis == 'data' else 1},fsdp={n if axis == 'fsdp' else 1}")
+        for n in (8, 16)
+    )
+    assert eight.keys() == sixteen.keys()
+    # ITC's vectors go to all devices, forwards; backwards come their gradients, all-reduced.
+    rest = [sum(found.values()) - 2 * itc(n) for n, found in ((8, eight), (16, sixteen))]
+    assert rest[1] == pytest.approx(rest[0], rel=0.02)
+    if axis == "data":  # gradients, and ITC's vectors alone
+        assert set(eight) == {"all-gather", "all-reduce"}
+        assert eight["all-gather"] <= itc(8)
