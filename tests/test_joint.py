@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.models import tiny_ufm, tiny_xfm
 from unified_fm import joint, placement
+from unified_fm.models import stack
 from unified_fm.models.rows import Rows
 from unified_fm.plugins import build
 
@@ -69,6 +70,35 @@ def xfm():
     batches["regions"]["image_index"] = jnp.zeros(4, int)  # groups of one image and two rows
     streams = streams_of(XFM, pairs=2, regions=2)
     return net, params, batches, streams, run(net, params, batches, streams, joint=False)
+
+
+@pytest.mark.parametrize(("together", "count"), [(True, 5), (False, 15)])
+def test_xfm_makes_few_passes(monkeypatch, together, count):
+    """Texts, masked texts (no gradient), images with and without; all fusion rows at once."""
+    net, batches = tiny_xfm.model(), tiny_xfm.make_batches()
+    streams, params = streams_of(XFM), tiny_xfm.shapes(net)
+    passes, run_stack = [], stack.run
+
+    def counted(module, x, **given):
+        passes.append((module.name, x.shape[0], given["rows"].still))
+        return run_stack(module, x, **given)
+
+    monkeypatch.setattr(stack, "run", counted)
+    jax.eval_shape(
+        lambda params: joint.outputs(
+            net, streams, params, None, batches, jax.random.key(0), joint=together
+        ),
+        params,
+    )
+    assert len(passes) == count
+    if together:
+        assert sorted(passes) == [
+            ("fusion", 4 * 4 + 5 * 4, False),
+            ("text", 8, True),
+            ("text", 12, False),  # with the text stream's, which are longer at base size: 6 passes
+            ("vision", 4, True),
+            ("vision", 14, False),
+        ]
 
 
 @pytest.mark.slow  # compiles X-FM twice

@@ -133,26 +133,32 @@ def answered(
             except StopIteration as end:
                 found[name] = end.value
                 del running[name]
-        batch = [
-            (name, _fusing(request, named_key(keys[name], f"{turn}/{place}")))
-            for name, requests in asked.items()
-            for place, request in enumerate(_several(requests))
-        ]
-        states = _fused(batch, nets, joint)
+        fused = _fused(
+            {
+                name: [
+                    _fusing(request, named_key(keys[name], f"{turn}/{place}"))
+                    for place, request in enumerate(_several(requests))
+                ]
+                for name, requests in asked.items()
+            },
+            nets,
+            joint,
+        )
         for name, requests in asked.items():
-            own = [x for (whose, _), x in zip(batch, states, strict=True) if whose == name]
-            answers[name] = own[0] if isinstance(requests, Fuse) else own
+            answers[name] = fused[name][0] if isinstance(requests, Fuse) else fused[name]
         turn += 1
     return found
 
 
-def _fused(batch: list[tuple[Any, Fusing]], nets: Mapping[str, Any], joint: bool) -> list[Any]:
-    if not batch:
-        return []
-    if joint:
-        # All nets have the same parameters, and every request has a key of its own.
-        return nets[batch[0][0][0]].fuse_together([request for _, request in batch])
-    return [nets[stream].fuse_together([request])[0] for (stream, _), request in batch]
+def _fused(
+    asked: Mapping[tuple[str, str], list[Fusing]], nets: Mapping[str, Any], joint: bool
+) -> dict[tuple[str, str], list[Any]]:
+    if not joint or not asked:
+        return {name: nets[name[0]].fuse_together(own) for name, own in asked.items()}
+    # All nets have the same parameters, and every request has a key of its own.
+    net = nets[next(iter(asked))[0]]
+    states = iter(net.fuse_together([request for own in asked.values() for request in own]))
+    return {name: [next(states) for _ in own] for name, own in asked.items()}
 
 
 def _several(requests: Any) -> tuple[Fuse, ...]:
