@@ -1,6 +1,7 @@
 """One transformer layer, pre-LN or post-LN, with or without cross-attention."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -44,7 +45,7 @@ class Layer(nn.Module):
         self.scale_mlp = self._layer_scale("scale_mlp")
         self.scale_cross = self._layer_scale("scale_cross") if self.cross_attention else None
 
-    def __call__(self, x, mask=None, rows=None, looks=None, drop_path=None):
+    def __call__(self, x, mask=None, rows=None, looks: Any = None, drop_path=None):
         """Returns f[B L D].
 
         Args:

@@ -140,7 +140,7 @@ class Looks:
     def with_projected(self, layers: Any) -> "Looks":
         """With the memories of one layer, as far as they were projected in advance."""
         pairs = zip(self.memories, layers, strict=True)
-        cut = tuple(memory.replace(layers=layer) for memory, layer in pairs)
+        cut = tuple(dataclasses.replace(memory, layers=layer) for memory, layer in pairs)
         return dataclasses.replace(self, memories=cut)
 
     def at(self, layer: int) -> "Looks":
@@ -149,7 +149,7 @@ class Looks:
 
     def _project(self, attention: Any) -> list[Any]:
         """((keys, values) f[I 1+N H Dh], (keys, values) f[R H Dh] of regions) of each memory."""
-        new = [memory.image for memory in self.memories if memory.layers is None]
+        new: list[Any] = [memory.image for memory in self.memories if memory.layers is None]
         pairs = iter(())
         if new:
             pair = attention.project(self.images.join(new))

@@ -6,6 +6,7 @@ of each, so no device gets rows of another. What is dropped of a row depends on 
 it came with, not on what they are joined with, nor on the mesh.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import flax.struct
@@ -56,12 +57,13 @@ class Rows:
         """The same rows with other keys, by a number: of the layer, of the place in it."""
         if self.keys is None:
             return self
-        return self.replace(keys=tuple(jax.random.fold_in(key, number) for key in self.keys))
+        keys = tuple(jax.random.fold_in(key, number) for key in self.keys)
+        return dataclasses.replace(self, keys=keys)
 
     def part(self, number: int) -> "Rows":
         """One of the batches alone."""
         keys = None if self.keys is None else (self.keys[number],)
-        return self.replace(sizes=(self.sizes[number],), keys=keys)
+        return dataclasses.replace(self, sizes=(self.sizes[number],), keys=keys)
 
     def keep(self, rate: float | jax.Array, shape: Sequence[int]) -> jax.Array:
         """Draws bool[rows *shape]: False, to be dropped, with probability `rate`."""

@@ -181,7 +181,7 @@ class Model(TextPart, ImagePart, PairPart):
             lengths.setdefault(kind, []).append(number)
         for (_, unkeyed), numbers in lengths.items():
             parts = [asked[number] for number in numbers]
-            keys = None if unkeyed else tuple(part.key for part in parts)
+            keys: Any = None if unkeyed else tuple(part.key for part in parts)
             shards = placement.current().shards
             rows = Rows(tuple(len(part.text) for part in parts), shards, keys=keys)
             looks = look_together([(p.memory, p.rows, p.view) for p in parts], shards)
