@@ -179,7 +179,8 @@ class Prepared:
     def rate(self, updates: int) -> float:
         """The learning rate after so many updates."""
         numbers = self.settings.optimizer
-        told = numbers.schedule.plain() | {"warmup": self.steps.warmup}
+        told: dict[str, Any] = numbers.schedule.plain()
+        told["warmup"] = self.steps.warmup
         schedule = schedules.build(total_steps=self.steps.total, **told)
         return float(jnp.asarray(numbers.lr * schedule(jnp.asarray(updates))))
 

@@ -58,8 +58,9 @@ def resolved(settings: Settings, counts: durations.Counts) -> durations.Steps:
         ValueError: as there, and what schedule, merge and `checkpoint.best` say of them.
     """
     steps = durations.resolve(settings, counts)
-    schedule = settings.optimizer.schedule.plain()
-    schedules.build(total_steps=steps.total, **schedule | {"warmup": steps.warmup})
+    schedule: dict[str, Any] = settings.optimizer.schedule.plain()
+    schedule["warmup"] = steps.warmup
+    schedules.build(total_steps=steps.total, **schedule)
     chosen.merge(settings, steps.total)
     every, saved = steps.evaluate_every, steps.checkpoint_every
     if settings.checkpoint.best is not None and every and every % saved and saved % every:
