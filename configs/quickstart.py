@@ -34,6 +34,7 @@ def get_config(argument: str = "") -> ConfigDict:
         clip=1.0,
         schedule=dict(name="cosine", warmup="8%", end=0.02),
     )
+    c.mesh = dict(data=1, tensor=-1)  # so small that every device there is does the same
     c.checkpoint = dict(every=400)
     c.evaluate = dict(evaluators=_evaluators(num_examples=100 if "smoke" in argument else 500))
     return c

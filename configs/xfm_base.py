@@ -134,5 +134,6 @@ def _smoke(c: ConfigDict) -> None:
         if "groups" in entry:
             entry.groups = 1
     c.streams.regions.images = 8
+    c.mesh.update(data=1, tensor=-1)  # eight rows: every device there is does the same
     c.checkpoint.every = c.log.every = 1
     c.optimizer.schedule.warmup = 1

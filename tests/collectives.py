@@ -2,7 +2,7 @@
 
 Compiles the step of `xfm_base:smoke`, two rows of every stream and two images on each of DEVICES
 simulated devices, laid on MESH ("data=8,fsdp=1"), and prints what a device receives in one step:
-{kind of collective: bytes of its results}, the gather of ITC's projected vectors apart ("itc").
+{kind of collective: bytes of its results}.
 """
 
 import collections

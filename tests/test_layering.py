@@ -84,7 +84,6 @@ LOOKS = {
     "config/values.py": "annotations, of which not all have a name",
     "files.py": "paths of several libraries",
     "rules.py": "key paths of JAX",
-    "sharding.py": "devices, of which only some have a slice",
     "optim/masks.py": "states of optax",
     "optim/merge/igm.py": "its own options, as its signature",
     "runtime/processes.py": "settings of JAX",

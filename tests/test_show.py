@@ -82,3 +82,9 @@ def test_words_are_the_label_the_text_and_what_is_masked_of_it():
     label, text = _batch._words(batch, 0, tokenizer)
     assert label == "label 3"
     assert text == "a \\$b"
+
+
+def test_S1_a_picture_shows_the_image_of_its_row_in_every_group():
+    batch = {"image": np.zeros((4, 2, 2, 3)), "image_index": np.array([0, 1, 1, 1, 0, 0])}
+    counted = _batch.counted(batch, groups=2)
+    assert counted["image_index"].tolist() == [0, 1, 1, 3, 2, 2]

@@ -159,10 +159,12 @@ class _Apply(base.Apply):
 
 def _placed(mesh: Mesh):
     """Puts a batch on the mesh: rows split where the mesh divides them, whole elsewhere."""
-    parts = sharding.batch_shards(mesh)
+    parts, devices = sharding.batch_shards(mesh), set(mesh.devices.flat)
 
     def place(batch):
         def put(leaf):
+            if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+                return leaf  # an image memory, say, which comes again and again
             split = np.ndim(leaf) and len(leaf) % parts == 0
             where = NamedSharding(mesh, sharding.BATCH) if split else sharding.replicated(mesh)
             return jax.device_put(leaf, where)

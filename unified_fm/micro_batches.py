@@ -18,8 +18,8 @@ def split(batches: Mapping[str, Any], count: int, groups: Mapping[str, int | Non
     """Cuts every batch into `count` micro-batches, stacked on a new axis 0.
 
     Micro-batch i takes the groups i, i + count, i + 2 count, ...: then the rows that a device holds
-    stay on it, and what rows refer to stays in their group. Where a stream has no groups, or too
-    few of them, and its rows do not refer to images by `image_index`, each row goes by itself.
+    stay on it, and what rows refer to stays in their group. Rows of a stream with one group go
+    by themselves, unless they refer to images by `image_index`.
 
     Args:
         batches: {stream: batch}, every leaf with rows on axis 0.
@@ -75,9 +75,9 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, groups: int | None
     fixed = [key for key in ("negatives_image", "negatives_text") if key in batch]
     if fixed:
         raise ValueError(f"stream {stream!r}: {fixed[0]} indexes the whole batch: accumulate=1")
-    if "image_index" in batch and (groups or 1) % count:
+    if ("image_index" in batch or (groups or 1) > 1) and (groups or 1) % count:
         raise ValueError(
-            f"stream {stream!r}: its rows refer to images of their group, so accumulate={count} "
+            f"stream {stream!r}: its rows refer to others of their group, so accumulate={count} "
             f"must divide its groups, which are {groups or 1}"
         )
 

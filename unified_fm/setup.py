@@ -90,10 +90,24 @@ class Prepared:
         else:
             mesh = sharding.make_mesh(devices=self.devices, **sizes)
         sharding.check_divisible(mesh, self.shapes, self.settings.accumulate)
+        return mesh
+
+    @functools.cached_property
+    def placed(self) -> step.Program:
+        """The program, and what the mesh asks of it and of its teachers inside a step.
+
+        Raises:
+            ValueError: the mesh would cut groups of rows that refer to each other.
+        """
         for name, stream in self.program.streams.items():
             if stream.refers or "image_index" in self.shapes[name]:
-                sharding.check_groups(mesh, name, stream.groups or 1, self.settings.accumulate)
-        return mesh
+                groups = stream.groups or 1
+                sharding.check_groups(self.mesh, name, groups, self.settings.accumulate)
+        place = functools.partial(sharding.placement, self.mesh, rules=self.settings.rules.sharding)
+        known: Any = self.program.teachers
+        taught = {name: place(tree) for name, tree in self.teacher_shapes.items()}
+        known = dataclasses.replace(known, placements=taught)
+        return dataclasses.replace(self.program, placement=place(self.params), teachers=known)
 
     @functools.cached_property
     def batches(self) -> Mapping[str, Any]:
@@ -109,7 +123,8 @@ class Prepared:
         opened = Streams(
             _configs(self.settings),
             seed=self.settings.seed,
-            part=Part(*sharding.own_shards(self.mesh)),
+            # One process has all rows of a batch, however the mesh cuts it.
+            part=Part(*sharding.own_shards(self.mesh)) if jax.process_count() > 1 else None,
             tokenizer=self.tokenizer,
             extra=teacher_cache.readers(self.settings, lambda: self.steps.total),
         )
@@ -241,9 +256,8 @@ class Prepared:
         Args:
             measured: with the numbers of `telemetry`.
         """
-        placed = sharding.placement(self.mesh, self.params, self.settings.rules.sharding)
         return step.make_train_step(
-            dataclasses.replace(self.program, placement=placed),
+            self.placed,
             self.optimizer,
             ema_decay=self.settings.ema,
             state_shardings=self.shardings,

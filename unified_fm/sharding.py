@@ -52,7 +52,7 @@ def make_mesh(
 
     Raises:
         ValueError: the sizes do not multiply to the number of devices, or the chips of this
-            topology cannot be cut so; with the nearest that can.
+            topology cannot be cut so.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
@@ -68,7 +68,9 @@ def make_mesh(
 
 def _arranged(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     """The devices as an array of these sizes, so that neighbours on an axis are near each other."""
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # On GPUs every host is a slice to JAX; there the order of the devices, host by host, is enough.
+    pods = devices[0].platform == "tpu"
+    slices = len({device.slice_index for device in devices}) if pods else 1
     try:
         if slices == 1:
             return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
@@ -293,7 +295,11 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
             strict=True,
         )
     }
-    batch = of_batches(mesh)
+
+    def rows(x: jax.Array) -> jax.Array:
+        # Only of rows is anything said: heads may be split over "tensor".
+        rest = [P.UNCONSTRAINED] * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*BATCH, *rest)))
 
     def gathered(root: str, tree: Any) -> Any:
         def place(path, leaf):
@@ -307,7 +313,7 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
 
     return Placement(
         shards=batch_shards(mesh),
-        rows=lambda x: jax.lax.with_sharding_constraint(x, batch),
+        rows=rows,
         params=gathered,
     )
 

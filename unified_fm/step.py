@@ -49,7 +49,7 @@ class Program:
     """What is learnt from what: the model, the streams and the groups of their gradients.
 
     Attributes:
-        model: Linen module; `net(batch)` returns its views.
+        model: Linen module, see `models.base.Model`.
         streams: {name: stream}.
         groups: {gradient group: names of its streams}.
         seed: of dropout and of the objectives' own draws.
@@ -321,7 +321,9 @@ def _group_loss(program, group, params, ema, batches, rng, shares):
     """
     total, metrics = jnp.zeros((), jnp.float32), {}
     with placements.use(program.placement):
-        params = program.placement.params("", params)
+        params, ema = (
+            tree if tree is None else program.placement.params("", tree) for tree in (params, ema)
+        )
         streams = {name: program.streams[name] for name in program.groups[group]}
         given = program.model, streams, params, ema, batches, rng
         found = joint.outputs(*given, joint=program.joint)

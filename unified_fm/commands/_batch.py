@@ -51,6 +51,15 @@ def save_picture(
     charts.save(figure, out)
 
 
+def counted(batch: Mapping[str, Any], groups: int) -> Mapping[str, Any]:
+    """The batch with an `image_index` that counts all of its images, not those of a group."""
+    if "image_index" not in batch:
+        return batch
+    index = np.asarray(batch["image_index"])
+    group = np.arange(len(index)) // (len(index) // groups)
+    return {**batch, "image_index": index + group * (len(batch["image"]) // groups)}
+
+
 def _draw(axis: "Axes", batch: Mapping[str, Any], row: int, tokenizer: Tokenizer) -> None:
     words = "\n".join(_words(batch, row, tokenizer))
     image = _image(batch, row)

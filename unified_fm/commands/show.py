@@ -75,5 +75,7 @@ def batch_text(settings: Settings, out: Path, rows: int = 6) -> str:
     ready = setup.prepare(setup.without_teachers(settings))
     with contextlib.closing(ready.open_streams()) as streams:
         batches = next(streams)
-    _batch.save_picture(batches, ready.tokenizer, out, rows)
+    streams = ready.program.streams
+    seen = {name: _batch.counted(b, streams[name].groups or 1) for name, b in batches.items()}
+    _batch.save_picture(seen, ready.tokenizer, out, rows)
     return f"{_batch.table(batches)}\nwrote {out}"

@@ -73,7 +73,7 @@ class Batching:
         rows: of the global batch.
         slots: examples that a global batch takes from the source: its rows, or, where rows are
             packed (regions), its images.
-        groups: of rows that may refer to each other, images of their own among it.
+        groups: number of equal parts; a row refers only to rows and images of its own.
     """
 
     def __init__(

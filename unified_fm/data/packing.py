@@ -1,4 +1,4 @@
-"""Rows of several images in a batch of fixed shape, in groups that can be split."""
+"""Rows of several images in a batch of fixed shape, in groups between which it can be cut."""
 
 from typing import Any
 

@@ -32,7 +32,8 @@ class Evaluator(base.Evaluator):
         like: name of the stream of the run.
         source: the source string.
         num_examples: how many records are used, from the first on; None: all.
-        batch_size: rows of a batch; None: as many as in the stream, which decides how hard a
+        batch_size: rows of a batch, which the stream's groups divide; None: as many as in the
+            stream, which decides how hard a
             contrastive loss is.
         seed: of the masks, and of the objectives' random choices.
     """

@@ -1,7 +1,7 @@
 """The contract of a model: what the step, the objectives, teachers and evaluators rely on."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -63,6 +63,23 @@ class Model(nn.Module):
                 net = module.bind(variables, rngs={} if key is None else {"dropout": key})
             found[name] = net(batch).replace(groups=asks[name].groups)
         return found
+
+    def fuse_together(self, asked: Sequence[Any]) -> list[jax.Array]:
+        """What objectives ask the fusion encoder for, one `fuse` after the other.
+
+        Args:
+            asked: `memory.Fusing`s; their `rows` are places in the groups of `views.groups`.
+        """
+        return [
+            self.fuse(  # of a model that has it
+                text=each.text,
+                text_mask=each.text_mask,
+                memory=each.memory,
+                rows=each.rows,
+                view=each.view,
+            )
+            for each in asked
+        ]
 
     @nn.nowrap
     def gives(self, keys: Collection[str]) -> frozenset[str]:

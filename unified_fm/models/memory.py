@@ -55,11 +55,7 @@ class ImageMemory:
 
         Returns:
             (tree of f[B' 1+N ...], mask bool[B' 1+N] or None for all True).
-
-        Raises:
-            ValueError: another `view`.
         """
-        choices.check("view", view, VIEWS)
         whole, slots = keys
         images = rows  # rows are numbers of rows; several may show the same image
         if self.image_index is not None:
@@ -193,10 +189,14 @@ def look_together(
 
     Those that look at the same rows of the same memory come into one look: rows that are the same
     array, not equal ones.
+
+    Raises:
+        ValueError: another view than "row" and "image".
     """
     memories: dict[int, ImageMemory] = {}
     looks: dict[Any, Look] = {}
     for part, (memory, rows, view) in enumerate(requests):
+        choices.check("view", view, VIEWS)
         memories.setdefault(id(memory), memory)
         number = list(memories).index(id(memory))
         if memory.row_mask is None:

@@ -39,6 +39,8 @@ class Stacks(Model):
     def __call__(self, batch: Batch) -> Views:
         """Encodes every view that the batch has the input of, each in a pass of its own.
 
+        The batch is one group of rows: `image_index` counts all of its images.
+
         Args:
             batch: any of `text i32[B L]` with `text_mask bool[B L]`, `text_masked i32[B L]`,
                 `segments i32[B L]`, `image u8[I H W 3]` (or float, already normalised),
@@ -72,8 +74,15 @@ class Stacks(Model):
     def encode_passes(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
     ) -> Found:
-        """The views that take a pass through an encoder."""
-        raise NotImplementedError
+        """The views that take a pass through an encoder.
+
+        Raises:
+            NotImplementedError: a model that derives from a part has it, or `encode` of its own.
+        """
+        raise NotImplementedError(
+            f"{type(self).__module__} encodes nothing: write encode_passes (see models.passes), or "
+            "__call__ and encode"
+        )
 
     def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
         """With what is made of the views of one batch."""

@@ -106,10 +106,9 @@ def encode_texts(
             )
         ids = each.join(lambda s, view: batches[s][view])
         x = embed(ids, segments, each.rows.fold(EMBEDDING))
-        if each.rows.still:
-            x = jax.lax.stop_gradient(x)
+        x = _quiet(each.rows, x)
         mask = each.join(lambda s, _: batches[s]["text_mask"])
-        found |= each.cut(encode(x, mask, each.rows))
+        found |= each.cut(_quiet(each.rows, encode(x, mask, each.rows)))
     return found
 
 
@@ -144,8 +143,7 @@ def encode_images(
                 shape = patches[stream].shape[:2]
                 chex.assert_shape(batches[stream]["patch_mask"], shape)
         x = each.join(lambda s, _: patches[s])
-        if each.rows.still:
-            x = jax.lax.stop_gradient(x)
+        x = _quiet(each.rows, x)
         mask = None
         if any(view == "image_masked" for _, view in each.members):
             mask = each.join(
@@ -155,8 +153,12 @@ def encode_images(
                     else jnp.zeros(patches[s].shape[:2], bool)
                 )
             )
-        found |= each.cut(encode(x, mask, each.rows))
+        found |= each.cut(_quiet(each.rows, encode(x, mask, each.rows)))
     return found
+
+
+def _quiet(rows: Rows, x: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(x) if rows.still else x
 
 
 def check_text(batch: Batch, view: str) -> None:

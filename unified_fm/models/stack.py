@@ -1,7 +1,8 @@
 """A stack of layers, unrolled or as one scanned layer; each layer keeps its own name in the tree.
 
 Scanned, the parameters of all layers are stacked inside the step, and one layer is compiled instead
-of N. On a mesh that splits parameters a layer's are gathered in the body, one layer at a time.
+of N. On a mesh that splits parameters a layer's are gathered in the body, one layer at a time; that
+they are not kept for the backward pass takes remat.
 """
 
 import functools
@@ -53,8 +54,8 @@ def run(
         return x
     layer = _detached(module)
 
-    def body(index, rate, x, params, projected):
-        params = placement.current().params(f"{'/'.join(module.path)}/{_name(0)}", params)
+    def body(name, index, rate, x, params, projected):
+        params = placement.current().params("/".join((*module.path, name)), params)
         if rows is not None and rows.still:
             params = jax.lax.stop_gradient(params)
         seen = None if looks is None else looks.with_projected(projected)
@@ -69,7 +70,8 @@ def run(
 
         def step(x, each):
             index, rate, params, projected = each
-            return body(index, 0.0 if rate is None else rate, x, params, projected), None
+            rate = 0.0 if rate is None else rate
+            return body(_name(0), index, rate, x, params, projected), None  # one rule for all
 
         each = jnp.arange(config.layers), traced, params, stored
         return jax.lax.scan(_remat(config, step, in_scan=True), x, each)[0]
@@ -77,7 +79,7 @@ def run(
     for index, params in enumerate(_params(module)):
         projected = jax.tree.map(lambda leaf, index=index: leaf[index], stored)
         with jax.named_scope("/".join((*module.path, _name(index)))):
-            one = functools.partial(body, index, float(rates[index]))
+            one = functools.partial(body, _name(index), index, float(rates[index]))
             x = _remat(config, one, in_scan=False)(x, params, projected)
     return x
 

@@ -36,7 +36,7 @@ from unified_fm.config.settings import Settings
 from unified_fm.objectives import lumps
 
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
-_IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle")
+_IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle", "groups")
 KINDS = (*lumps.KINDS, "hard")  # divergences for which the best k (and the rest) are enough
 LITTLE = 0.95  # a mean probability of the best k below this is worth a warning
 

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 from etils import epath
 
-from unified_fm import rules, sharding
+from unified_fm import placement, rules, sharding
 from unified_fm.checkpoint import start
 from unified_fm.config import chosen, saved
 from unified_fm.config import settings as config
 from unified_fm.convert.table import unflatten
+from unified_fm.placement import NOWHERE, Placement
 from unified_fm.teachers import cache as teacher_cache
 
 
@@ -43,9 +44,14 @@ class Transform:
     """`(teacher_params, batches) -> batches` with `batch["teacher"][name]` added.
 
     The batches may be those of some streams only.
+
+    Attributes:
+        members: {name: teacher}.
+        placements: {name: what the mesh asks of its parameters inside a step}.
     """
 
     members: Mapping[str, Teacher]
+    placements: Mapping[str, Placement] = dataclasses.field(default_factory=dict)
 
     def __call__(self, teacher_params: Any, batches: Mapping[str, Any]) -> dict[str, Any]:
         batches = dict(batches)
@@ -57,8 +63,10 @@ class Transform:
                 if teacher.model is None:
                     targets = teacher_cache.targets(batch["cached"][name], teacher.classes)
                 else:
-                    variables = {"params": teacher_params[name]}
-                    targets = teacher.model.apply(variables, batch, method="targets")
+                    where = self.placements.get(name, NOWHERE)
+                    with placement.use(where):
+                        variables = {"params": where.params("", teacher_params[name])}
+                        targets = teacher.model.apply(variables, batch, method="targets")
                 targets = jax.lax.stop_gradient(targets)
                 batches[stream] = {**batch, "teacher": {**batch.get("teacher", {}), name: targets}}
         return batches

@@ -77,7 +77,6 @@ class Pipeline(Protocol):
         Args:
             examples: what `__call__` gives; None, for packed pipelines only, where there is none.
             rows, groups: of this process; for packed pipelines.
-            first_image: place of the first example in the global batch.
 
         Raises:
             ValueError: the examples have different arrays.
