@@ -1,5 +1,6 @@
 """Settings that must stand before anything imports JAX."""
 
+import logging
 import os
 import pathlib
 
@@ -20,6 +21,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # Grain's worker processes refuse to start where no program has parsed its flags.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_seen(monkeypatch):
+    """A command that ran in this process has turned the log away from where caplog listens."""
+    monkeypatch.setattr(logging.getLogger("unified_fm"), "propagate", True)
 
 
 @pytest.fixture

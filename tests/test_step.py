@@ -224,7 +224,7 @@ def test_A5_the_log_names_every_loss_that_micro_batches_change(caplog):
     made = {name: plugins.build("objectives", name) for name in names}
     program = _program({"pairs": _stream(**made)}, accumulate=2)
     assert program.inexact == ["pairs/itc", "pairs/itm"]
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="unified_fm.train"):
         train._say_inexact(program)
     [line] = caplog.messages
     assert line.startswith("accumulate=2: pairs/itc, pairs/itm compare rows of one micro-batch")

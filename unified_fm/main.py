@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Runs the command and ends the process, also where one of its threads would keep it."""
-    faulthandler.enable()  # a decoder that crashes says where, in the stacks of all threads
+    with contextlib.suppress(OSError, RuntimeError):  # standard error may be no file: a notebook's
+        faulthandler.enable()  # a decoder that crashes says where, in the stacks of all threads
     with Interruption() as stop:
         stop.leave(_main(argv, stop))
 
