@@ -4,19 +4,17 @@ A teacher of UFM, a model to pre-train, and what converted checkpoints run in.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from types import MappingProxyType
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import Fields
 from unified_fm.models.encoders import Encoder
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import TextPart
-from unified_fm.models.passes import Found, encode_texts
+from unified_fm.models.passes import Readers
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh".
 TEXT = {"norm": "post", "eps": 1e-12, "dropout": 0.1, "attention_dropout": 0.1}
@@ -47,10 +45,9 @@ class Model(TextPart):
         self.pooler = nn.Dense(text.width, dtype=text.compute_dtype, kernel_init=init)
         self.next_sentence_head = nn.Dense(2, kernel_init=init)
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        return encode_texts(self.text_embed, self.text_encoder, batches, asks, joint=joint)
+    @property
+    def readers(self) -> Readers:
+        return {"text": (self.text_embed, self.text_encoder)}
 
     def pooled_text(self, text: jax.Array) -> jax.Array:
         """BERT's summary f[B D] of texts f[B L D]: a dense layer and a tanh on the first token."""

@@ -6,7 +6,6 @@ it as it is.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +18,7 @@ from unified_fm.models.config import Fields
 from unified_fm.models.embeddings import TextEmbed
 from unified_fm.models.encoders import Encoder, Vision
 from unified_fm.models.parts import ImagePart, PairPart
-from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.passes import Readers
 from unified_fm.models.rows import Rows
 from unified_fm.models.views import Views
 
@@ -89,12 +88,12 @@ class Model(ImagePart, PairPart):
         init = nn.initializers.constant(-math.log(self.init_temperature))
         self.logit_scale = self.param("logit_scale", init, ())
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        given = batches, asks
-        texts = encode_texts(self.text_embed, self._encode_text, *given, joint=joint)
-        return texts | encode_images(self.patch_embed, self.vision_encoder, *given, joint=joint)
+    @property
+    def readers(self) -> Readers:
+        return {
+            "text": (self.text_embed, self._encode_text),
+            "image": (self.patch_embed, self.vision_encoder),
+        }
 
     def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
         """With `text` f[B 1+L D], slot 0 the state at the end token, and `pooled`."""

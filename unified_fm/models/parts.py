@@ -17,7 +17,7 @@ from unified_fm.models.base import Ask, Batch, Model
 from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
 from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
 from unified_fm.models.heads import class_dense, l2_normalised
-from unified_fm.models.passes import Found
+from unified_fm.models.passes import READ, Found, Readers
 from unified_fm.models.views import Views
 
 
@@ -64,23 +64,24 @@ class Stacks(Model):
         Returns:
             {stream: views}; what is not read, and not needed for what is, is None.
         """
-        found = self.encode_passes(batches, asks, joint=joint)
+        found: Found = {}
+        for kind, (embed, encode) in self.readers.items():
+            found |= READ[kind](embed, encode, batches, asks, joint=joint)
         made = {}
         for name, batch in batches.items():
             views = {view: x for (stream, view), x in found.items() if stream == name}
             made[name] = Views(groups=asks[name].groups, **self.with_rows(views, batch, asks[name]))
         return made
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        """The views that take a pass through an encoder.
+    @property
+    def readers(self) -> Readers:
+        """{"text", "image": what embeds and what encodes it}, see `passes.READ`.
 
         Raises:
             NotImplementedError: a model that derives from a part has it, or `encode` of its own.
         """
         raise NotImplementedError(
-            f"{type(self).__module__} encodes nothing: write encode_passes (see models.passes), or "
+            f"{type(self).__module__} encodes nothing: write readers (see models.passes), or "
             "__call__ and encode"
         )
 

@@ -15,6 +15,7 @@ from unified_fm.models.rows import EMBEDDING, Rows
 from unified_fm.models.views import passes
 
 Found = dict[tuple[str, str], jax.Array]  # {(stream, view): f[B ...]}
+Readers = Mapping[str, tuple[Callable, Callable]]  # {"text", "image": (embed, encode)}
 TEXTS = ("text", "text_masked")
 IMAGES = ("image", "image_masked")
 
@@ -56,7 +57,7 @@ def plan(
         alike: what rows must have in common to be joined, of (batch, view).
         joint: join what can be joined; else every view of a stream has a pass of its own.
     """
-    members: dict[Hashable, list[tuple[str, str]]] = {}
+    members: dict[Any, list[tuple[str, str]]] = {}
     for stream, ask in asks.items():
         for view, flows in passes(ask.reads).items():
             if view in views:
@@ -64,7 +65,7 @@ def plan(
                 kind = (flows, alike(batches[stream], view), ask.key is None, alone)
                 members.setdefault(kind, []).append((stream, view))
     found = []
-    for (flows, _, unkeyed, _), names in members.items():  # type: ignore[misc]
+    for (flows, _, unkeyed, _), names in members.items():
         sizes = tuple(len(batches[stream][_rows_of(view)]) for stream, view in names)
         keys = tuple(named_key(asks[stream].key, view) for stream, view in names)
         shards = placement.current().shards
@@ -155,6 +156,10 @@ def encode_images(
             )
         found |= each.cut(_quiet(each.rows, encode(x, mask, each.rows)))
     return found
+
+
+# {kind of input: what gives its views}, of (embed, encode, batches, asks, joint).
+READ = {"text": encode_texts, "image": encode_images}
 
 
 def _quiet(rows: Rows, x: jax.Array) -> jax.Array:

@@ -5,20 +5,18 @@ each part is our choice: ViT's tokenizer for images, BERT's for text, ViT's pre-
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from unified_fm import choices
-from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
 from unified_fm.models.embeddings import VisionTokens
 from unified_fm.models.encoders import Encoder, mean_of
 from unified_fm.models.heads import MlmHead
 from unified_fm.models.parts import ClassPart, TextPart
-from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.passes import Readers
 from unified_fm.models.rows import EMBEDDING, Rows
 
 # What the shared encoder is unless its dict says otherwise.
@@ -81,12 +79,12 @@ class Model(TextPart, ClassPart):
             init = nn.initializers.normal(0.02)
             self.modality_embed = nn.Embed(2, shared.width, embedding_init=init)
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        given = batches, asks
-        texts = encode_texts(self.text_embed, self._encode_text, *given, joint=joint)
-        return texts | encode_images(self.patch_embed, self._encode_image, *given, joint=joint)
+    @property
+    def readers(self) -> Readers:
+        return {
+            "text": (self.text_embed, self._encode_text),
+            "image": (self.patch_embed, self._encode_image),
+        }
 
     def _encode_text(self, x: jax.Array, mask: jax.Array, rows: Rows) -> jax.Array:
         return self.shared_encoder(self._with_modality(x, _TEXT), mask, rows)

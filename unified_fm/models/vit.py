@@ -4,14 +4,12 @@ A teacher of UFM, a model to pre-train, and what converted ViT and BEiT checkpoi
 """
 
 import dataclasses
-from collections.abc import Mapping
 from types import MappingProxyType
 
-from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import Fields
 from unified_fm.models.encoders import Vision
 from unified_fm.models.parts import ClassPart
-from unified_fm.models.passes import Found, encode_images
+from unified_fm.models.passes import Readers
 
 # What the encoder is unless its dict says otherwise. Google's own files want gelu="tanh", those of
 # Hugging Face an eps of 1e-12.
@@ -51,7 +49,6 @@ class Model(ClassPart):
         )
         self.make_image_head()
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        return encode_images(self.patch_embed, self.vision_encoder, batches, asks, joint=joint)
+    @property
+    def readers(self) -> Readers:
+        return {"image": (self.patch_embed, self.vision_encoder)}

@@ -1,7 +1,7 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from unified_fm.models.encoders import Encoder, Vision, mean_of
 from unified_fm.models.heads import MlmHead, PairHead, default_dense
 from unified_fm.models.memory import Fusing, ImageMemory, look_together
 from unified_fm.models.parts import ImagePart, PairPart, TextPart
-from unified_fm.models.passes import Found, encode_images, encode_texts
+from unified_fm.models.passes import Readers
 from unified_fm.models.rows import Rows
 from unified_fm.models.views import Views
 
@@ -119,12 +119,12 @@ class Model(TextPart, ImagePart, PairPart):
         self.itm_head = PairHead(2, dtype=self.dtype)
         self.box_head = PairHead(4, activation="sigmoid", dtype=self.dtype)
 
-    def encode_passes(
-        self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool
-    ) -> Found:
-        given = batches, asks
-        texts = encode_texts(self.text_embed, self.text_encoder, *given, joint=joint)
-        return texts | encode_images(self.patch_embed, self.vision_encoder, *given, joint=joint)
+    @property
+    def readers(self) -> Readers:
+        return {
+            "text": (self.text_embed, self.text_encoder),
+            "image": (self.patch_embed, self.vision_encoder),
+        }
 
     def with_rows(self, views: dict[str, Any], batch: Batch, ask: Ask) -> dict[str, Any]:
         """With what each row of the batch sees of the images: pooled summary and fusion memory."""
