@@ -33,7 +33,7 @@ def of_source(source: Source) -> str:
         try:
             example = source[int(index)]
         except Skip as skip:
-            example = {"skipped": skip.args[0] if skip.args else ""}
+            example = {"skipped": skip.reason}  # its detail may name a folder
         for key in sorted(example):
             total.update(f"{key}\0".encode() + _bytes(key, example[key]) + b"\0")
     return total.hexdigest()[:12]
@@ -44,7 +44,7 @@ def _bytes(key: str, value: Any) -> bytes:
         return value
     if isinstance(value, np.ndarray | np.generic):
         return f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes()
-    if key == "image" and isinstance(value, str | os.PathLike):
+    if key in ("image", "images") and isinstance(value, str | os.PathLike):
         return os.path.basename(value).encode()
     if isinstance(value, Mapping):
         return b"".join(f"{k}\0".encode() + _bytes(str(k), value[k]) for k in sorted(value))

@@ -19,8 +19,11 @@ class Source(Protocol):
     | `images` | a list of such |
     | `text` | a string, or a list of strings of which a stream draws one |
     | `regions` | a list of {"box": four numbers as `box_format` says, "text", "attributes"} |
-    | `label` | class number |
+    | `label` | class number; a score, where there are no classes |
     | `objects` | names of what the image shows, for the evaluator `imlm` |
+    | `sentences` | one text or two, of `glue:` |
+    | `question`, `answers` | a string, and the annotators' answers, a list, of `vqa:` |
+    | `box`, `size` | x, y, width, height in pixels, and (width, height), of `refcoco:` |
 
     Attributes:
         problems: (reason, file) of what could not be opened.
