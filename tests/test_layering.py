@@ -50,7 +50,14 @@ LAYERS = [
     ("convert/", ["convert"], ["numpy", "scipy", "safetensors", "huggingface_hub"]),
     ("demo/", ["demo", "data", "plugins"], ARRAYS),
     ("data/", ["data", "demo", "plugins"], ARRAYS),
-    ("evaluators/", ["evaluators", "data", "plugins"], ["jax", "numpy", "scipy", "sklearn", "PIL"]),
+    (
+        "evaluators/",
+        ["evaluators", "data", "plugins", "tasks._metrics"],
+        ["jax", "numpy", "scipy", "sklearn", "PIL"],
+    ),
+    # Files in, numbers out: `unified-fm score` runs where no device is.
+    ("tasks/_metrics/", ["tasks._metrics", "data.official"], ["numpy"]),
+    ("tasks/_scoring/", ["tasks._scoring", "tasks._metrics", "data"], ["numpy"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.
     ("teachers/", [*CORE, "convert", "objectives.lumps"], ["*"]),  # one arithmetic of the rest
@@ -250,6 +257,7 @@ STARTS = "import jax\ndef f():\n    jax.distributed.initialize()"
         ("train.py", "from unified_fm.models import xfm", "import unified_fm.models.xfm"),
         ("step.py", "import unified_fm.train", "may not import unified_fm.train"),
         ("evaluators/a.py", "from unified_fm.tasks import vqa", "import unified_fm.tasks.vqa"),
+        ("tasks/_metrics/a.py", "import jax", "may not import jax"),
         ("metrics.py", "import flax\nflax.linen.Dense(3)", "metrics.py:2 uses flax.linen"),
         ("metrics.py", "from orbax import checkpoint", "orbax, which belongs to checkpoint/"),
         ("train.py", STARTS, "train.py:3 uses jax.distributed, which belongs to main.py"),

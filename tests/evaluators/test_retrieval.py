@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,27 +10,6 @@ from unified_fm.evaluators import _pairs, base, retrieval
 @pytest.fixture(scope="module")
 def tokenizer():
     return worlds.make_tokenizer()
-
-
-def test_rank_counts_wrong_candidates_at_least_as_good_as_the_best_true_one():
-    scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]])
-    positive = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
-    assert retrieval.first_rank(scores, positive).tolist() == [0, 2, 2, 0]
-
-
-def test_scores_that_are_no_numbers_rank_last():
-    nan = np.nan
-    scores = np.array([[nan, 0.0, 0.0], [nan, nan, nan], [0.0, nan, -1.0]])
-    positive = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0]], bool)
-    assert retrieval.first_rank(scores, positive).tolist() == [2, 2, 0]
-
-
-@pytest.mark.parametrize(("matches", "k"), [(1, 1), (1, 3), (2, 1), (2, 3), (5, 1), (1, 9)])
-def test_chance_recall_is_what_all_orders_give(matches, k):
-    positive = np.arange(5) < matches
-    hits = [positive[list(order)][:k].any() for order in itertools.permutations(range(5))]
-    found = retrieval.chance_recall(positive[None], k)
-    assert found[0] == pytest.approx(np.mean(hits))
 
 
 def test_a_perfect_net_finds_everything_and_says_what_chance_was(tokenizer):
@@ -109,15 +86,6 @@ def test_a_match_outside_the_reranked_ones_is_missed(tokenizer):
     evaluator = worlds.evaluator(retrieval, "eight", tokenizer, candidates=8, ranks=(1,), rerank=2)
     metrics = {m.name: m.value for m in evaluator.run(worlds.Apply(HalfBlind(tokenizer)), {})}
     assert metrics["reranked/image_to_text/r1"] == 0.0
-
-
-def test_each_query_has_its_own_best_candidates():
-    scores = np.array([[9, 8, 1], [7, 2, 3], [4, 5, np.nan]])
-    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
-    np.testing.assert_array_equal(retrieval.best(scores, 1), expected)
-    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
-    np.testing.assert_array_equal(retrieval.best(scores.T, 1), expected)
-    assert retrieval.best(scores, 9).all()
 
 
 class Tabled(worlds.Oracle):

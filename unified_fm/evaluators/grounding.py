@@ -20,10 +20,7 @@ from unified_fm.data.skips import Parts, Skips
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import BoxExample, Metric
-
-_STARTS = 200  # true boxes tried as constant boxes before the best are refined
-_MOVES = 24  # changes tried at once in each step of the refinement
-_TARGETS = 1000  # boxes that the search looks at; its result is scored on all
+from unified_fm.tasks._metrics.boxes import best_constant_box, iou_of_centres
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +59,12 @@ class Evaluator(base.HeldOut):
         if not found:
             raise ValueError(f"no record of {self.source!r} has a usable region: nothing to ground")
         predicted, targets = found["box"], found["target"]
-        overlap = iou(predicted, targets)
+        overlap = iou_of_centres(predicted, targets)
         constant = best_constant_box(targets, np.mean)
         yield base.mean(
             "mean_iou",
             overlap,
-            chance=float(iou(constant[None], targets).mean()),
+            chance=float(iou_of_centres(constant[None], targets).mean()),
             chance_is="best constant box",
         )
         above = _share_above(self.threshold)
@@ -75,7 +72,7 @@ class Evaluator(base.HeldOut):
         yield base.share(
             f"iou_above_{self.threshold:g}",
             overlap > self.threshold,
-            chance=float(above(iou(constant[None], targets))),
+            chance=float(above(iou_of_centres(constant[None], targets))),
             chance_is="best constant box",
         )
         # The first rows of all are those of the first process, which writes the report.
@@ -116,46 +113,6 @@ class Evaluator(base.HeldOut):
         if left_out.lossy:
             logging.warning("%s", left_out.table())
         return held, stack(rows), phrases
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes f[... 4] (cx, cy, w, h), broadcast; 0 without any area."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    low = np.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    high = np.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
-    union = np.prod(a[..., 2:], axis=-1) + np.prod(b[..., 2:], axis=-1) - shared
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
-
-
-def best_constant_box(targets: np.ndarray, measure: Callable[..., Any]) -> np.ndarray:
-    """The one box f[4] that would score best if it were predicted for every target.
-
-    A search: many of the targets and their median as starts, then the best of them are moved and
-    resized in ever smaller steps. `measure(iou f[... N], axis=-1)` is to be maximised (`np.mean`).
-    """
-    rng = np.random.default_rng(0)
-    seen = targets[rng.permutation(len(targets))[:_TARGETS]]
-    starts = np.concatenate([np.median(seen, axis=0, keepdims=True), seen[:_STARTS]])
-
-    def score(boxes):
-        return measure(iou(boxes[:, None], seen[None]), axis=-1)
-
-    order = np.argsort(-score(starts), kind="stable")[:8]
-    boxes, best = starts[order], score(starts)[order]
-    step = 0.25
-    while step > 1e-3:
-        moves = rng.normal(size=(_MOVES, 1, 4)) * step * rng.integers(0, 2, size=(_MOVES, 1, 4))
-        tried = boxes[None] + moves  # f[moves starts 4]
-        tried[..., 2:] = np.clip(tried[..., 2:], 1e-3, 1)
-        scores = score(tried.reshape(-1, 4)).reshape(tried.shape[:2])
-        winner = scores.argmax(axis=0)
-        better = scores.max(axis=0) > best
-        boxes = np.where(better[:, None], tried[winner, np.arange(len(boxes))], boxes)
-        best = np.where(better, scores.max(axis=0), best)
-        if not better.any():
-            step *= 0.6
-    return boxes[best.argmax()]
 
 
 def _share_above(threshold: float) -> Callable[..., Any]:

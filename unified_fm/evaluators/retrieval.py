@@ -19,6 +19,7 @@ from unified_fm import choices
 from unified_fm.evaluators import _pairs, base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric, RetrievalExample
+from unified_fm.tasks._metrics.retrieval import best, chance_recall, first_rank
 
 SAME = ("ids", "texts")  # what makes a caption a match of an image
 
@@ -99,27 +100,6 @@ class _Scores:
 
     of_images: list[np.ndarray]  # f[images texts] of each set
     of_texts: list[np.ndarray]  # f[texts images]
-
-
-def first_rank(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """The rank of each query's best match, counted from 0; ties and NaN count against it.
-
-    Of scores f[queries candidates] and true matches bool[queries candidates], i[queries]: how many
-    wrong candidates score at least as high as the best true one.
-    """
-    scores = np.where(np.isnan(scores), -np.inf, scores)
-    best = np.where(positive, scores, -np.inf).max(axis=1, keepdims=True)
-    return ((scores >= best) & ~positive).sum(axis=1)
-
-
-def chance_recall(positive: np.ndarray, k: int) -> np.ndarray:
-    """R@k of a random order: 1 - C(n - p, k) / C(n, k) for p matches among n. f[queries]."""
-    total = positive.shape[1]
-    matches = positive.sum(axis=1)
-    missed = np.ones(len(positive))
-    for drawn in range(min(k, total)):
-        missed *= np.clip(total - matches - drawn, 0, None) / (total - drawn)
-    return 1.0 - missed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,18 +193,6 @@ def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:
         [np.where(own, x, -np.inf) for (own, _), x in zip(chosen, logits, strict=True)],
         [np.where(own, x.T, -np.inf) for (_, own), x in zip(chosen, logits, strict=True)],
     )
-
-
-def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Which are each query's k best candidates, bool[queries candidates]; NaN is the worst.
-
-    Scores are f[queries candidates]; of equal candidates the first ones are taken.
-    """
-    scores = np.where(np.isnan(scores), -np.inf, scores)
-    chosen = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    wanted = np.zeros(scores.shape, bool)
-    np.put_along_axis(wanted, chosen, True, axis=1)
-    return wanted
 
 
 def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
