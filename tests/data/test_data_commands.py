@@ -1,0 +1,38 @@
+"""`unified-fm data refcoco` and `data answers`: files of others made ours."""
+
+import json
+
+from tests.tasks import official_files as files
+from unified_fm import cli
+from unified_fm.data.sources import refcoco
+from unified_fm.tasks._metrics import vqa_answers
+
+
+def test_refcoco_becomes_our_lines(tmp_path, capsys):
+    ours = files.write_refcoco(tmp_path)
+    assert cli.main(["data", "refcoco", str(ours), f"--to={tmp_path / 'again.jsonl'}"]) == 0
+    assert "testA: 2 objects in 1 images, 3 expressions" in capsys.readouterr().out
+    assert refcoco.read(tmp_path / "again.jsonl") == refcoco.read(ours)
+
+
+def test_a_pickle_of_refcoco_is_a_sentence(tmp_path, capsys):
+    assert cli.main(["data", "refcoco", "refs(unc).p", f"--to={tmp_path / 'x.jsonl'}"]) == 1
+    assert "refs(unc).p is a pickle" in capsys.readouterr().err
+
+
+def test_the_answers_of_annotations_are_counted(tmp_path, capsys):
+    _, annotations = files.write_vqa(tmp_path)
+    albef = [
+        {"question_id": k, "question": "?", "answer": ["No."] * 6 + ["yes"] * 4, "image": "1.jpg"}
+        for k in range(2)
+    ]
+    more = files.write_json(tmp_path / "vqa_train.json", albef)
+    to = tmp_path / "answers.json"
+    arguments = ["data", "answers", str(annotations), str(more), f"--to={to}", "--least=1"]
+    assert cli.main(arguments) == 0
+    answers = vqa_answers.load_list(to)
+    assert answers.answers == ("no", "2", "red", "yes")
+    assert f"4 answers of 5 questions (no, 2, red, ...), hash {answers.hash}" in (
+        capsys.readouterr().out
+    )
+    assert json.loads(to.read_text()) == ["no", "2", "red", "yes"]
