@@ -195,6 +195,13 @@ def test_refcoco_of_tfds_and_mdetr_become_our_lines(tmp_path):
     assert (tmp_path / "again.jsonl").read_text() == (tmp_path / "refcoco.jsonl").read_text()
 
 
+def test_a_plus_in_a_files_name_joins_nothing(tmp_path):
+    lines = files.write_refcoco(tmp_path)
+    plus = lines.rename(tmp_path / "finetune_refcoco+_val.json")
+    assert len(open_source(f"refcoco:{plus}:val")) == 2
+    assert len(open_source(f"refcoco:{plus}:val+refcoco:{plus}:testA")) == 5
+
+
 def test_refcoco_without_boxes_and_refers_pickles_are_refused(tmp_path):
     rows = [{"image": "1.jpg", "text": "the man", "ref_id": 3}]
     file = files.write_json(tmp_path / "refcoco+_test.json", rows)

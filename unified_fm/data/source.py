@@ -70,8 +70,13 @@ class Concatenation(Source):
 
 def _split(spec: str) -> list[str]:
     """Cuts at each "+" that a prefix follows: file names and TFDS splits may contain one."""
-    known = plugins.names("data.sources")
-    cuts = [m.start() for m in _JOIN.finditer(spec) if m[1] in known or "." in m[1]]
+    known, cuts = plugins.names("data.sources"), []
+    for match in _JOIN.finditer(spec):
+        part = spec[cuts[-1] + 1 if cuts else 0 : match.end(1)]
+        # "refcoco+_val.json:val": what looks like a dotted module is the rest of a file's name.
+        is_file = os.path.exists(part.partition(":")[2])
+        if not is_file and (match[1] in known or "." in match[1]):
+            cuts.append(match.start())
     edges = zip([-1, *cuts], [*cuts, len(spec)], strict=True)
     return [spec[start + 1 : end] for start, end in edges]
 
