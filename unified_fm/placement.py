@@ -33,11 +33,14 @@ class Placement:
         rows: `x -> x`, for an array with rows on axis 0: they are cut into the parts.
         params: `(path, tree) -> tree`, for parameters that are used next: gathered from the devices
             that store them. `path` is that of the tree's root, "" for all.
+        platform: "cpu", "gpu" or "tpu", which the step will run on; None = JAX's default. A step
+            may be compiled where no such device is.
     """
 
     shards: int = 1
     rows: Callable[[jax.Array], jax.Array] = _as_it_is
     params: Callable[[str, Any], Any] = _as_they_are
+    platform: str | None = None
 
 
 NOWHERE = Placement()
@@ -47,6 +50,11 @@ _current = contextvars.ContextVar("placement", default=NOWHERE)
 def current() -> Placement:
     """The placement in force."""
     return _current.get()
+
+
+def platform() -> str:
+    """What the step that is traced will run on: "cpu", "gpu" or "tpu"."""
+    return current().platform or jax.default_backend()
 
 
 @contextlib.contextmanager

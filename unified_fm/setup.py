@@ -23,6 +23,7 @@ import optax
 from jax.sharding import Mesh
 
 from unified_fm import joint, sharding, step
+from unified_fm import placement as placements
 from unified_fm.checkpoint import start
 from unified_fm.config import checks, chosen, durations, saved
 from unified_fm.config.settings import Settings
@@ -160,7 +161,10 @@ class Prepared:
                 model and objectives refuse when they see shapes.
         """
         init = functools.partial(step.init_params, self.program)
-        return jax.eval_shape(init, self.teacher_shapes, self.shapes)
+        # Layers of teachers ask what they will run on, which need not be here.
+        platform = None if self.devices is None else sharding.platform_of(self.devices)
+        with placements.use(placements.Placement(platform=platform)):
+            return jax.eval_shape(init, self.teacher_shapes, self.shapes)
 
     @functools.cached_property
     def merge(self) -> Any:

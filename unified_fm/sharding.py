@@ -8,7 +8,7 @@ goes where is a rule list, so the same code runs on 1 device and on 8.
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from unified_fm import rules as path_rules
-from unified_fm.placement import NOWHERE, Placement
+from unified_fm.placement import Placement
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
@@ -285,8 +285,9 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
         params: the parameter tree, or its shapes.
         rules: as for `params_shardings`.
     """
+    platform = platform_of(mesh.devices.flat)
     if mesh.size == 1:
-        return NOWHERE
+        return Placement(platform=platform)
     stored = {
         name: where.spec
         for (name, _), where in zip(
@@ -315,7 +316,14 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
         shards=batch_shards(mesh),
         rows=rows,
         params=gathered,
+        platform=platform,
     )
+
+
+def platform_of(devices: Iterable[Any]) -> str:
+    """What the devices are: "cpu", "gpu" or "tpu"; those of a plan may say "cuda" or "rocm"."""
+    platform = next(iter(devices)).platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -345,11 +345,12 @@ def _shares(program, state, teacher_params, pieces, rngs):
     def denominators(piece):
         batches, rng = piece
         batches = program.teachers(teacher_params, batches)
+        with placements.use(program.placement):
+            given = program.model, program.streams, state.params, state.ema, batches, rng
+            found = joint.outputs(*given)
         return {
             name: {key: micro_batches.denominators(output) for key, output in outputs.items()}
-            for name, outputs in joint.outputs(
-                program.model, program.streams, state.params, state.ema, batches, rng
-            ).items()
+            for name, outputs in found.items()
         }
 
     found = jax.lax.map(denominators, (pieces, rngs))

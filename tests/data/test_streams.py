@@ -93,6 +93,16 @@ def test_row_08_two_processes_share_the_batches_of_one(undisturbed):
         streams.close()
 
 
+def test_the_tokens_of_a_text_come_first_and_its_padding_behind_them(undisturbed):
+    """Fused attention is told their number, and of no other mask: see `Encoder.padded`."""
+    masks = [
+        batch["text_mask"] for step in undisturbed for batch in step.values() if "text" in batch
+    ]
+    assert len(masks) == 3 * 12 and not np.concatenate([mask.ravel() for mask in masks]).all()
+    for mask in masks:
+        np.testing.assert_array_equal(mask, np.arange(24) < mask.sum(1, keepdims=True))
+
+
 def test_the_number_of_threads_changes_nothing(undisturbed):
     configs = {name: config | {"threads": 1} for name, config in FOUR.items()}
     streams = open_streams(configs)

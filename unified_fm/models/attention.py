@@ -1,14 +1,13 @@
 """Attention: the one place where queries, keys and values meet."""
 
 import math
-from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unified_fm.models import draws
+from unified_fm.models import draws, fused
 from unified_fm.models.config import EncoderConfig
 
 
@@ -32,7 +31,7 @@ class Attention(nn.Module):
             kernel_init=draws.residual_kernel(c, self.index),
         )
 
-    def __call__(self, x, mask=None, bias=None, rows=None):
+    def __call__(self, x, mask=None, bias=None, rows=None, lengths=None):
         """Attends from x f[B Q D] to itself; returns f[B Q D].
 
         Args:
@@ -40,20 +39,24 @@ class Attention(nn.Module):
             mask: bool, broadcastable to [B H Q Q]; True where a query may look.
             bias: f[H Q Q], added to the logits.
             rows: `rows.Rows`; None = nothing is dropped.
+            lengths: i32[B], where the mask says: each row's first so many tokens.
         """
         keys, values = self.project(x)
         keep = self.draw(rows, (x.shape[1], x.shape[1]))
-        return self.out(self.look(self.query(x), keys, values, mask=mask, bias=bias, keep=keep))
+        seen = {"mask": mask, "lengths": lengths, "bias": bias, "keep": keep}
+        return self.out(self.look(self.query(x), keys, values, **seen))
 
-    def look(self, query, keys, values, *, mask=None, bias=None, keep=None):
+    def look(self, query, keys, values, *, mask=None, lengths=None, bias=None, keep=None):
         """Attention f[B Q H Dh] of query f[B Q H Dh]; see `attend`."""
         return attend(
             query,
             keys,
             values,
             mask=mask,
+            lengths=lengths,
             bias=bias,
-            implementation=self.config.attention,
+            # What initial parameters are does not depend on it, and shapes are found anywhere.
+            implementation="einsum" if self.is_initializing() else self.config.attention,
             keep=keep,
             rate=self.config.attention_dropout,
         )
@@ -70,32 +73,49 @@ class Attention(nn.Module):
         return self.key(x), self.value(x)
 
 
-def attend(query, key, value, *, mask=None, bias=None, implementation="auto", keep=None, rate=0.0):
+def attend(
+    query,
+    key,
+    value,
+    *,
+    mask=None,
+    lengths=None,
+    bias=None,
+    implementation="auto",
+    keep=None,
+    rate=0.0,
+):
     """Softmax attention f[B Q H Dh] of query f[B Q H Dh] over key and value f[B K H Dh].
 
-    "auto" is the einsum on CPU, where it is as fast or faster, and XLA's fused graph elsewhere.
-    Attention dropout exists only in the einsum. A query that may look nowhere gets the mean of all
-    values, not NaN: padded rows have such queries.
+    A query that may look nowhere gets the mean of all values (with fused attention, the first of
+    them), not NaN: padded rows have such queries.
 
     Args:
         query, key, value: see above.
         mask: bool, broadcastable to [B H Q K].
+        lengths: i32[B], where that mask says no more than: the first so many keys of each row.
         bias: f[H Q K].
-        implementation: "auto", "einsum", "xla" or "cudnn" (half precision on a GPU only).
+        implementation: see `fused.choose`.
         keep: bool[B H Q K], probabilities that are not dropped; None = none is.
         rate: of that dropout.
+
+    Raises:
+        ValueError: an implementation was asked for that cannot be had.
     """
-    if implementation == "auto":
-        implementation = "einsum" if jax.default_backend() == "cpu" else "xla"
-    if implementation == "einsum" or keep is not None:
+    chosen = fused.choose(
+        implementation,
+        dtype=query.dtype,
+        head_width=query.shape[-1],
+        drops=keep is not None,
+        masked=mask is not None and lengths is None,
+    ).name
+    if chosen == "einsum":
         return _einsum_attention(query, key, value, mask, bias, keep, rate)
+    if chosen == "cudnn":
+        return fused.attend(query, key, value, bias=bias, lengths=lengths)
+    bias = None if bias is None else bias[None].astype(query.dtype)
     return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        bias=None if bias is None else bias[None].astype(query.dtype),
-        mask=mask,
-        implementation=cast(Any, implementation),  # it says itself which there are
+        query, key, value, bias=bias, mask=mask, implementation="xla"
     )
 
 

@@ -38,7 +38,7 @@ class Model(TextPart):
     def setup(self):
         text = self.towers()["text"]
         self.text_embed = self.make_text_embed(text)
-        self.text_encoder = Encoder(text, name="text")
+        self.text_encoder = Encoder(text, padded=True, name="text")
         head = dataclasses.replace(text, gelu=self.head_gelu or text.gelu)
         self.mlm_head = MlmHead(head, self.vocab_size, tied=self.text_embed)
         init = nn.initializers.normal(text.init_std)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 
 from unified_fm import choices
+from unified_fm.models import fused
 
 CHOICES = {
     "norm": ("post", "pre"),
@@ -43,7 +44,8 @@ class EncoderConfig:
         init_std: standard deviation of the two normal choices.
         residual_init_scale: divides the kernels that write to the residual stream: "none", "stack"
             (by sqrt(2 * layers)) or "layer" (by sqrt(2 * l), l counted from 1, as in BEiT).
-        attention: implementation; "auto" chooses by platform (see `models.attention`).
+        attention: implementation; "auto" chooses by platform (see `models.fused`). "xla" and
+            "cudnn" exclude `attention_dropout`.
         remat: "none", "full" (recompute each layer in the backward pass) or "dots" (keep products).
         layer_loop: "unrolled" compiles every layer, "scan" one for all, in a fraction of the
             time. "auto" unrolls on CPU, where the step itself is a little faster so.
@@ -84,6 +86,22 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """Refuses an implementation that these numbers exclude, whatever the devices."""
+        obstacle = None
+        if self.attention == "cudnn":
+            obstacle = fused.obstacle_to_cudnn(self.dtype, self.head_width)
+        if self.attention in ("xla", "cudnn") and self.attention_dropout:
+            rate = self.attention_dropout
+            obstacle = f"only the einsum drops, and attention_dropout is {rate}"
+        if obstacle:
+            raise ValueError(
+                f"attention is {self.attention!r}, which cannot be: {obstacle}. Possible: "
+                "attention='auto', which takes what can be, attention='einsum', or another value "
+                "there"
+            )
 
     @property
     def head_width(self) -> int:

@@ -20,11 +20,14 @@ class Encoder(nn.Module):
         config: of the layers.
         grid: patches on a side, for relative position biases.
         cross_attention: whether every layer also attends to a memory.
+        padded: whether a mask bool[B L] is True for the first tokens of each row and no others, as
+            that of texts with their padding behind them; fused attention is told their number.
     """
 
     config: EncoderConfig
     grid: int = 0
     cross_attention: bool = False
+    padded: bool = False
 
     def setup(self):
         stack.make(self, self.config, self.grid, self.cross_attention)
@@ -40,7 +43,10 @@ class Encoder(nn.Module):
             rows: whose rows these are; None = one batch, from which nothing is dropped.
             looks: what the rows see in the cross-attention.
         """
-        x = stack.run(self, x, rows=rows, mask=_for_heads(mask), looks=looks)
+        lengths = None
+        if self.padded and mask is not None and mask.ndim == 2:
+            lengths = mask.sum(axis=1, dtype=jnp.int32)
+        x = stack.run(self, x, rows=rows, mask=_for_heads(mask), lengths=lengths, looks=looks)
         return self.norm(x) if self.config.norm == "pre" else x
 
     def project_memory(self, x):

@@ -45,7 +45,7 @@ class Layer(nn.Module):
         self.scale_mlp = self._layer_scale("scale_mlp")
         self.scale_cross = self._layer_scale("scale_cross") if self.cross_attention else None
 
-    def __call__(self, x, mask=None, rows=None, looks: Any = None, drop_path=None):
+    def __call__(self, x, mask=None, rows=None, looks: Any = None, drop_path=None, lengths=None):
         """Returns f[B L D].
 
         Args:
@@ -54,6 +54,7 @@ class Layer(nn.Module):
             rows: `rows.Rows`, with keys that are this layer's own; None = nothing is dropped.
             looks: `memory.Looks`, for the cross-attention.
             drop_path: rate; None = by the layer's own index.
+            lengths: i32[B], where the mask says: each row's first so many tokens.
         """
         if drop_path is None:
             drop_path = self.config.drop_path * self.index / max(self.config.layers - 1, 1)
@@ -62,7 +63,7 @@ class Layer(nn.Module):
         bias = self._position_bias(x.shape[1]) if self.config.relative_position_bias else None
 
         def see_itself(y, rows):
-            return self.self_attn(y, mask=mask, bias=bias, rows=rows)
+            return self.self_attn(y, mask=mask, bias=bias, rows=rows, lengths=lengths)
 
         residual = functools.partial(self._residual, drop_path=drop_path)
         x = residual(x, self.self_norm, self.scale_attn, see_itself, next(keys))

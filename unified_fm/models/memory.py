@@ -90,6 +90,12 @@ class Look:
     rows: jax.Array | None
     parts: list[int]
 
+    @property
+    def masked(self) -> bool:
+        """Whether each row sees patches of its own. Fused attention knows no such mask but as a
+        bias f[B H Q K] for every row, with a gradient as large: the einsum is less."""
+        return self.view == "row"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Looks:

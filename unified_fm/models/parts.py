@@ -42,7 +42,8 @@ class Stacks(Model):
         The batch is one group of rows: `image_index` counts all of its images.
 
         Args:
-            batch: any of `text i32[B L]` with `text_mask bool[B L]`, `text_masked i32[B L]`,
+            batch: any of `text i32[B L]` with `text_mask bool[B L]` (True for the first
+                tokens of a row, False for the padding behind them), `text_masked i32[B L]`,
                 `segments i32[B L]`, `image u8[I H W 3]` (or float, already normalised),
                 `patch_mask bool[I N]`; for regions also `image_index i32[B]` and
                 `region_mask bool[B N]`. What a model does not know it ignores.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm import placement
+from unified_fm.models import fused
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layers import Layer
 from unified_fm.models.memory import Looks
@@ -36,6 +37,7 @@ def run(
     *,
     rows: Rows | None = None,
     mask: jax.Array | None = None,
+    lengths: jax.Array | None = None,
     looks: Looks | None = None,
 ) -> jax.Array:
     """Hidden states f[B L D] after the last layer.
@@ -45,14 +47,16 @@ def run(
         x: f[B L D].
         rows: whose rows these are; None = one batch, from which nothing is dropped.
         mask: bool, with the axes of attention logits [B H L L].
+        lengths: i32[B], where that mask says: each row's first so many tokens.
         looks: what the rows see in the cross-attention.
     """
     config = module.config
     if module.is_initializing():  # by name and index, so that initial values are as ever
         for index, layer in enumerate(_layers(module)):
-            x = layer(x, mask, rows, looks and looks.at(index))
+            x = layer(x, mask, rows, looks and looks.at(index), lengths=lengths)
         return x
     layer = _detached(module)
+    _tell(module, rows, mask, lengths, looks)
 
     def body(name, index, rate, x, params, projected):
         params = placement.current().params("/".join((*module.path, name)), params)
@@ -60,7 +64,7 @@ def run(
             params = jax.lax.stop_gradient(params)
         seen = None if looks is None else looks.with_projected(projected)
         inside = None if rows is None else rows.fold(index)
-        return layer.apply({"params": params}, x, mask, inside, seen, rate)
+        return layer.apply({"params": params}, x, mask, inside, seen, rate, lengths)
 
     stored = None if looks is None else looks.projected()
     rates = np.linspace(0.0, config.drop_path, config.layers)
@@ -100,8 +104,30 @@ def _remat(config: EncoderConfig, body: Callable, *, in_scan: bool) -> Callable:
 
 def _scans(config: EncoderConfig) -> bool:
     if config.layer_loop == "auto":
-        return jax.default_backend() != "cpu"
+        return placement.platform() != "cpu"
     return config.layer_loop == "scan"
+
+
+def _tell(module: Any, rows: Any, mask: Any, lengths: Any, looks: Looks | None) -> None:
+    """Lets the log say, once, which attention the encoder has, and why."""
+    config = module.config
+    own = {"itself": mask is not None and lengths is None}
+    if looks is not None:
+        own |= {"regions" if look.masked else "images": look.masked for look in looks.looks}
+    drops = config.attention_dropout > 0 and rows is not None and rows.keys is not None
+    found: dict[str, list[str]] = {}
+    for seen, masked in own.items():
+        chosen = fused.choose(
+            config.attention,
+            dtype=config.compute_dtype,
+            head_width=config.head_width,
+            drops=drops,
+            masked=masked,
+        )
+        found.setdefault(f"{chosen.name} ({chosen.why})", []).append(seen)
+    for chosen, several in found.items():
+        name = "/".join(module.path) or type(module).__name__
+        fused.tell(f"attention of {name} to {' and '.join(several)}: {chosen}")
 
 
 def _name(index: int) -> str:

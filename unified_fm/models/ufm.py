@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from unified_fm import choices
 from unified_fm.models.config import EncoderConfig, Fields
@@ -51,7 +52,7 @@ class Model(TextPart, ClassPart):
         text = dataclasses.replace(shared, eps=self.text_eps)
         self._make_tokenizers(shared, text)
         # The parameters are named like the option, which has taken the attribute.
-        self.shared_encoder = Encoder(shared, name="encoder")
+        self.shared_encoder = Encoder(shared, padded=True, name="encoder")
         self.mlm_head = MlmHead(text, self.vocab_size, tied=self.text_embed)
         self.make_image_head()
         self.mim_head = nn.Dense(3 * self.patch_size**2)
@@ -100,4 +101,5 @@ class Model(TextPart, ClassPart):
     def _with_modality(self, x: jax.Array, which: int) -> jax.Array:
         if not self.modality_embedding:
             return x
-        return x + self.modality_embed.embedding[which].astype(x.dtype)
+        # Repeated before it is rounded: its gradient is summed in float32.
+        return x + jnp.broadcast_to(self.modality_embed.embedding[which], x.shape).astype(x.dtype)

@@ -95,7 +95,7 @@ class Model(TextPart, ImagePart, PairPart):
         self, text: EncoderConfig, vision: EncoderConfig, fusion: EncoderConfig
     ) -> None:
         self.text_embed = self.make_text_embed(text)
-        self.text_encoder = Encoder(text, name="text")
+        self.text_encoder = Encoder(text, padded=True, name="text")
         self.patch_embed = self.make_patch_embed(vision)
         self.vision_encoder = Vision(
             vision,
@@ -105,7 +105,7 @@ class Model(TextPart, ImagePart, PairPart):
             position_std=self.patch_position_std,
             name="vision",
         )
-        self.fusion_encoder = Encoder(fusion, cross_attention=True, name="fusion")
+        self.fusion_encoder = Encoder(fusion, cross_attention=True, padded=True, name="fusion")
 
     def _make_heads(
         self, text: EncoderConfig, vision: EncoderConfig, fusion: EncoderConfig

@@ -18,7 +18,7 @@ from unified_fm.checkpoint import start
 from unified_fm.config import chosen, saved
 from unified_fm.config import settings as config
 from unified_fm.convert.table import unflatten
-from unified_fm.placement import NOWHERE, Placement
+from unified_fm.placement import Placement
 from unified_fm.teachers import cache as teacher_cache
 
 
@@ -47,7 +47,8 @@ class Transform:
 
     Attributes:
         members: {name: teacher}.
-        placements: {name: what the mesh asks of its parameters inside a step}.
+        placements: {name: what the mesh asks of its parameters inside a step}; that in force for
+            others.
     """
 
     members: Mapping[str, Teacher]
@@ -63,7 +64,7 @@ class Transform:
                 if teacher.model is None:
                     targets = teacher_cache.targets(batch["cached"][name], teacher.classes)
                 else:
-                    where = self.placements.get(name, NOWHERE)
+                    where = self.placements.get(name, placement.current())
                     with placement.use(where):
                         variables = {"params": where.params("", teacher_params[name])}
                         targets = teacher.model.apply(variables, batch, method="targets")
