@@ -49,6 +49,36 @@ def test_text_embedding_is_the_normalised_sum_of_word_position_and_segment():
     np.testing.assert_allclose(embed.apply({"params": params}, ids, segments), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("offset", ["roberta", "bert"])
+def test_gradients_of_repeated_words_are_summed_in_float32(offset):
+    """In bfloat16 a sum of 2,000 like terms stops at 256 of them."""
+    config = EncoderConfig(layers=1, width=4, heads=2, mlp_width=4, dtype="bfloat16")
+    fields = {"vocabulary": 9, "positions": 12, "position_offset": offset, "normalised": False}
+    embed, rng = TextEmbed(config, **fields), np.random.default_rng(0)
+    shapes = jax.eval_shape(embed.init, jax.random.key(0), jnp.zeros((1, 4), int))["params"]
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    ids = np.where(rng.random((500, 4)) < 0.9, 5, rng.integers(2, 9, (500, 4)))
+    weights = jnp.asarray(1 + 0.1 * rng.normal(size=(500, 4, 4)), jnp.bfloat16)
+
+    def loss(params):
+        x = embed.apply({"params": params}, ids)
+        assert x.dtype == jnp.bfloat16
+        return (x * weights).astype(jnp.float32).sum(), x
+
+    (_, x), found = jit(jax.value_and_grad(loss, has_aux=True))(params)
+    places = np.broadcast_to(np.array(positions(ids.tolist(), position_offset=offset)), ids.shape)
+    rows = {"word": ids, "position": places, "token_type": np.zeros_like(ids)}
+    for name, which in rows.items():
+        expected = np.zeros(params[name]["embedding"].shape)
+        np.add.at(expected, which, np.asarray(weights, np.float64))
+        # The products are rounded to bfloat16, their sums are not.
+        np.testing.assert_allclose(found[name]["embedding"], expected, rtol=3e-4, atol=1e-6)
+
+    low = jax.tree.map(lambda table: table.astype(jnp.bfloat16), params)  # tables rounded first
+    total = low["word"]["embedding"][ids] + low["position"]["embedding"][places]
+    np.testing.assert_array_equal(x, total + low["token_type"]["embedding"][0])
+
+
 def test_too_long_a_text_is_refused_before_gathers_clamp_silently():
     embed = TextEmbed(CONFIG, vocabulary=9, positions=8)
     with pytest.raises(ValueError, match=r"7 tokens need 9 position embeddings .* is 8"):

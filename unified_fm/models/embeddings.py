@@ -61,9 +61,11 @@ class TextEmbed(nn.Module):
                 f"texts of {ids.shape[1]} tokens need {ids.shape[1] + offset} position embeddings "
                 f"({self.position_offset!r} numbering), but max_positions is {self.positions}"
             )
-        x = self.word(ids) + self.position(self._position_ids(ids))
+        x = self._rows_of(self.word, ids, ids.shape)
+        x = x + self._rows_of(self.position, self._position_ids(ids), ids.shape)
         if self.segments:
-            x = x + self.token_type(jnp.zeros_like(ids) if segments is None else segments)
+            segments = jnp.zeros_like(ids) if segments is None else segments
+            x = x + self._rows_of(self.token_type, segments, ids.shape)
         return dropout(rows, self.norm(x) if self.normalised else x, self.config.dropout)
 
     def table(self):
@@ -77,10 +79,15 @@ class TextEmbed(nn.Module):
         real = (ids != self.pad_id).astype(jnp.int32)
         return jnp.cumsum(real, axis=1) * real + self.pad_id  # i32[B L]
 
+    def _rows_of(self, table, ids, shape):
+        """Rows f[B L D] of a table. They become of lower precision after they are gathered and
+        repeated, so that their gradients are summed in float32: a frequent word's are thousands."""
+        rows = jnp.broadcast_to(table(ids), (*shape, self.config.width))
+        return rows.astype(self.config.compute_dtype)
+
     def _table(self, rows, std):
         init = nn.initializers.normal(std)
-        dtype = self.config.compute_dtype
-        return nn.Embed(rows, self.config.width, dtype=dtype, embedding_init=init)
+        return nn.Embed(rows, self.config.width, dtype=jnp.float32, embedding_init=init)
 
 
 class PatchEmbed(nn.Module):
