@@ -57,6 +57,7 @@ def test_the_argument_after_the_colon_reaches_the_config():
         ("--config.rules.sharding=fdsp", "Possible: fsdp, replicate, tensor"),
         ("--config.mode=eval", "mode is 'train' or 'evaluate', found 'eval'"),
         ("--config.merge.name=summ", "did you mean 'sum'"),
+        ("--config.xla=gpu-defalt", "config.xla is 'gpu-defalt'; did you mean 'gpu-default'?"),
         ("--config.model.wdth=3", "no option 'wdth'; did you mean 'width'?"),
     ],
 )

@@ -24,7 +24,7 @@ from unified_fm import choices
 from unified_fm.config import file as config_file
 from unified_fm.config import help
 from unified_fm.config.settings import Settings
-from unified_fm.runtime import errors, link, processes, roll_call, surroundings, workdir
+from unified_fm.runtime import compiler, errors, link, processes, roll_call, surroundings, workdir
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
 
@@ -67,6 +67,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
     try:
         with stop.leavable():
             options, settings = parse(argv)
+            _use_flags(settings)
             folder = epath.Path(options.workdir)
             stop.grace_s = options.grace_s
             place = _place(options)
@@ -200,6 +201,13 @@ def _cache_compilations() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _use_flags(settings: Settings) -> None:
+    try:
+        compiler.use(settings.xla)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _give_threads() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from unified_fm.config import file, help
 from unified_fm.config.settings import Settings
+from unified_fm.runtime import compiler
 
 OVERRIDE = "--config."
 
@@ -44,9 +45,12 @@ def parse(
 def load(
     made: argparse.ArgumentParser, options: argparse.Namespace, changes: Sequence[str]
 ) -> Settings:
-    """The checked settings. Exits with status 2 and the reason if they cannot work."""
+    """The checked settings; their compiler flags are set. Exits with status 2 and the reason if
+    they cannot work."""
     modules = [name for name in options.plugins.split(",") if name]
     try:
-        return file.load(options.config, changes, plugins=modules)
+        settings = file.load(options.config, changes, plugins=modules)
+        compiler.use(settings.xla)
+        return settings
     except (ValueError, TypeError) as error:
         made.exit(2, f"refused: {error}\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from unified_fm import choices, sharding
 from unified_fm.checkpoint import start
-from unified_fm.config import chosen, durations, options
+from unified_fm.config import chosen, durations, options, xla
 from unified_fm.config.settings import Settings, Stream
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
@@ -24,6 +24,7 @@ def check(settings: Settings) -> None:
         ValueError, TypeError: what was wrong, what was found, what is possible.
     """
     options.check(options.tree(), settings.plain(), "config")
+    xla.check(settings.xla)
     for module in settings.plugins:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ValueError(f"plugins names modules like my_project or a.b, found {module!r}")

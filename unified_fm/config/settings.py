@@ -248,6 +248,7 @@ class Settings(Record):
     optimizer: Optimizer = section(Optimizer)
     rules: Rules = section(Rules)
     mesh: Mesh = section(Mesh)
+    xla: str = setting("", "flags of the compiler by name: gpu-default, tpu-default, ...; none")
     accumulate: int = setting(1, "micro-batches per step", _POSITIVE)
     joint: bool = setting(True, "rows of all streams go through an encoder together")
     ema: float | None = setting(None, "decay of the average of the parameters", _DECAY)
