@@ -26,8 +26,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 ONE_DEVICE = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
-def test_a_run_logs_saves_and_ends(run, caplog):
+def test_a_run_logs_saves_and_ends(run, caplog, monkeypatch):
+    place, placed = setup.Prepared.place, []
+
+    def seen(self, batches):
+        placed.append(threading.current_thread().name)
+        return place(self, batches)
+
+    monkeypatch.setattr(setup.Prepared, "place", seen)
     workdir = run(checkpoint__keep=2)
+    assert placed == ["ahead"] * 6  # not in the loop's thread, and none that no step uses
     lines = loop_runs.lines(workdir)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"text/mlm", "image/mim", "lr", "samples_per_second", "data_wait", "ok"} <= set(lines[0])

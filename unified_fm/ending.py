@@ -230,8 +230,10 @@ def _tell_skips(run):
 
 def _close_streams(run):
     if run.stop.signum is None:
+        run.batches.close()
         run.streams.close()
         return
+    run.batches.close(timeout=0)
     # A reader that is stuck would hold up the exit.
     closer = threading.Thread(target=run.streams.close, daemon=True)
     closer.start()

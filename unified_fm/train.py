@@ -22,6 +22,7 @@ from unified_fm.config.settings import Settings
 from unified_fm.data import identity
 from unified_fm.data.streams import Streams
 from unified_fm.evaluation import Evaluation
+from unified_fm.runtime.ahead import Ahead
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
@@ -41,6 +42,7 @@ class Run:
     settings: Settings
     ready: setup.Prepared
     streams: Streams
+    batches: Ahead[tuple[Any, Mapping[str, Any]]]  # on the devices, and the position after them
     teacher_params: Any
     step: Callable
     measuring_step: Callable | None  # the same with telemetry, compiled when it is first due
@@ -177,6 +179,7 @@ def _start(
         settings=settings,
         ready=ready,
         streams=streams,
+        batches=Ahead(functools.partial(_placed, ready, streams)),
         teacher_params=teacher_params,
         step=compiled,
         measuring_step=ready.train_step(measured=True) if ready.telemetry else None,
@@ -226,6 +229,8 @@ def _step(run: Run) -> Mapping[str, Any]:
         make = run.measuring_step if measures and run.measuring_step else run.step
         run.state, metrics = make(state, run.teacher_params, batches)
     run.at, run.position = run.at + 1, position
+    if run.at < run.ready.steps.total:
+        run.batches.ask()  # they come to the devices while these compute
     if measures:
         run.log.write(run.at, _pop_telemetry(metrics))
     run.watch.see(run.at, metrics, lambda: run.streams.last_records(position))
@@ -237,10 +242,15 @@ def _next_batches(run: Run) -> tuple[Any, Mapping[str, Any]]:
     started = time.monotonic()
     run.dog.progress(f"waiting for the batch of step {run.at + 1}")
     with run.stop.leavable():
-        host = next(run.streams)
-        position = run.streams.state()
+        found = run.batches.get()
     run.log.waited(time.monotonic() - started)
-    return run.ready.place(host), position
+    return found
+
+
+def _placed(ready: setup.Prepared, streams: Streams) -> tuple[Any, Mapping[str, Any]]:
+    """Takes the next batches of the streams, in whatever thread: they are not used yet."""
+    host = next(streams)
+    return ready.place(host), streams.state()
 
 
 def _refreshed(run: Run) -> TrainState:
