@@ -1,12 +1,13 @@
 """A model and objectives that compile in a second, for tests of the step and the loop."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+import optax
 
 from unified_fm.evaluators import base as evaluators
 from unified_fm.models import base as models
@@ -23,6 +24,21 @@ class Views:
     image: object = None
     image_masked: object = None
     groups: int = flax.struct.field(pytree_node=False, default=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """A head over a vocabulary: its logits, and their cross-entropy by optax."""
+
+    logits: Callable
+
+    def __call__(self, x):
+        return self.logits(x)
+
+    def cross_entropy(self, x, ids):
+        logits = self(x)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+        return loss, logits.argmax(-1) == ids
 
 
 class Layer(nn.Module):
@@ -76,8 +92,9 @@ class Model(models.Model):
         x = self.patch_embed(x.astype(jnp.float32) / 255)
         return jnp.concatenate([x.mean(1, keepdims=True), x], axis=1)
 
-    def mlm_head(self, x):
-        return self.word.attend(x) / self.temperature
+    @property
+    def mlm_head(self):
+        return Words(lambda x: self.word.attend(x) / self.temperature)
 
     def targets(self, batch):
         """What it teaches."""

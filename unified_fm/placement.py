@@ -23,6 +23,11 @@ def _as_they_are(path: str, params: Any) -> Any:
     return params
 
 
+def _uncut(x: jax.Array, axis: int) -> jax.Array:
+    del axis
+    return x
+
+
 @dataclasses.dataclass(frozen=True)
 class Placement:
     """What is done on one mesh.
@@ -35,12 +40,16 @@ class Placement:
             that store them. `path` is that of the tree's root, "" for all.
         platform: "cpu", "gpu" or "tpu", which the step will run on; None = JAX's default. A step
             may be compiled where no such device is.
+        splits: parts into which the mesh cuts heads, hidden layers and the vocabulary.
+        split: `(x, axis) -> x`, for an array that is cut into these parts along an axis.
     """
 
     shards: int = 1
     rows: Callable[[jax.Array], jax.Array] = _as_it_is
     params: Callable[[str, Any], Any] = _as_they_are
     platform: str | None = None
+    splits: int = 1
+    split: Callable[[jax.Array, int], jax.Array] = _uncut
 
 
 NOWHERE = Placement()

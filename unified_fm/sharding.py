@@ -314,11 +314,17 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
 
         return jax.tree.map_with_path(place, tree)
 
+    def split(x: jax.Array, axis: int) -> jax.Array:
+        axes = ["tensor" if number == axis else None for number in range(x.ndim)]
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*axes)))
+
     return Placement(
         shards=batch_shards(mesh),
         rows=rows,
         params=gathered,
         platform=platform,
+        splits=mesh.shape["tensor"],
+        split=split,
     )
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.models.tiny_xfm import jit
+from tests.tiny import Words
 from unified_fm import joint
 from unified_fm.models.views import ImageMemory, Views
 
@@ -39,8 +40,9 @@ class Net:
         calls = [{name: x for name, x in vars(each).items() if name != "key"} for each in asked]
         return [self.fuse(**call) for call in calls]
 
-    def mlm_head(self, x):
-        return x @ self.kernels[7]
+    @property
+    def mlm_head(self):
+        return Words(lambda x: x @ self.kernels[7])
 
     fusion_mlm_head = mlm_head
 

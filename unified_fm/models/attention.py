@@ -9,6 +9,7 @@ import numpy as np
 
 from unified_fm.models import draws, fused
 from unified_fm.models.config import EncoderConfig
+from unified_fm.models.rows import in_bytes
 
 
 class Attention(nn.Module):
@@ -41,10 +42,10 @@ class Attention(nn.Module):
             rows: `rows.Rows`; None = nothing is dropped.
             lengths: i32[B], where the mask says: each row's first so many tokens.
         """
-        keys, values = self.project(x)
+        query, keys, values = self._together(x, (self.query, self.key, self.value))
         keep = self.draw(rows, (x.shape[1], x.shape[1]))
         seen = {"mask": mask, "lengths": lengths, "bias": bias, "keep": keep}
-        return self.out(self.look(self.query(x), keys, values, **seen))
+        return self.out(self.look(query, keys, values, **seen))
 
     def look(self, query, keys, values, *, mask=None, lengths=None, bias=None, keep=None):
         """Attention f[B Q H Dh] of query f[B Q H Dh]; see `attend`."""
@@ -58,7 +59,7 @@ class Attention(nn.Module):
             # What initial parameters are does not depend on it, and shapes are found anywhere.
             implementation="einsum" if self.is_initializing() else self.config.attention,
             keep=keep,
-            rate=self.config.attention_dropout,
+            rate=in_bytes(self.config.attention_dropout),
         )
 
     def draw(self, rows, shape):
@@ -66,11 +67,31 @@ class Attention(nn.Module):
         rate = self.config.attention_dropout
         if rate == 0 or rows is None or rows.keys is None:
             return None
-        return rows.keep(rate, (self.config.heads, *shape))
+        return rows.keep_bytes(in_bytes(rate), (self.config.heads, *shape))
 
     def project(self, x):
-        """Keys and values f[B K H Dh] of x f[B K D]."""
-        return self.key(x), self.value(x)
+        """Keys and values f[B K H Dh] of x f[... K D]."""
+        keys, values = self._together(x, (self.key, self.value))
+        return keys, values
+
+    def _together(self, x, maps):
+        """What several linear maps give of x f[... D], f[... H Dh] each, in one matrix product.
+
+        The kernels lie side by side on an axis of their own, so that heads split over `tensor` stay
+        where they are.
+        """
+        if self.is_initializing():  # each by itself, so that initial values are as ever
+            return [each(x) for each in maps]
+        found = [each.variables["params"] for each in maps]
+        dtype = self.config.compute_dtype
+        kernels = jnp.stack([params["kernel"].astype(dtype) for params in found], axis=1)
+        made = jnp.einsum("...d,dnhe->...nhe", x.astype(dtype), kernels)
+        return [
+            made[..., number, :, :] + params["bias"].astype(dtype)
+            if "bias" in params
+            else made[..., number, :, :]
+            for number, params in enumerate(found)
+        ]
 
 
 def attend(
@@ -136,8 +157,11 @@ def relative_position_index(grid: int) -> np.ndarray:
 
 
 def _einsum_attention(query, key, value, mask, bias, keep, rate):
+    # Heads before tokens: with the tokens of a head side by side in memory, a batched product on
+    # CPU is two to four times as fast.
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query, key, value))  # f[B H L Dh]
     query = query / math.sqrt(query.shape[-1])
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
     if bias is not None:
         logits += bias.astype(jnp.float32)
     if mask is not None:
@@ -145,4 +169,5 @@ def _einsum_attention(query, key, value, mask, bias, keep, rate):
     probabilities = jax.nn.softmax(logits)  # f32[B H Q K]
     if keep is not None:
         probabilities = jnp.where(keep, probabilities / (1 - rate), 0)
-    return jnp.einsum("bhqk,bkhd->bqhd", probabilities.astype(value.dtype), value)
+    seen = jnp.einsum("bhqk,bhkd->bhqd", probabilities.astype(value.dtype), value)
+    return seen.transpose(0, 2, 1, 3)

@@ -33,8 +33,8 @@ class EncoderConfig:
         norm: "post" normalises after each residual sum (BERT), "pre" before each branch (ViT).
         eps: epsilon of the layer norms; 1e-5 RoBERTa, 1e-6 BEiT and vit_jax, 1e-12 BERT.
         gelu: "erf" (exact), "tanh" (Google's BERT and vit_jax) or "quick" (CLIP).
-        dropout: rate on embeddings and on the output of every branch.
-        attention_dropout: rate on attention probabilities.
+        dropout: rate on embeddings and on the output of every branch, to the nearest 1/256.
+        attention_dropout: rate on attention probabilities, to the nearest 1/256.
         drop_path: rate of the last layer; the others are linearly spaced from 0.
         layer_scale: initial value of the learned scale of each branch, or None for no scale.
         relative_position_bias: BEiT's table of biases, one in each layer.

@@ -8,6 +8,7 @@ from unified_fm.models import draws
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
 from unified_fm.models.layers import gelu, layer_norm
+from unified_fm.models.vocabulary import cross_entropy
 
 
 class MlmHead(nn.Module):
@@ -34,12 +35,24 @@ class MlmHead(nn.Module):
 
     def __call__(self, x):
         """Logits f32[... V] of hidden states x f[... D]."""
-        x = self.norm(gelu(self.dense(x), self.config.gelu))
-        table = self.embedding if self.tied is None else self.tied.table()
+        x, table = self._states(x), self._table()
         logits = jnp.einsum(
             "...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=jnp.float32
         )
         return logits + self.bias
+
+    def cross_entropy(self, x, ids):
+        """(Cross-entropy f32[...], whether it is the best guess bool[...]) of words ids i32[...].
+
+        Of hidden states x f[... D]; the logits are never there all at once.
+        """
+        return cross_entropy(self._states(x), self._table(), self.bias, ids)
+
+    def _states(self, x):
+        return self.norm(gelu(self.dense(x), self.config.gelu))
+
+    def _table(self):
+        return self.embedding if self.tied is None else self.tied.table()
 
 
 class PairHead(nn.Module):

@@ -7,6 +7,7 @@ it came with, not on what they are joined with, nor on the mesh.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import flax.struct
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from unified_fm import placement
 
 EMBEDDING = 1_000_000  # the number of what comes before the layers, which count from 0
+BYTES = 256  # values of one
 
 
 @flax.struct.dataclass
@@ -73,16 +75,45 @@ class Rows:
             for key, size in zip(self.keys, self.sizes, strict=True)
         )
 
+    def keep_bytes(self, rate: float, shape: Sequence[int]) -> jax.Array:
+        """As `keep`, where `rate` is one that a byte can draw; see `in_bytes`.
+
+        Four draws come of one random word, in a sixth of the time on CPU. Each row has words of its
+        own, so that the draws do not depend on how the mesh cuts the rows.
+        """
+        assert self.keys is not None
+        number = math.prod(shape)
+        kept = BYTES - round(rate * BYTES)
+
+        def draw(key: jax.Array, size: int) -> jax.Array:
+            words = jax.random.bits(key, (size, -(-number // 4)), jnp.uint32)
+            drawn = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(size, -1)
+            return (drawn[:, :number] < kept).reshape(size, *shape)
+
+        return self.join(map(draw, self.keys, self.sizes))
+
+
+def in_bytes(rate: float) -> float:
+    """The nearest rate to `rate` that a byte can draw: a multiple of 1/256, 0 for 0 alone."""
+    return max(round(rate * BYTES), 1) / BYTES if rate else 0.0
+
 
 def dropout(
     rows: Rows | None, x: jax.Array, rate: float | jax.Array, shape: Sequence[int] | None = None
 ) -> jax.Array:
     """Zeroes elements of x f[rows ...], or whole blocks of a row (`shape` is broadcast).
 
-    There is no train flag: rows with keys are the flag.
+    Blocks are few, so each has a draw of full precision; elements have a byte each, and the rate is
+    the nearest that a byte can draw (0.1016 for 0.1). What is kept is divided by the exact share
+    that is kept, so means stay. There is no train flag: rows with keys are the flag.
     """
     if rows is None or rows.keys is None or (isinstance(rate, float | int) and rate == 0):
         return x
-    keep = rows.keep(rate, x.shape[1:] if shape is None else shape)
+    if shape is None:
+        assert isinstance(rate, float | int)
+        rate = in_bytes(rate)
+        keep = rows.keep_bytes(rate, x.shape[1:])
+    else:
+        keep = rows.keep(rate, shape)
     scaled = x / jnp.asarray(1 - rate, x.dtype)
     return jnp.where(keep, scaled, jnp.zeros((), x.dtype))

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 IGNORED = -100  # an unused slot of `masked_ids`
 # What counts as the same pair: see `same_pair`.
@@ -147,23 +146,23 @@ def standardised(x: jax.Array, eps: float = 1e-6) -> jax.Array:
     return difference * jax.lax.rsqrt(jnp.square(difference).mean(-1, keepdims=True) + eps)
 
 
-def masked_word_loss(logits: jax.Array, ids: jax.Array, weights: jax.Array) -> Output:
+def masked_word_loss(head: Any, x: jax.Array, ids: jax.Array, weights: jax.Array) -> Output:
     """Cross-entropy of masked words.
 
     Args:
-        logits: f[B K V].
+        head: `head.cross_entropy(x, ids) -> (f32[B K], whether it is right bool[B K])`.
+        x: f[B K D], states at the masked places.
         ids: i32[B K], the true words; -100 marks an unused slot.
         weights: f32[B].
     """
-    chex.assert_rank(logits, 3)
-    chex.assert_shape(ids, logits.shape[:2])
-    chex.assert_shape(weights, logits.shape[:1])
+    chex.assert_rank(x, 3)
+    chex.assert_shape(ids, x.shape[:2])
+    chex.assert_shape(weights, x.shape[:1])
     used = ids != IGNORED
-    labels = jnp.where(used, ids, 0)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    loss, right = head.cross_entropy(x, jnp.where(used, ids, 0))
     slots = used * weights[:, None]  # f32[B K]
     mean, denominator = weighted_mean(loss, slots)
-    accuracy, _ = weighted_mean(logits.argmax(-1) == labels, slots)
+    accuracy, _ = weighted_mean(right, slots)
     return Output(loss=mean, denominator=denominator, metrics={"accuracy": accuracy})
 
 

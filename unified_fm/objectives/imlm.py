@@ -38,5 +38,5 @@ class Objective(base.Objective):
             text = jax.lax.stop_gradient(text)
         fused = yield Fuse(text=text, text_mask=batch["text_mask"], memory=views.image_memory)
         x = take_positions(fused, batch["masked_positions"])  # f[B K D]
-        logits = net.fusion_mlm_head(x)
-        return masked_word_loss(logits, batch["masked_ids"], row_weights(batch, len(x)))
+        weights = row_weights(batch, len(x))
+        return masked_word_loss(net.fusion_mlm_head, x, batch["masked_ids"], weights)

@@ -24,4 +24,4 @@ class Objective(base.Objective):
 
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         x = take_positions(views.text_masked, batch["masked_positions"])  # f[B K D]
-        return masked_word_loss(net.mlm_head(x), batch["masked_ids"], row_weights(batch, len(x)))
+        return masked_word_loss(net.mlm_head, x, batch["masked_ids"], row_weights(batch, len(x)))
