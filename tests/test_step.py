@@ -95,11 +95,21 @@ def _close(a, b, rtol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_padding_is_the_share_of_places_without_a_token(accumulate):
+    batches = _batches()
+    batches["text"]["text_mask"][0, 2:] = False  # 4 of 6
+    batches["text"]["text_mask"][1, 5:] = False  # 1 of 6
+    _, [log] = _run(_program(accumulate=accumulate), batches=[batches])
+    assert log["text/padding"] == pytest.approx(5 / batches["text"]["text"].size)
+
+
 def test_metrics_are_named_by_stream_and_objective():
     state, [log] = _run(_program())
     assert set(log) == {
         "text/mlm",
         "text/mlm/accuracy",
+        "text/padding",
         "image/mim",
         "image/mim/patches",
         "image/mim/pooled",

@@ -185,7 +185,8 @@ def make_step(
 
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
-        "stream/objective", "stream/objective/metric", "loss/group", "grad_norm/group" before the
+        "stream/objective", "stream/objective/metric", "stream/padding" (share of its texts' places
+        that hold no token), "loss/group", "grad_norm/group" before the
         merge, "grad_norm" after it, "update_norm", "param_norm" after the update, "spikes" so far,
         "spike_sigma", and "ok", which is 0 when a loss, a gradient or anything of the new state was
         not finite: such a step changes nothing but `step`.
@@ -200,6 +201,7 @@ def make_step(
         if ema_decay is not None:
             new = new.replace(ema=optax.incremental_update(new.params, state.ema, 1.0 - ema_decay))
 
+        metrics |= _padding(batches)
         checked = {f"loss/{group}": loss for group, loss in losses.items()}
         checked |= {f"grad_norm/{group}": optax.tree.norm(tree) for group, tree in grads.items()}
         checked["grad_norm"] = build.merged_norm(opt_state)
@@ -311,6 +313,12 @@ def _of_a_piece(program):
         for name, stream in program.streams.items()
     }
     return dataclasses.replace(program, streams=cut)
+
+
+def _padding(batches):
+    """{"stream/padding": share of the places in the texts of a stream that hold no token}."""
+    masks = {name: batch["text_mask"] for name, batch in batches.items() if "text_mask" in batch}
+    return {f"{name}/padding": 1 - mask.astype(jnp.float32).mean() for name, mask in masks.items()}
 
 
 def _group_loss(program, group, params, ema, batches, rng, shares):
