@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
-import grain
 import numpy as np
 
 from unified_fm.data import specs
@@ -245,10 +244,13 @@ class Loader(Batching):
 
         return iter(parts.batch(per_batch, batch_fn=join))
 
-    def _parts(
-        self, part: Callable[[range], "_Part"], size: int, count: int, *, ahead: int
-    ) -> grain.IterDataset:
-        """The first `count` parts of `size` places each; about `ahead` of them lie ready."""
+    def _parts(self, part: Callable[[range], "_Part"], size: int, count: int, *, ahead: int) -> Any:
+        """The first `count` parts of `size` places each; about `ahead` of them lie ready.
+
+        A `grain.IterDataset`.
+        """
+        import grain  # only where data are read: what needs none does without it
+
         threads = self.entry.threads or min(16, _cores())
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(2 * threads, ahead)

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import struct
 
-import grain
 import numpy as np
 
 # Up to here an epoch's order is a table (64 MB at most), one look-up a record; beyond it Grain
@@ -41,6 +40,8 @@ class Order:
             return place
         if self.records <= _TABLE:
             return int(self._table(epoch)[place])
+        import grain  # only where it is asked for
+
         return grain.experimental.index_shuffle(
             place, max_index=self.records - 1, seed=(self._seed + epoch) % 2**32, rounds=4
         )
