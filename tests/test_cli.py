@@ -47,7 +47,7 @@ def test_help_of_a_verb_is_under_its_name(verb, capsys):
     assert capsys.readouterr().out.startswith(f"usage: unified-fm {verb} ")
 
 
-@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["bench"], ["show", "batch"]])
+@pytest.mark.parametrize("command", [["train"], ["evaluate"], ["bench", "step"], ["show", "batch"]])
 def test_help_of_what_reads_a_config_has_every_key(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([*command, "--help"])

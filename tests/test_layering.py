@@ -29,6 +29,7 @@ LAYERS = [
     ("main.py", ["*"], ["*"]),
     ("cli.py", ["commands", "__version__"], []),  # the list of verbs needs no JAX
     ("commands/", ["*"], ["*"]),
+    ("bench/", ["*"], ["*"]),
     ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
     ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),
     # Settings name what there is, and so look at all of it; but they know no run, and make none.
@@ -75,7 +76,7 @@ OWNERS = {
     "tensorflow_datasets": ["data/"],
     "ml_collections": ["config/"],
     "jax.distributed": ["main.py"],
-    "torch": ["commands/verify.py"],  # where it happens to be installed
+    "torch": ["commands/verify.py", "bench/published/"],  # where it happens to be installed
     "transformers": ["commands/verify.py"],
 }
 # How a run is put together, which is the business of one place.

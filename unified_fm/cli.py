@@ -24,7 +24,7 @@ VERBS = {
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
     "data": "prepare the demo corpus",
     "cache": "write once what a teacher says, for runs that read it",
-    "bench": "measure the step and the loader of a config on this machine",
+    "bench": "measure the step of a config, or a part of it, on this machine",
     "golden": "compare X-FM with recorded values of the published system",
 }
 

@@ -1,135 +1,186 @@
-"""Measures a config on this machine: the step, the loader, the merge, beside a matrix product.
+"""Measures a config on this machine: its step and the parts of it, beside a matrix product.
 
-    unified-fm bench --config=quickstart
-    unified-fm bench --config=ufm_base:smoke --steps=5 --compare=merge.name=sum
+    unified-fm bench step --config=quickstart
+    unified-fm bench step --config=ufm_base:smoke --config.teachers={} --compare=merge.name=sum
+    unified-fm bench step --config=xfm_base:chips=1 --synthetic
+    unified-fm bench WHAT --help
 
-All numbers are of one run, and on a shared machine only their ratios mean anything:
-
-    step          wall time of one step on batches that lie ready, its samples per second
-    flops         of the compiled step, as XLA counts them (padding and rematerialisation included)
-    utilisation   the step's FLOP/s over those of the largest of a few matrix products, measured
-                  here in the model's dtype
-    loader        batches per second of the streams alone, and how many steps' worth that is
-    compare       the same step with one other setting, alternating with it, as a ratio
+All numbers are of one run, and on a shared machine only their ratios mean anything.
 """
 
+import argparse
 import contextlib
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from unified_fm import setup
+from unified_fm.bench import (
+    against,
+    attention,
+    compiling,
+    layer,
+    loader,
+    machine,
+    merge,
+    step,
+    trace,
+)
 from unified_fm.commands import _settings
 from unified_fm.config.settings import Settings
+
+_STEP = """The training step: samples per second, and how near to a matrix product it comes.
+
+Where the config's sources or its tokenizer are not there, batches are drawn from their shapes.
+
+    texts         tokens of the batches that are not padding
+    product       the largest rate of a few matrix products, measured here; beside PyTorch the
+                  better of both
+    mfu_model     of that rate, what the necessary FLOPs make up: each image's keys and values
+                  projected once, nothing padded
+    mfu_official  the same with the FLOPs that the published program needs for these samples
+    executed      the same with the products of the step as it is traced: padding and
+                  rematerialisation included, loops counted as often as they run
+    memory        the most that was in use until now; on a CPU by the whole process
+    temporary     what XLA needs beside the arguments and the results of a step
+    compare       the same step with one other setting, alternating with it
+    against       the published program's structure in plain PyTorch (a pass for each stream and
+                  view, keys and values projected for every row of every pass, three updates a
+                  step), on the same batches and device, in a process of its own, alternating
+"""
+_PARTS = """
+
+Columns: median milliseconds; FLOPs of the matrix products as traced; their share of the machine's
+own matrix product; bytes that the compiled program reads and writes, and those it needs beside
+arguments and results, both as XLA counts them; seconds of tracing and compiling.
+"""
+_LAYER = """One layer of each encoder, forward and backward, as it is and with each remat.
+
+Its rows are those of the largest batch of a stream; pre-LN encoders have their last norm with it.
+"""
+_ATTENTION = """Attention alone, forward and backward: every implementation that runs here.
+
+Images with and without their position biases; nothing is dropped."""
+_MERGE = """Each merge's update, on random gradients as large as the model."""
+_LOADER = """The streams alone: batches per second, samples per CPU-second, bytes."""
+_COMPILE = """Tracing and compiling the step, for each layer_loop and remat; nothing is run.
+
+temp is what XLA needs beside arguments and results, on one device. With a compilation cache
+(JAX_COMPILATION_CACHE_DIR) the seconds are those of reading it."""
+
+
+class _Kind(NamedTuple):
+    about: str
+    add: Callable[[argparse.ArgumentParser], Any]
+    measure: Callable[[Settings, argparse.Namespace, Settings | None], list[str]]
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Reads the command line, measures and prints; returns the exit status."""
-    parser = _settings.parser(prog, __doc__)
-    parser.add_argument("--steps", type=int, default=20, help="to take the median of")
-    parser.add_argument("--compare", metavar="KEY=VALUE", help="of the config, for another step")
+    parser = argparse.ArgumentParser(
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, kind in _KINDS.items():
+        about = kind.about
+        made = kinds.add_parser(name, help=about.splitlines()[0], description=about)
+        _settings.add(made)
+        made.set_defaults(compare=None)
+        kind.add(made)
     options, changes = _settings.parse(parser, arguments)
     settings = _settings.load(parser, options, changes)
     other = None
     if options.compare:
         other = _settings.load(parser, options, [*changes, options.compare])
     try:
-        print(bench(settings, other, steps=options.steps, compared=options.compare))
+        print("\n".join(_KINDS[options.what].measure(settings, options, other)))
     except ValueError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
 
 
-def bench(
-    config: Settings, other: Settings | None = None, *, steps: int = 20, compared: str = "compared"
-) -> str:
-    """Measures so many steps, and as many of `other`; returns the lines to print.
-
-    `compared` says, for people, what is different there.
-
-    Raises:
-        ValueError: teachers, whose checkpoints are not looked for here.
-    """
-    if config.teachers:
-        raise ValueError(
-            "a config with teachers needs their checkpoints, which are not made here; "
-            "measure the student alone with --config.teachers={} or a config without them"
-        )
-    ready = setup.prepare(config)
-    batches, loader = _batches(ready)
-    made = {"step": _ready_step(ready, batches)}
-    if other is not None:
-        made["compare"] = _ready_step(setup.prepare(other), batches)
-    seconds = _alternate({name: run for name, (run, _) in made.items()}, steps)
-
-    samples = config.samples_per_step
-    here, flops = seconds["step"], made["step"][1]
-    peak = matmul_peak(config.model.get("dtype", "float32"))
-    lines = [
-        f"device        {jax.device_count()} x {jax.devices()[0].device_kind}",
-        f"step          {here * 1e3:.1f} ms, {samples / here:.1f} samples/s",
-        f"flops         {flops / 1e9:.2f} GFLOP per step",
-        f"utilisation   {flops / here / peak:.1%} of {peak / 1e9:.0f} GFLOP/s (matrix product)",
-        f"loader        {1 / loader:.1f} batches/s, {here / loader:.1f} steps' worth",
-    ]
-    if other is not None:
-        lines.append(f"compare       {compared}: {seconds['compare'] / here:.2f} x the step")
-    return "\n".join(lines)
+def _add_steps(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument("--steps", type=int, default=default, help="to take the median of")
 
 
-def matmul_peak(dtype: str, sizes: Sequence[int] = (1024, 2048, 4096)) -> float:
-    """FLOP/s of the fastest of some square matrix products."""
-    best = 0.0
-    for size in sizes:
-        a = jnp.ones((size, size), dtype)
-        product = jax.jit(jnp.matmul)
-        jax.block_until_ready(product(a, a))
-        times = []
-        while len(times) < 3:
-            started = time.perf_counter()
-            jax.block_until_ready(product(a, a))
-            times.append(time.perf_counter() - started)
-        best = max(best, 2 * size**3 / min(times))
-        if sum(times) > 3.0:  # a small machine: larger products say nothing new
-            break
-    return best
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    _add_steps(parser, 20)
+    parser.add_argument("--synthetic", action="store_true", help="draw the batches in any case")
+    parser.add_argument("--compare", metavar="KEY=VALUE", help="of the config, for another step")
+    parser.add_argument(
+        "--trace", metavar="DIR", help="of three more steps, and what takes longest"
+    )
+    parser.add_argument("--against", choices=["torch"], help="beside ours, a step of another")
+    parser.add_argument("--torch-compile", action="store_true", help="its layers, one by one")
+    parser.add_argument("--torch-fused", action="store_true", help="AdamW as one kernel")
+    parser.add_argument("--torch-attention", choices=["eager", "sdpa"], help="sdpa on a GPU")
+    parser.add_argument(
+        "--torch-first",
+        action="store_true",
+        help="end it before ours is compiled: where memory does not hold both",
+    )
 
 
-def _batches(ready: setup.Prepared, count: int = 10) -> tuple[Any, float]:
-    """(one batch of every stream on the devices, seconds that the loader needs for a batch)."""
-    with contextlib.closing(ready.open_streams()) as streams:
-        first = next(streams)
-        for _ in range(4):  # what was read ahead while the first batch was waited for
-            next(streams)
-        started = time.perf_counter()
-        for _ in range(count):
-            next(streams)
-        return ready.place(first), (time.perf_counter() - started) / count
+def _step(settings: Settings, options: argparse.Namespace, other: Settings | None) -> list[str]:
+    if options.against:
+        # Else JAX takes most of a GPU's memory at once, and PyTorch finds none.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    ready, batches, made = step.prepared(settings, made_up=options.synthetic)
+    with contextlib.ExitStack() as held:
+        theirs = None
+        if options.against:
+            torch = against.Options.chosen(
+                options.torch_attention, compiled=options.torch_compile, fused=options.torch_fused
+            )
+            started = against.published(settings, batches, torch)
+            theirs = against.Turns(held.enter_context(started), options.steps)
+            theirs.begin(alone=options.torch_first)
+        own = step.compiled(ready, batches, made)
+        runs = {"step": own.run}
+        if other is not None:
+            runs["compare"] = step.compiled(step.again(other, ready), batches).run
+        if theirs is not None:
+            runs["torch"] = theirs.run
+        seconds = machine.alternated(runs, options.steps)
+        rates = {"XLA's": machine.product_rate(step.dtype(settings))}
+        if theirs is not None:
+            rates["PyTorch's"] = theirs.product_rate()
+        whose, rate = max(rates.items(), key=lambda item: item[1])
+        lines = step.report(own, seconds["step"], rate, whose)
+        if other is not None:
+            ratio = seconds["compare"] / seconds["step"]
+            lines.append(f"compare       {options.compare}: {ratio:.2f} x the step")
+        if options.trace:
+            lines += trace.recorded(own.run, options.trace)
+        if theirs is not None:
+            lines += theirs.report(seconds["step"], settings)
+    return lines
 
 
-def _ready_step(ready: setup.Prepared, batches: Any) -> tuple[Callable[[], None], float]:
-    """(a call that makes one step, FLOPs of the step)."""
-    compiled = ready.compiled_step({})
-    held = {"state": ready.fresh_state({})}
-
-    def run():
-        held["state"], metrics = compiled(held["state"], {}, batches)
-        jax.block_until_ready(metrics)
-
-    run()
-    return run, compiled.cost_analysis()["flops"]
+def _add_loader(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batches", type=int, default=10, help="to load")
 
 
-def _alternate(runs: Mapping[str, Callable[[], None]], steps: int) -> dict[str, float]:
-    """Median seconds of each call, called in turn, so that all see the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(steps):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+def _loader(settings: Settings, options: argparse.Namespace, other: Settings | None) -> list[str]:
+    del other
+    return loader.report(settings, options.batches)
+
+
+def _parts(report: Callable[[Settings, int], list[str]], steps: int) -> dict[str, Any]:
+    return {
+        "add": lambda parser: _add_steps(parser, steps),
+        "measure": lambda settings, options, other: report(settings, options.steps),
+    }
+
+
+_KINDS = {
+    "step": _Kind(_STEP, _add_step, _step),
+    "layer": _Kind(_LAYER + _PARTS, **_parts(layer.report, 5)),
+    "attention": _Kind(_ATTENTION + _PARTS, **_parts(attention.report, 5)),
+    "merge": _Kind(_MERGE + _PARTS, **_parts(merge.report, 5)),
+    "compile": _Kind(
+        _COMPILE,
+        lambda parser: None,
+        lambda settings, options, other: compiling.report(settings),
+    ),
+    "loader": _Kind(_LOADER, _add_loader, _loader),
+}
