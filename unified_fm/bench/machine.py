@@ -2,6 +2,7 @@
 
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,6 +36,11 @@ def product_rate(dtype: str, sizes: Sequence[int] | None = None) -> float:
         if sum(times) > _ENOUGH:
             break
     return best
+
+
+def say(line: str) -> None:
+    """Tells a person who waits what goes on; results go to standard output."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -92,12 +92,15 @@ def dtype(settings: Settings) -> str:
 
 def compiled(ready: setup.Prepared, batches: Batches, made: str = "") -> Step:
     """Compiles the step of a run and makes it once, so that it is warm."""
+    machine.say("tracing the step")
     started = time.perf_counter()
     trace = ready.train_step().trace(ready.target, {}, ready.batches)
     lowered = trace.lower()
     between, before = time.perf_counter(), machine.cpu_seconds()
+    machine.say(f"traced in {between - started:.0f} s; compiling it, which takes minutes")
     program = lowered.compile()
     ended, after = time.perf_counter(), machine.cpu_seconds()
+    machine.say(f"compiled in {ended - between:.0f} s; running it")
     memory = program.memory_analysis()
     step = Step(
         settings=ready.settings,
