@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny_config, ufm_runs
 from unified_fm import rules, setup
-from unified_fm.config import python
+from unified_fm.config import chosen, python
 from unified_fm.config.settings import Mesh, Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def test_shapes_need_no_data_and_no_file_of_a_teacher():
     ready = setup.prepare(config)
     assert "image/distill/agreement" in ready.metric_names
     assert set(ready.teacher_shapes) == {"vit", "bert"}
-    alone = setup.prepare(setup.without_teachers(config))
+    alone = setup.prepare(chosen.without_teachers(config))
     assert jax.tree.structure(alone.params) == jax.tree.structure(ready.params)
     assert "image/classify" in alone.metric_names and "image/distill" not in alone.metric_names
     with pytest.raises(ValueError, match="nowhere"):

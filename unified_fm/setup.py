@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from unified_fm import joint, sharding, step
+from unified_fm import constraints, joint, sharding, step
 from unified_fm import placement as placements
 from unified_fm.checkpoint import start
 from unified_fm.config import checks, chosen, durations, saved
@@ -104,7 +104,9 @@ class Prepared:
             if stream.refers or "image_index" in self.shapes[name]:
                 groups = stream.groups or 1
                 sharding.check_groups(self.mesh, name, groups, self.settings.accumulate)
-        place = functools.partial(sharding.placement, self.mesh, rules=self.settings.rules.sharding)
+        place = functools.partial(
+            constraints.placement, self.mesh, rules=self.settings.rules.sharding
+        )
         known: Any = self.program.teachers
         taught = {name: place(tree) for name, tree in self.teacher_shapes.items()}
         known = dataclasses.replace(known, placements=taught)
@@ -342,16 +344,6 @@ def prepare(
         shapes=_shapes(settings, loaded) if shapes is None else shapes,
         devices=devices,
     )
-
-
-def without_teachers(settings: Settings) -> Settings:
-    """The settings without teachers and what is learnt from them: the same parameters, mostly."""
-    alone = {}
-    for name, stream in settings.streams.items():
-        made = {key: chosen.objective(key, value)[0] for key, value in stream.objectives.items()}
-        kept = {key: stream.objectives[key] for key in made if not made[key].lessons}
-        alone[name] = stream.replace(objectives=kept)
-    return settings.replace(streams=alone, teachers={})
 
 
 def _shapes(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:

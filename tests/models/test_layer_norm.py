@@ -100,7 +100,8 @@ def test_A7_no_model_has_another_layer_norm():
     found = [
         path.name
         for path in folder.rglob("*.py")
-        if any(word in path.read_text() for word in ("nn.LayerNorm", "nn.standardize", "jnp.var("))
+        if path.parent.name != "published"  # PyTorch's, as the published program has it
+        and any(word in path.read_text() for word in ("nn.LayerNorm", "nn.standardize", "jnp.var("))
     ]
     assert found == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from unified_fm import placement, sharding
+from unified_fm import constraints, placement, sharding
 from unified_fm.models.vocabulary import cross_entropy
 
 WORDS, WIDTH = 301, 8  # an odd vocabulary, as RoBERTa's is
@@ -62,7 +62,7 @@ def test_the_best_guess_is_right(given):
 def test_a_mesh_splits_the_vocabulary(given, chunk):
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     params = {"embedding": given["table"]}
-    place = sharding.placement(mesh, params, "tensor")
+    place = constraints.placement(mesh, params, "tensor")
     weights = jnp.ones((8, 3))
 
     def split(*args):

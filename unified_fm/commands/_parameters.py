@@ -7,6 +7,7 @@ of the config have to be there.
 import jax
 
 from unified_fm import rules, setup, sharding
+from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.optim import build
@@ -15,7 +16,7 @@ from unified_fm.report.table import aligned
 
 def table(config: Settings) -> str:
     """One line per parameter, then the count per top-level module and the total."""
-    alone = setup.without_teachers(config)
+    alone = chosen.without_teachers(config)
     shapes = setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params
     values = build.assigned_rules(shapes, config.rules.plain())
     where = rules.assign(shapes, sharding.named_rules(config.rules.sharding))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unified_fm.commands import _settings
-from unified_fm.config import durations
+from unified_fm.config import chosen, durations
 from unified_fm.config.settings import Settings
 from unified_fm.report.report import flat
 
@@ -72,7 +72,7 @@ def batch_text(settings: Settings, out: Path, rows: int = 6) -> str:
     if out.suffix not in (".png", ".svg"):
         raise ValueError(f"--out={out} ends in {out.suffix!r}; possible: .png, .svg")
     command.prepare_data(settings)
-    ready = setup.prepare(setup.without_teachers(settings))
+    ready = setup.prepare(chosen.without_teachers(settings))
     with contextlib.closing(ready.open_streams()) as streams:
         batches = next(streams)
     streams = ready.program.streams

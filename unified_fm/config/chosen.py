@@ -58,6 +58,16 @@ def evaluators(
     return made
 
 
+def without_teachers(settings: Settings) -> Settings:
+    """The settings without teachers and what is learnt from them: the same parameters, mostly."""
+    alone = {}
+    for name, stream in settings.streams.items():
+        made = {key: objective(key, value)[0] for key, value in stream.objectives.items()}
+        kept = {key: stream.objectives[key] for key in made if not made[key].lessons}
+        alone[name] = stream.replace(objectives=kept)
+    return settings.replace(streams=alone, teachers={})
+
+
 def _name(chosen: Mapping[str, Any]) -> str:
     if "name" not in chosen:
         known = choices.possible("", plugins.names("optim.merge"))

@@ -1,0 +1,85 @@
+"""What a mesh asks of the arrays inside a step: the `Placement` of a run."""
+
+import functools
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unified_fm import rules as path_rules
+from unified_fm import sharding
+from unified_fm.placement import Placement
+
+_LAYER = re.compile(r"(^|/)layer_\d+/")  # a stack gathers a layer where it runs it
+
+
+def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
+    """What the mesh asks inside a step: where rows are cut, and where parameters are gathered.
+
+    Without it the partitioner keeps parameters where they are stored and moves activations: every
+    device would hold the attention scores of the whole batch. Gathered are parameters split over
+    `fsdp`; what `tensor` splits stays split. The gradient comes back to where they are stored.
+
+    Args:
+        mesh: the mesh.
+        params: the parameter tree, or its shapes.
+        rules: as for `params_shardings`.
+    """
+    platform = sharding.platform_of(mesh.devices.flat)
+    if mesh.size == 1:
+        return Placement(platform=platform)
+    stored = {
+        name: where.spec
+        for (name, _), where in zip(
+            path_rules.named_leaves(params),
+            jax.tree.leaves(sharding.params_shardings(mesh, params, rules)),
+            strict=True,
+        )
+    }
+
+    def rows(x: jax.Array) -> jax.Array:
+        # Only of rows is anything said: heads may be split over "tensor".
+        rest = [P.UNCONSTRAINED] * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*sharding.BATCH, *rest)))
+
+    def gathered(root: str, tree: Any) -> Any:
+        def place(path, leaf):
+            inner = path_rules.path_name(path)
+            if not root and _LAYER.search(inner):
+                return leaf  # when its turn comes
+            spec = stored.get(f"{root}/{inner}" if root else inner)
+            return leaf if spec is None or "fsdp" not in spec else _gather(mesh, spec, leaf)
+
+        return jax.tree.map_with_path(place, tree)
+
+    def split(x: jax.Array, axis: int) -> jax.Array:
+        axes = ["tensor" if number == axis else None for number in range(x.ndim)]
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*axes)))
+
+    return Placement(
+        shards=sharding.batch_shards(mesh),
+        rows=rows,
+        params=gathered,
+        platform=platform,
+        splits=mesh.shape["tensor"],
+        split=split,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gather(mesh: Mesh, spec: P, x: jax.Array) -> jax.Array:
+    whole = P(*(None if axis == "fsdp" else axis for axis in spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
+
+
+def _gather_forward(mesh: Mesh, spec: P, x: jax.Array) -> tuple[jax.Array, None]:
+    return _gather(mesh, spec, x), None
+
+
+def _gather_backward(mesh: Mesh, spec: P, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, NamedSharding(mesh, spec)),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
