@@ -29,6 +29,7 @@ LAYERS = [
     ("main.py", ["*"], ["*"]),
     ("cli.py", ["commands", "__version__"], []),  # the list of verbs needs no JAX
     ("commands/", ["*"], ["*"]),
+    ("planning/", ["*"], ["*"]),
     ("bench/", ["*"], ["*"]),
     ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
     ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),

@@ -25,6 +25,7 @@ VERBS = {
     "data": "prepare the demo corpus",
     "cache": "write once what a teacher says, for runs that read it",
     "bench": "measure the step of a config, or a part of it, on this machine",
+    "plan": "what a run needs on devices that are not here, from its compiled step",
     "golden": "compare X-FM with recorded values of the published system",
 }
 

@@ -5,6 +5,7 @@ optimizer's state, `tensor` splits attention heads and the hidden layer of the M
 goes where is a rule list, so the same code runs on 1 device and on 8.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -64,9 +65,9 @@ def make_mesh(
 
 def _arranged(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     """The devices as an array of these sizes, so that neighbours on an axis are near each other."""
-    # On GPUs every host is a slice to JAX; there the order of the devices, host by host, is enough.
-    pods = devices[0].platform == "tpu"
-    slices = len({device.slice_index for device in devices}) if pods else 1
+    slices = 1  # On GPUs every host is one to JAX; the order of the devices, host by host, will do.
+    with contextlib.suppress(AttributeError):  # not told of one slice that is not here
+        slices = len({d.slice_index for d in devices if d.platform == "tpu"}) or 1
     try:
         if slices == 1:
             return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)

@@ -159,10 +159,10 @@ def shapes(teachers: Mapping[str, Teacher], batches: Mapping[str, Any]) -> dict[
 def _model(name: str, entry: config.Teacher, modules: Sequence[str]) -> Any:
     own = entry.config.model if isinstance(entry.config, config.Settings) else None
     told = entry.model or own or start.model_of(entry.plain().get("init"))
-    return chosen.model(told or _saved_model(name, entry.path, modules), f"teachers.{name}.model")
+    return chosen.model(told or saved_model(name, entry.path, modules), f"teachers.{name}.model")
 
 
-def _saved_model(name: str, path: Any, modules: Sequence[str]) -> Mapping[str, Any]:
+def saved_model(name: str, path: Any, modules: Sequence[str]) -> Mapping[str, Any]:
     """The model of the run in `path`."""
     for folder in (epath.Path(path), epath.Path(path).parent) if path else ():
         try:
