@@ -37,6 +37,7 @@ PHASES = ("start", "restore", "compile", "step", "save", "evaluation", "report",
 
 # The fields of metrics.jsonl that tell the time, which no two runs share.
 TIMES = ("samples_per_second", "data_wait")
+TIME = "time/"  # and those that begin so
 # What a fault may leave: what happened.
 ACCOUNTS = {"error.txt", "stacks.txt"}
 
@@ -121,7 +122,11 @@ def read_end(workdir: pathlib.Path, step: int, target: pathlib.Path, pipe: int) 
     for item in ("position", "config"):
         found[item] = (saved / item / "metadata").read_text()
     for number, line in enumerate((workdir / "metrics.jsonl").read_text().splitlines(), 1):
-        values = {key: value for key, value in json.loads(line).items() if key not in TIMES}
+        values = {
+            key: value
+            for key, value in json.loads(line).items()
+            if key not in TIMES and not key.startswith(TIME)
+        }
         found[f"metrics.jsonl:{number}"] = json.dumps(values)
     found["files"] = " ".join(sorted({p.name for p in workdir.iterdir()} - ACCOUNTS))
     found["unfinished saves"] = " ".join(p.name for p in (workdir / "checkpoints").glob("*tmp*"))

@@ -33,9 +33,10 @@ def save(run: Any) -> bool:
     """
     _check_lock(run)
     run.dog.progress(f"saving step {run.at}")
-    run.unsaved = not run.checkpoints.save(
-        run.at, run.state, position=run.position, config=run.settings.plain()
-    )
+    with run.time.on("checkpoint"):
+        run.unsaved = not run.checkpoints.save(
+            run.at, run.state, position=run.position, config=run.settings.plain()
+        )
     return not run.unsaved
 
 
@@ -59,7 +60,7 @@ def evaluate(run: Any) -> None:
     """Evaluates, writes the metrics to the log, and on record with the step if that is saved."""
     averaged = run.settings.evaluate.params == "ema"
     run.dog.progress(f"evaluating step {run.at}")
-    with run.log.paused(), run.stop.leavable():
+    with run.time.on("evaluation"), run.log.paused(), run.stop.leavable():
         params = run.state.ema if averaged else run.state.params
         found = run.evaluation.run(params, ema=run.state.ema, teacher_params=run.teacher_params)
     if found:
@@ -158,6 +159,8 @@ def close(run: Any, *, failed: bool = False) -> None:
         stack.callback(_tell_skips, run)
         stack.callback(run.log.close)
         stack.callback(run.checkpoints.close)
+        stack.callback(run.profile.close)
+        stack.callback(_tell_time, run)
         if run.stop.signum is not None and not failed:
             _save_stopped(run)
 
@@ -184,7 +187,8 @@ def _try_to_save(run):
         Whether it is saved.
     """
     for _ in range(2):
-        with contextlib.suppress(OSError):  # too many failures in a row: logged by the store
+        # Too many failures in a row are an error, which the store has logged.
+        with run.time.on("checkpoint"), contextlib.suppress(OSError):
             if save(run) and run.checkpoints.wait():
                 return True
     return False
@@ -228,6 +232,10 @@ def _tell_skips(run):
         _log.info("records of %s: %s", name, line)
 
 
+def _tell_time(run):
+    _log.info("time of this process: %s", run.time.line())
+
+
 def _close_streams(run):
     if run.stop.signum is None:
         run.batches.close()
@@ -242,6 +250,7 @@ def _close_streams(run):
 
 def _facts(run):
     facts = {"steps": f"{run.at:,}", "steps refused": f"{run.watch.refused:,}"}
+    facts["time"] = run.time.line()
     if run.state.spikes is not None:
         policy = run.settings.spikes.policy
         facts["gradient spikes"] = f"{run.watch.spikes:,} (policy: {policy})"

@@ -24,7 +24,16 @@ from unified_fm import choices
 from unified_fm.config import file as config_file
 from unified_fm.config import help
 from unified_fm.config.settings import Settings
-from unified_fm.runtime import compiler, errors, link, processes, roll_call, surroundings, workdir
+from unified_fm.runtime import (
+    compiler,
+    errors,
+    link,
+    processes,
+    profile,
+    roll_call,
+    surroundings,
+    workdir,
+)
 from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.teachers import runs as teacher_runs
 
@@ -129,6 +138,10 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
     for name in ("config", "workdir"):
         if options[name].value is None:
             raise Refused(f"--{name}=... is missing")
+    try:
+        profile.steps(options.profile or "1")
+    except ValueError as error:
+        raise Refused(str(error)) from None
     return options, _configured(options.config, texts, options.plugins)
 
 
@@ -146,6 +159,7 @@ def _flags() -> flags.FlagValues:
     switch("distributed", None, "several processes; found out if not given")
     text("coordinator", None, "HOST:PORT of process 0, with --process=I/N")
     text("process", None, "I/N: this is process I of N")
+    text("profile", None, "A-B: write a trace of these steps into WORKDIR/profile")
     flags.DEFINE_integer(
         "start_timeout", 300, "seconds to wait for the other processes", flag_values=made
     )
@@ -279,7 +293,8 @@ def _run(options: flags.FlagValues, settings: Settings, stop: Interruption) -> i
         if jax.process_index() == 0:
             held = stack.enter_context(workdir.lock(folder, force=options.force))
             stop.last_words.append(held.release)
-        fit = functools.partial(train.train, lock=held)
+        traced = profile.steps(options.profile) if options.profile else None
+        fit = functools.partial(train.train, lock=held, profile=traced)
         ready = teacher_runs.train(settings, folder, stop, fit)
         if ready is not None:  # no signal while teachers were trained
             (train.evaluate if ready.mode == "evaluate" else fit)(ready, folder, stop)

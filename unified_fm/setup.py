@@ -12,8 +12,6 @@ parameters needs no data, no teacher's file and no device, who evaluates needs n
 
 import dataclasses
 import functools
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +36,9 @@ from unified_fm.optim import build, schedules
 from unified_fm.optim import spikes as gradient_spikes
 from unified_fm.optim import telemetry as measurements
 from unified_fm.optim.merge.base import Refresh
+from unified_fm.runtime import compile_times
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -286,11 +283,11 @@ class Prepared:
 
     def compiled_step(self, teacher_params: Any) -> Any:
         """The step, compiled from shapes: a fresh and a resumed run get the same program."""
-        started = time.monotonic()
-        compiled = self.train_step().lower(self.target, teacher_params, self.batches).compile()
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        _log.info("%s parameters; compiled in %.1f s", f"{count:,}", time.monotonic() - started)
-        return compiled
+        lowered = functools.partial(
+            self.train_step().lower, self.target, teacher_params, self.batches
+        )
+        program = (self.settings.model, self.settings.joint, self.mesh.shape, self.shapes)
+        return compile_times.compiled(lowered, program, self.params, self.program.model.towers())
 
     @property
     def telemetry(self) -> Callable | None:

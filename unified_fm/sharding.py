@@ -274,7 +274,7 @@ def check_groups(mesh: Mesh, stream: str, groups: int, accumulate: int = 1) -> N
 
 def platform_of(devices: Iterable[Any]) -> str:
     """What the devices are: "cpu", "gpu" or "tpu"; those of a plan may say "cuda" or "rocm"."""
-    platform = next(iter(devices)).platform
+    platform: str = next(iter(devices)).platform
     return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 

@@ -27,6 +27,8 @@ from unified_fm.runtime.interruption import Interrupted, Interruption
 from unified_fm.runtime.log import Log
 from unified_fm.runtime.nonfinite import Watch
 from unified_fm.runtime.processes import hashes_of
+from unified_fm.runtime.profile import Profile
+from unified_fm.runtime.time_split import TimeSplit
 from unified_fm.runtime.watchdog import Watchdog
 from unified_fm.runtime.workdir import Held
 from unified_fm.step import Program, TrainState
@@ -56,11 +58,19 @@ class Run:
     stop: Interruption
     lock: Held | None
     dog: Watchdog
+    time: TimeSplit
+    profile: Profile
     measured: bool = False  # whether `measuring_step` is compiled
     unsaved: bool = False  # whether a save is due that failed or had to wait
 
 
-def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | None = None) -> None:
+def train(
+    settings: Settings,
+    workdir: Any,
+    stop: Interruption,
+    lock: Held | None = None,
+    profile: tuple[int, int] | None = None,
+) -> None:
     """Trains `settings.total_steps`, from the latest checkpoint in `workdir` if there is one.
 
     Args:
@@ -68,6 +78,7 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
         workdir: local or gs://; holds checkpoints, metrics and the report.
         stop: an entered `Interruption`; a signal saves and returns.
         lock: of the workdir, looked at before every save; None where this process holds none.
+        profile: the first and the last step of a trace to write into the workdir.
 
     Raises:
         LockLost: another run has taken the workdir.
@@ -82,7 +93,9 @@ def train(settings: Settings, workdir: Any, stop: Interruption, lock: Held | Non
     with Watchdog(stop, minutes=settings.watchdog.minutes) as dog:
         try:
             with stop.leavable():
-                run = _start(settings, workdir, stop, dog, lock)
+                run = _start(
+                    settings, workdir, stop, dog, lock, Profile(workdir / "profile", profile)
+                )
             stop.rescue = functools.partial(ending.rescue, run)
             _loop(run)
             if stop.signum is None:
@@ -145,8 +158,14 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
 
 
 def _start(
-    settings: Settings, workdir: Any, stop: Interruption, dog: Watchdog, lock: Held | None
+    settings: Settings,
+    workdir: Any,
+    stop: Interruption,
+    dog: Watchdog,
+    lock: Held | None,
+    profile: Profile,
 ) -> Run:
+    spent = TimeSplit()
     ready = setup.prepare(settings)
     streams = ready.open_streams()
     _say_inexact(ready.program)
@@ -172,7 +191,7 @@ def _start(
         files.write_whole(workdir / "config.json", config, durable=True)
         assets.keep(workdir, ready.tokenizer, streams.loaders)
     streams.start()  # it loads while the step is compiled
-    with dog.held():
+    with dog.held(), spent.on("compilation"):
         compiled = ready.compiled_step(teacher_params)
     at = int(state.step)
     return Run(
@@ -193,11 +212,14 @@ def _start(
         stop=stop,
         lock=lock,
         dog=dog,
+        time=spent,
+        profile=profile,
     )
 
 
 def _loop(run: Run) -> None:
     every, total = run.ready.steps.checkpoint_every, run.ready.steps.total
+    run.time.begin()
     # A run that was ended between a save and its evaluation makes up for it.
     if _evaluation_due(run) and not run.checkpoints.evaluated(run.at):
         ending.evaluate(run)
@@ -206,7 +228,7 @@ def _loop(run: Run) -> None:
             return
         metrics = _step(run)
         if run.log.due(run.at):
-            run.log.train(run.at, metrics, {"lr": run.ready.rate(run.at - 1)})
+            run.log.train(run.at, metrics, {"lr": run.ready.rate(run.at - 1), **run.time.shares()})
             if run.stop.processes == 1 and not run.checkpoints.poll():
                 run.unsaved = True
         # A save that failed is tried again at the next line of the log.
@@ -225,12 +247,15 @@ def _step(run: Run) -> Mapping[str, Any]:
     with contextlib.ExitStack() as stack:
         if measures and not run.measured:
             stack.enter_context(run.dog.held())
+            stack.enter_context(run.time.on("compilation"))
             run.measured = True
+        run.profile.before(run.at + 1)
         make = run.measuring_step if measures and run.measuring_step else run.step
         run.state, metrics = make(state, run.teacher_params, batches)
     run.at, run.position = run.at + 1, position
     if run.at < run.ready.steps.total:
         run.batches.ask()  # they come to the devices while these compute
+    run.profile.after(run.at, metrics)
     if measures:
         run.log.write(run.at, _pop_telemetry(metrics))
     run.watch.see(run.at, metrics, lambda: run.streams.last_records(position))
@@ -241,7 +266,7 @@ def _next_batches(run: Run) -> tuple[Any, Mapping[str, Any]]:
     """The next batches, on the mesh, and the position of the streams after them."""
     started = time.monotonic()
     run.dog.progress(f"waiting for the batch of step {run.at + 1}")
-    with run.stop.leavable():
+    with run.time.on("data"), run.stop.leavable():
         found = run.batches.get()
     run.log.waited(time.monotonic() - started)
     return found

@@ -137,7 +137,9 @@ def _charts(
     rest = {
         name: {name: line}
         for name, line in sorted(series.items())
-        if name not in shown and not name.startswith("telemetry/") and len(line.steps) > 1
+        if name not in shown
+        and not name.startswith(("telemetry/", "time/"))  # of time the head says it all
+        and len(line.steps) > 1
     }
     for title, panels in (("Losses", losses), ("Other measurements", rest)):
         if panels:

@@ -216,7 +216,7 @@ def progress_line(step: int, total: int, values: Mapping[str, float], left: floa
     losses = {}
     for name, value in values.items():
         parts = name.split("/")
-        if len(parts) == 2 and parts[0] not in ("loss", "grad_norm"):
+        if len(parts) == 2 and parts[0] not in ("loss", "grad_norm", "time"):
             losses.setdefault(parts[0], []).append(f"{parts[1]} {value:.3f}")
     streams = " | ".join(f"{stream} {' '.join(terms)}" for stream, terms in losses.items())
     return (
