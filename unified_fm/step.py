@@ -21,8 +21,10 @@ from unified_fm import placement as placements
 from unified_fm.models.base import Ask
 from unified_fm.optim import build
 from unified_fm.optim import spikes as gradient_spikes
+from unified_fm.optim.settled import settled
 
 Batches = Mapping[str, Mapping[str, Any]]
+_TOGETHER = 64
 
 
 @flax.struct.dataclass
@@ -208,6 +210,7 @@ def make_step(
         checked["update_norm"] = optax.tree.norm(updates)
         checked["param_norm"] = optax.tree.norm(new.params)
         ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(new)
+        ok = settled(ok)
         metrics |= checked
         if telemetry is not None:
             measured = telemetry(grads, opt_state)
@@ -218,7 +221,7 @@ def make_step(
             seen = _choose(ok, moved, seen)
             metrics |= {"spikes": seen.found.astype(jnp.float32), "spike_sigma": sigma}
             if spikes.policy == "skip":
-                applied &= ~spike
+                applied = settled(applied & ~spike)
         state = _choose(applied, new, state).replace(step=state.step + 1, spikes=seen)
         return state, metrics | {"ok": ok.astype(jnp.float32)}
 
@@ -228,7 +231,11 @@ def make_step(
 def all_finite(tree: Any) -> jax.Array:
     """bool[]: a second moment may overflow where its gradient is still finite."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats]))
+    found = [jnp.isfinite(x).all() for x in floats]
+    while len(found) > 1:  # in groups: the time to fuse n of them grows with n^2
+        groups = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
+        found = [settled(jnp.stack(group).all()) for group in groups]
+    return found[0]
 
 
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:

@@ -17,6 +17,7 @@ import optax
 
 from unified_fm import rules as path_rules
 from unified_fm.optim import schedules
+from unified_fm.optim.settled import settled
 
 Rules = path_rules.Rules
 
@@ -146,7 +147,7 @@ def clip(max_norm: float | None) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         del state, params
-        norm = optax.tree.norm(updates)
+        norm = settled(optax.tree.norm(updates))
         if max_norm is not None:
             factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
             updates = jax.tree.map(lambda x: x * factor.astype(x.dtype), updates)
