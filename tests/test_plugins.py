@@ -94,7 +94,7 @@ def test_a_task_is_found_by_its_name(tasks):
     assert plugins.load("objectives", "mlm").__module__ == "unified_fm.objectives.mlm"
     with pytest.raises(ValueError, match=r"unknown name 'nlvr3' in obj.*did you mean 'nlvr2'"):
         plugins.load("objectives", "nlvr3")
-    for kind in ("models", "optim.merge", "data.sources"):
+    for kind in ("models", "optim.merge"):
         with pytest.raises(ValueError, match="unknown name 'nlvr2'"):
             plugins.load(kind, "nlvr2")
 

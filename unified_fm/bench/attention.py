@@ -48,12 +48,15 @@ def _attention(shape: layer.Shape, seen: int, bias: bool, implementation: str) -
     key, value = (
         jax.random.normal(key, (shape.rows, seen, heads, width), dtype) for key in keys[2:4]
     )
-    # As the layers have it: a mask of padding for texts, none for images.
-    mask = None if shape.grid else jnp.ones((shape.rows, 1, 1, seen), bool)
+    # As the layers have it: texts that look at themselves are padded, and say how far.
+    padded = not shape.grid and not shape.seen
+    mask = jnp.ones((shape.rows, 1, 1, seen), bool) if padded else None
+    lengths = jnp.full(shape.rows, seen, jnp.int32) if padded else None
     biases = jax.random.normal(keys[4], (heads, shape.tokens, seen)) if bias else None
 
     def loss(query, key, value, biases):
-        y = attend(query, key, value, mask=mask, bias=biases, implementation=implementation)
+        told = {"mask": mask, "lengths": lengths, "bias": biases}
+        y = attend(query, key, value, implementation=implementation, **told)
         return (y * weights).sum(dtype=jnp.float32)
 
     wanted = (0, 1, 2, 3) if bias else (0, 1, 2)

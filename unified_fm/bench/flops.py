@@ -91,11 +91,6 @@ def total(counted: Mapping[str, Flops]) -> Flops:
     return sum(counted.values(), Flops())
 
 
-def per_sample(settings: Settings) -> Flops:
-    """The mean over all rows of a step, with texts as long as `typical` says."""
-    return total(of_step(settings)) / settings.samples_per_step
-
-
 def typical(settings: Settings, shapes: Mapping[str, Any] | None = None) -> dict[str, Lengths]:
     """{stream with texts: how long they are where the data are as published}; see `FILLED`."""
     shapes = shapes_of(settings) if shapes is None else shapes

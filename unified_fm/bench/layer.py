@@ -89,7 +89,12 @@ def shapes(settings: Settings) -> dict[str, Shape]:
 def _layer(shape: Shape, remat: str) -> tuple[Any, tuple[Any, ...]]:
     """(value and gradients of a sum over one layer, its arguments)."""
     config = dataclasses.replace(shape.config, layers=1, remat=remat, layer_loop="unrolled")
-    encoder = Encoder(config, grid=shape.grid, cross_attention=bool(shape.seen))
+    encoder = Encoder(
+        config,
+        grid=shape.grid,
+        cross_attention=bool(shape.seen),
+        padded=not shape.grid,
+    )
     keys = jax.random.split(jax.random.key(0), 4)
     still = Rows((shape.rows,))
     rows = dataclasses.replace(still, keys=(keys[0],))

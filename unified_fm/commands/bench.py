@@ -90,6 +90,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     settings = _settings.load(parser, options, changes)
     other = None
     if options.compare:
+        if options.compare.startswith("xla="):
+            parser.error(
+                "--compare=xla=...: flags belong to a process; run it again with --config.xla"
+            )
         other = _settings.load(parser, options, [*changes, options.compare])
     try:
         print("\n".join(_KINDS[options.what].measure(settings, options, other)))

@@ -94,8 +94,8 @@ class Rows:
 
 
 def in_bytes(rate: float) -> float:
-    """The nearest rate to `rate` that a byte can draw: a multiple of 1/256, 0 for 0 alone."""
-    return max(round(rate * BYTES), 1) / BYTES if rate else 0.0
+    """The nearest rate to `rate` that a byte can draw: n/256, n from 1 to 255; 0 for 0 alone."""
+    return min(max(round(rate * BYTES), 1), BYTES - 1) / BYTES if rate else 0.0
 
 
 def dropout(
