@@ -123,7 +123,11 @@ def test_what_a_slice_is_told_reaches_its_shells_whole(place):
     [
         ("CREATING READY", "0", 1, 0),
         ("READY", "143 255 0", 3, 0),  # preempted, a lost connection, and through
-        ("READY", "1", 1, 1),
+        ("READY", "1", 4, 1),
+        ("READY", "1 1 1 0", 4, 0),  # hosts that were left when one was lost
+        ("READY", "1 1 1 143 1 1 0", 7, 0),
+        ("READY READY READY READY REPAIRING READY", "1 1 1 1 1 0", 6, 0),
+        ("READY PREEMPTED", "1", 1, 75),
         ("READY", "2", 1, 2),
         ("READY PREEMPTED", "143", 1, 75),
     ],

@@ -11,6 +11,9 @@
 #   TPU_CREATE   a command that makes the slice again after it was preempted; without one that is
 #                the end
 #   TPU_WAIT     seconds between two looks (30)
+#   TPU_TRIES    how many times in a row it starts again after exit code 1 (3)
+# Exit code 1 is that of a run that failed, and of the hosts that are left when one is lost. Only a
+# slice that stays READY through all these tries has a run that fails; 2 is final at once.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -19,7 +22,7 @@ if [ $# -lt 3 ]; then
 fi
 name=$1 zone=$2
 shift 2
-wait=${TPU_WAIT:-30}
+wait=${TPU_WAIT:-30} tries=${TPU_TRIES:-3} failed=0
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 
@@ -35,15 +38,21 @@ while true; do
   now=$(state)
   case $now in
     READY)
+      if [ "$failed" -gt "$tries" ]; then
+        say "the run has failed $failed times in a row with exit code 1, and has said why"
+        exit 1
+      fi
       status=0
       gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$line" ||
         status=$?
       case $status in
         0) say "finished"; exit 0 ;;
-        1 | 2) say "the run has failed with exit code $status, and has said why"; exit "$status" ;;
+        1) failed=$((failed + 1)) ;;
+        2) say "the run was refused with exit code 2, and has said why"; exit 2 ;;
         130) say "interrupted"; exit 130 ;;
+        *) failed=0 ;;
       esac
-      say "ended with exit code $status; the same command continues"
+      say "ended with exit code $status"
       ;;
     PREEMPTED | TERMINATED | GONE | STOPPED)
       if [ -z "${TPU_CREATE:-}" ]; then
@@ -55,5 +64,8 @@ while true; do
       ;;
     *) say "the slice is $now" ;;
   esac
+  if [ "$now" != READY ]; then
+    failed=0 # it was the slice
+  fi
   sleep "$wait"
 done

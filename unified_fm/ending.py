@@ -77,6 +77,7 @@ def finish(run: Any) -> None:
         NotSaved: after the evaluation, which can still be had.
         NotWritten: all steps are saved, but not what was found of the last one.
     """
+    run.profile.close()  # of steps, not of what follows
     run.watch.finish()
     saved = _try_to_save(run)
     if run.settings.evaluate.at_end:
@@ -233,7 +234,7 @@ def _tell_skips(run):
 
 
 def _tell_time(run):
-    _log.info("time of this process: %s", run.time.line())
+    _log.info("time of this training: %s", run.time.line())
 
 
 def _close_streams(run):

@@ -142,7 +142,13 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
         profile.steps(options.profile or "1")
     except ValueError as error:
         raise Refused(str(error)) from None
-    return options, _configured(options.config, texts, options.plugins)
+    settings = _configured(options.config, texts, options.plugins)
+    if options.profile and settings.mode == "evaluate":
+        raise Refused(
+            f"--profile={options.profile}: steps of training are traced, and mode=evaluate makes "
+            "none; leave it out"
+        )
+    return options, settings
 
 
 def _flags() -> flags.FlagValues:
@@ -294,10 +300,14 @@ def _run(options: flags.FlagValues, settings: Settings, stop: Interruption) -> i
             held = stack.enter_context(workdir.lock(folder, force=options.force))
             stop.last_words.append(held.release)
         traced = profile.steps(options.profile) if options.profile else None
-        fit = functools.partial(train.train, lock=held, profile=traced)
+        fit = functools.partial(train.train, lock=held)
         ready = teacher_runs.train(settings, folder, stop, fit)
-        if ready is not None:  # no signal while teachers were trained
-            (train.evaluate if ready.mode == "evaluate" else fit)(ready, folder, stop)
+        if ready is None:  # a signal came while teachers were trained
+            return stop.exit_code
+        if ready.mode == "evaluate":
+            train.evaluate(ready, folder, stop)
+        else:
+            fit(ready, folder, stop, profile=traced)
     return stop.exit_code
 
 

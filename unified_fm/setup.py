@@ -286,7 +286,9 @@ class Prepared:
         lowered = functools.partial(
             self.train_step().lower, self.target, teacher_params, self.batches
         )
-        program = (self.settings.model, self.settings.joint, self.mesh.shape, self.shapes)
+        told = self.settings
+        options = (told.xla, told.accumulate, told.rules)
+        program = (told.model, told.joint, *options, self.mesh.shape, self.shapes)
         return compile_times.compiled(lowered, program, self.params, self.program.model.towers())
 
     @property

@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -161,6 +162,16 @@ def test_a_teacher_that_is_not_here_is_known_by_its_model_or_its_name():
 def test_topologies_by_name(name, found):
     topology = topologies.parse(name)
     assert (topology.count, topology.hosts) == found
+
+
+def test_devices_that_stand_in_for_gpus_lie_on_the_hosts_of_the_topology():
+    devices = jax.devices()[::-1]
+    topology = topologies.parse("h100:4x2")
+    assert topologies.hosts(devices, topology, "cpu") == [1, 1, 1, 1, 0, 0, 0, 0]
+    # A slice is one network, and devices of a GPU's own compiler know their host.
+    assert topologies.hosts(devices, topologies.parse("v5e:4x2"), "cpu") == [0] * 8
+    real = [types.SimpleNamespace(id=place, process_index=place % 2) for place in range(4)]
+    assert topologies.hosts(real, topology, "gpu") == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """Where a run's time goes, what is traced of it, and how long compiling takes."""
 
+import pathlib
 import re
 
 import jax
 import pytest
 
-from tests import loop_runs
-from unified_fm import main
+from tests import loop_runs, tiny_config
+from unified_fm import main, setup
+from unified_fm.config import python
+from unified_fm.config.settings import Settings
+from unified_fm.data import tokenizer as tokenizers
 from unified_fm.runtime import compile_times, profile, time_split
 
 
@@ -51,7 +55,7 @@ def test_a_run_says_where_its_time_went(run, caplog):
     assert set(shares) == {f"time/{part}" for part in time_split.PARTS}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares["time/compilation"] > 0 and shares["time/checkpoint"] > 0
-    assert re.search(r"time of this process: step \d+% \(goodput\)", caplog.text)
+    assert re.search(r"time of this training: step \d+% \(goodput\)", caplog.text)
     assert "compiling the step" in caplog.text
     assert "(goodput)" in (workdir / "report.html").read_text()
 
@@ -87,6 +91,51 @@ def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path, monkeypatch):
     ]
 
 
+def test_a_trace_that_fails_costs_no_step(tmp_path, monkeypatch, caplog):
+    def fails(*_):
+        raise RuntimeError("no room for a trace")
+
+    monkeypatch.setattr(jax.profiler, "stop_trace", fails)
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: None)
+    traced = profile.Profile(tmp_path, (1, 2))
+    traced.before(1)
+    traced.close()
+    assert "could not be written, the run goes on: no room for a trace" in caplog.text
+
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(1) or fails())
+    traced = profile.Profile(tmp_path, (1, 2))
+    for step in (1, 2):
+        traced.before(step)
+        traced.after(step, {})
+    traced.close()
+    assert calls == [1]
+    assert "not traced, the run goes on: no room for a trace" in caplog.text
+
+
+def test_steps_of_the_student_are_traced_and_not_those_of_its_teachers(tmp_path, monkeypatch):
+    fitted = []
+
+    def fit(settings, folder, stop, *, lock, profile=None):
+        fitted.append((folder.name, profile))
+
+    def teachers(settings, folder, stop, run):
+        run(settings, folder / "teachers" / "bert", stop)
+        return settings
+
+    monkeypatch.setattr("unified_fm.train.train", fit)
+    monkeypatch.setattr("unified_fm.teachers.runs.train", teachers)
+    config = f"--config={pathlib.Path(__file__).parents[1] / 'tiny_config.py'}"
+    assert main.main(["train", config, f"--workdir={tmp_path / 'run'}", "--profile=2-3"]) == 0
+    assert fitted == [("bert", None), ("run", (2, 3))]
+
+
+def test_nothing_is_traced_where_no_step_is_made(capsys):
+    arguments = ["--config=quickstart", "--workdir=unused", "--config.mode=evaluate"]
+    assert main.main(["train", *arguments, "--profile=2-3"]) == 2
+    assert "--profile=2-3: steps of training are traced, and mode" in capsys.readouterr().err
+
+
 def test_a_trace_of_a_real_step_can_be_read(tmp_path):
     traced = profile.Profile(tmp_path / "profile", (1, 1))
     traced.before(1)
@@ -94,6 +143,27 @@ def test_a_trace_of_a_real_step_can_be_read(tmp_path):
     (file,) = (tmp_path / "profile").glob("plugins/profile/*/*.xplane.pb")
     found = jax.profiler.ProfileData.from_file(str(file))
     assert any("CPU" in plane.name for plane in found.planes)
+
+
+def test_a_time_of_compiling_is_that_of_its_program(monkeypatch):
+    monkeypatch.setattr(compile_times, "compiled", lambda lower, program, *_: repr(program))
+    made = Settings.of(python.plain(tiny_config.get_config()))
+
+    def program(settings):
+        bytes_ = tokenizers.load("bytes")
+        ready = setup.prepare(settings, tokenizer=bytes_, devices=jax.devices()[:1])
+        return ready.compiled_step({})
+
+    others = [
+        made.replace(accumulate=2),
+        made.replace(xla="gpu-default"),
+        made.replace(rules=made.rules.replace(sharding="fsdp")),
+    ]
+    assert program(made) == program(made)
+    assert len({program(each) for each in [made, *others]}) == 4
+    now = compile_times.key("text 12")
+    monkeypatch.setattr("unified_fm.__version__", "0.0.0")
+    assert compile_times.key("text 12") != now
 
 
 def test_a_time_of_compiling_is_remembered_until_it_comes_from_the_cache(tmp_path, monkeypatch):

@@ -207,7 +207,7 @@ def read(
     executed, moved = work.flops(module), work.moved(module)
     counted = flops.of_step(ready.settings, shapes=ready.shapes)
     total = flops.total(counted)
-    hosts = [device.process_index for device in ready.mesh.devices.flat]
+    hosts = topologies.hosts(ready.mesh.devices.flat, topology, compiler)
     steps = None if durations.streams(ready.settings) else ready.steps.total
     return Plan(
         topology=topology.text,

@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -160,6 +160,20 @@ def devices(topology: Topology, compiler: str) -> Sequence[Any]:
     except (RuntimeError, NotImplementedError) as error:
         raise ValueError(f"topology {topology.text}: {error}") from error
     return jax.devices("cpu")[: topology.count]
+
+
+def hosts(devices: Iterable[Any], topology: Topology, compiler: str) -> list[int]:
+    """The number of each device's host.
+
+    Simulated devices all lie in this process, so where they stand in for GPUs their numbers tell.
+
+    Args:
+        devices: those of `devices`, in whatever order.
+        topology, compiler: of which and for which they are.
+    """
+    if compiler == "cpu" and topology.chip.platform == "cuda":
+        return [device.id // topology.sizes[0] for device in devices]
+    return [device.process_index for device in devices]
 
 
 def _tpu(topology: Topology) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+import unified_fm
 from unified_fm import files
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def compiled(
 
 def key(*parts: object) -> str:
     """The name of a program that is compiled from these, on the devices that are here."""
-    described = (jax.__version__, jax.default_backend(), jax.device_count(), *parts)
+    versions = (unified_fm.__version__, jax.__version__)
+    described = (*versions, jax.default_backend(), jax.device_count(), *parts)
     return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
 

@@ -13,7 +13,7 @@ class Profile:
     """Traces the steps from `first` to `last` on every process, and nothing else.
 
     The first steps of a run hold compilation and warm-up, so a few later ones say more. What is
-    left of them when a run ends early is kept.
+    left of them when a run ends early is kept. A trace that fails is said, and costs no step.
     """
 
     def __init__(self, folder: Any, steps: tuple[int, int] | None):
@@ -24,8 +24,12 @@ class Profile:
     def before(self, step: int) -> None:
         """Step number `step` (from 1) is made next."""
         if self._steps is not None and not self._on and self._steps[0] <= step <= self._steps[1]:
-            jax.profiler.start_trace(self._folder)
-            self._on = True
+            try:
+                jax.profiler.start_trace(self._folder)
+                self._on = True
+            except Exception as error:
+                self._steps = None
+                _log.error("the steps are not traced, the run goes on: %s", error)
 
     def after(self, step: int, metrics: Any) -> None:
         """Step number `step` was given to the devices; `metrics` are its results."""
@@ -37,7 +41,11 @@ class Profile:
         """Writes what was traced."""
         if self._on:
             self._on, self._steps = False, None
-            jax.profiler.stop_trace()
+            try:
+                jax.profiler.stop_trace()
+            except Exception as error:
+                _log.error("the trace could not be written, the run goes on: %s", error)
+                return
             _log.info("the steps are traced; look at them with: xprof --logdir=%s", self._folder)
 
 

@@ -8,7 +8,7 @@ PARTS = ("step", "data", "checkpoint", "evaluation", "compilation", "start")
 
 
 class TimeSplit:
-    """Seconds of this process by what the loop was about; all of them, each counted once.
+    """Seconds of this training by what the loop was about; all of them, each counted once.
 
     Before `begin` it is "start" and afterwards "step", but for what is named: a part inside another
     is taken out of it. Time in which steps go on is theirs, whatever goes on beside them, so the
@@ -37,7 +37,7 @@ class TimeSplit:
             self._about.pop()
 
     def shares(self) -> dict[str, float]:
-        """{"time/PART": share of the time since the process began}."""
+        """{"time/PART": share of the time since this training began}."""
         self._count()
         total = sum(self._seconds.values()) or 1.0
         return {f"time/{part}": seconds / total for part, seconds in self._seconds.items()}
