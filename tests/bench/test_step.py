@@ -24,6 +24,7 @@ def printed(capsys, *flags):
     return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
 
 
+@pytest.mark.slow
 def test_it_reports_step_and_comparison(capsys, tmp_path):
     flags = ["step", "--steps=2", "--compare=optimizer.lr=0.5", f"--trace={tmp_path}"]
     assert bench.main([*flags, f"--config={CONFIG}"], "bench") == 0

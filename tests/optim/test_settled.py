@@ -9,7 +9,7 @@ import pytest
 
 from unified_fm.optim.settled import settled
 
-LEAVES = 60
+LEAVES = 24
 
 
 @pytest.mark.parametrize("x", [jnp.float32(0.3), jnp.float32(jnp.nan), jnp.bool_(True)])
