@@ -13,27 +13,18 @@ from typing import Any
 from unified_fm import choices
 from unified_fm.data import official
 from unified_fm.data.official import WrongFile
-from unified_fm.data.sources import base
+from unified_fm.data.sources._one_file import OneFile
 from unified_fm.data.sources.karpathy import Captioned
 
 
-class Source(base.Source):
+class Source(OneFile):
     """Random access to the images; see the module for the fields."""
 
-    def __init__(self, argument: str):
-        """Reads the file.
+    form = "coco_captions"
 
-        Raises:
-            ValueError: another layout.
-            FileNotFoundError: no such file.
-        """
-        parts = official.argument(argument, "coco_captions")
-        self._file = parts.file
-        self._images = official.Images(parts.images, parts.file)
-        self._rows = read(parts.file)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def rows_of(self, file: pathlib.Path) -> list[Captioned]:
+        """See `read`."""
+        return read(file)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises `Skip` for an image that is not there."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from unified_fm.data import official
 from unified_fm.data.official import WrongFile
-from unified_fm.data.sources import base
+from unified_fm.data.sources._one_file import OneFile
 
 LABELS = ("False", "True")  # as words: bool("False") is true
 
@@ -30,25 +30,16 @@ class Pair(NamedTuple):
     images: tuple[tuple[str, ...], tuple[str, ...]]  # paths of each; the first that is there counts
 
 
-class Source(base.Source):
+class Source(OneFile):
     """Random access to the pairs; see the module for the fields."""
 
     class_names = LABELS
 
-    def __init__(self, argument: str):
-        """Reads the file.
+    form = "nlvr2"
 
-        Raises:
-            ValueError: another layout, or a label that is neither.
-            FileNotFoundError: no such file.
-        """
-        parts = official.argument(argument, "nlvr2")
-        self._file = parts.file
-        self._images = official.Images(parts.images, parts.file)
-        self._rows = read(parts.file)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def rows_of(self, file: pathlib.Path) -> list[Pair]:
+        """See `read`."""
+        return read(file)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises `Skip` for an image that is not there."""
