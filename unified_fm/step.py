@@ -19,7 +19,7 @@ import optax
 from unified_fm import joint, micro_batches
 from unified_fm import placement as placements
 from unified_fm.models.base import Ask
-from unified_fm.optim import build
+from unified_fm.optim import build, norms
 from unified_fm.optim import spikes as gradient_spikes
 from unified_fm.optim.settled import settled
 
@@ -188,10 +188,10 @@ def make_step(
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
         "stream/objective", "stream/objective/metric", "stream/padding" (share of its texts' places
-        that hold no token), "loss/group", "grad_norm/group" before the
-        merge, "grad_norm" after it, "update_norm", "param_norm" after the update, "spikes" so far,
-        "spike_sigma", and "ok", which is 0 when a loss, a gradient or anything of the new state was
-        not finite: such a step changes nothing but `step`.
+        that hold no token), "loss/group", "grad_norm/group" before the merge, "grad_norm" after it,
+        "update_norm", "param_norm" after the update (NaN where the optimizer's state after it is
+        not finite), "spikes" so far, "spike_sigma", and "ok", which is 0 when a loss, a gradient or
+        anything of the new state was not finite: such a step changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
@@ -205,11 +205,12 @@ def make_step(
 
         metrics |= _padding(batches)
         checked = {f"loss/{group}": loss for group, loss in losses.items()}
-        checked |= {f"grad_norm/{group}": optax.tree.norm(tree) for group, tree in grads.items()}
+        checked |= {f"grad_norm/{group}": norms.norm(tree) for group, tree in grads.items()}
         checked["grad_norm"] = build.merged_norm(opt_state)
-        checked["update_norm"] = optax.tree.norm(updates)
-        checked["param_norm"] = optax.tree.norm(new.params)
-        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(new)
+        checked["update_norm"] = norms.norm(updates)
+        alike, rest = _like_params(new)
+        checked["param_norm"] = norms.norm_if_finite(new.params, alike)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(rest)
         ok = settled(ok)
         metrics |= checked
         if telemetry is not None:
@@ -231,11 +232,23 @@ def make_step(
 def all_finite(tree: Any) -> jax.Array:
     """bool[]: a second moment may overflow where its gradient is still finite."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    found = [jnp.isfinite(x).all() for x in floats]
+    found = [jnp.isfinite(x).all() for x in floats] or [jnp.array(True)]
     while len(found) > 1:  # in groups: the time to fuse n of them grows with n^2
         groups = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
         found = [settled(jnp.stack(group).all()) for group in groups]
     return found[0]
+
+
+def _like_params(state):
+    """The trees of a state that are like its parameters (moments, averages), and all else of it."""
+    structure = jax.tree.structure(state.params)
+
+    def like(node):
+        return isinstance(node, dict) and jax.tree.structure(node) == structure
+
+    parts = jax.tree.leaves((state.opt_state, state.ema), is_leaf=like)
+    parts = [part for part in parts if part is not None]
+    return [x for x in parts if like(x)], [x for x in parts if not like(x)]
 
 
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import rules as path_rules
-from unified_fm.optim import schedules
+from unified_fm.optim import norms, schedules
 from unified_fm.optim.settled import settled
 
 Rules = path_rules.Rules
@@ -147,7 +147,7 @@ def clip(max_norm: float | None) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         del state, params
-        norm = settled(optax.tree.norm(updates))
+        norm = settled(norms.norm(updates))
         if max_norm is not None:
             factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
             updates = jax.tree.map(lambda x: x * factor.astype(x.dtype), updates)

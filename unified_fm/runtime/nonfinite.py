@@ -149,6 +149,7 @@ def describe(values: Mapping[str, float]) -> str:
     groups = [name.split("/", 1)[1] for name in bad if name.startswith("grad_norm/")]
     if groups or "grad_norm" in bad:
         return f"every loss is finite, the gradient of group {', '.join(groups) or 'all'} is not"
-    parts = {"update_norm": "update", "param_norm": "parameters after the update"}
-    what = [text for name, text in parts.items() if name in bad] or ["optimizer's state after it"]
-    return f"every loss and gradient is finite, the {' and the '.join(what)} would not be"
+    if "update_norm" in bad:
+        return "every loss and gradient is finite, the update would not be"
+    # The optimizer's state has no number of its own in the log; `param_norm` tells of most of it.
+    return "every loss and gradient is finite, the state after the update would not be"

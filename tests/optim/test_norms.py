@@ -1,0 +1,27 @@
+"""Norms of trees, and that one pass finds what is not finite beside them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unified_fm.optim import norms
+
+_TREE = {"a": jnp.array([[3.0, 0.0]]), "b": {"c": jnp.array(4.0)}}
+
+
+def test_the_norm_is_that_of_all_numbers_together():
+    assert float(norms.norm(_TREE)) == 5.0
+    assert float(norms.norm({})) == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_beside_a_tree_is_found(bad):
+    fine = {"a": jnp.array([[1e38, -1e38]]), "b": {"c": jnp.array(0.0)}}
+    assert float(norms.norm_if_finite(_TREE, [fine, fine])) == 5.0
+    worse = {"a": jnp.array([[0.0, bad]]), "b": {"c": jnp.array(0.0)}}
+    assert np.isnan(norms.norm_if_finite(_TREE, [fine, worse]))
+
+
+def test_of_finite_numbers_whose_sum_is_not():
+    huge = {"a": jnp.full((1, 2), 3e38), "b": {"c": jnp.array(3e38)}}
+    assert float(norms.norm_if_finite(_TREE, [huge, huge])) == 5.0
