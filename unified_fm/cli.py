@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from unified_fm import __version__, choices
+from unified_fm.runtime import huge_pages
 
 # Verb -> what it does, in one line; its module is unified_fm/commands/VERB.py.
 VERBS = {
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console script. Modules in the folder of the call are found, as by `python -m`."""
+    huge_pages.restart()
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())
     sys.exit(main())

@@ -27,6 +27,7 @@ from unified_fm.config.settings import Settings
 from unified_fm.runtime import (
     compiler,
     errors,
+    huge_pages,
     link,
     processes,
     profile,
@@ -322,4 +323,5 @@ def _start_logging() -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     run(sys.argv)
