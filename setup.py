@@ -3,6 +3,10 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["unified_fm", "unified_fm.*"]), "unified_fm.configs"],
+    packages=[
+        *find_packages(include=["unified_fm", "unified_fm.*"]),
+        "unified_fm.configs",
+        "unified_fm.configs.finetune",
+    ],
     package_dir={"unified_fm.configs": "configs"},
 )

@@ -54,7 +54,7 @@ LAYERS = [
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (
         "evaluators/",
-        ["evaluators", "data", "plugins", "tasks._metrics"],
+        ["evaluators", "data", "plugins", "tasks._metrics", "tasks._scoring.scored"],
         ["jax", "numpy", "scipy", "sklearn", "PIL"],
     ),
     # Files in, numbers out: `unified-fm score` runs where no device is.

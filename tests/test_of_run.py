@@ -122,3 +122,59 @@ def test_D1_a_module_that_a_run_names_is_not_imported_unless_the_user_names_it(
         file.load(str(config))
     assert not marker.exists()
     assert file.load(str(config), plugins=["stranger_for_of"]).model["name"] == model["name"]
+
+
+OF_INIT = """
+from unified_fm.config import settings
+from unified_fm.data.streams import stream
+
+def get_config():
+    c = settings.start()
+    c.init = dict(path=None, fresh=["glue_head/.*"], leave=[".*"])
+    small = dict(layers=1, width=8, heads=1, mlp_width=8)
+    c.model = dict(of="init", otherwise=dict(name="bert", text=small), max_positions=40)
+    c.tokenizer = "data/other"
+    c.streams = dict(task=stream("glue", "glue:CoLA:train", 2, dict(glue=dict(task="cola")),
+                                 task="cola", max_len=8))
+    return c
+"""
+
+
+def test_init_is_all_that_a_fine_tuning_is_told(tmp_path):
+    config = tmp_path / "fine.py"
+    config.write_text(OF_INIT)
+    alone = file.load(str(config))
+    assert alone.init is None and alone.tokenizer == "data/other"
+    assert alone.model["text"]["width"] == 8 and alone.model["max_positions"] == 40
+
+    there = {"model": {"name": "ufm", "vocab_size": 300}, "tokenizer": "data/theirs"}
+    (tmp_path / "config.json").write_text(json.dumps(there))
+    for change in (f"init={tmp_path}", f"init.path={tmp_path}"):
+        found = file.load(str(config), [change, "model.modality_embedding=True"])
+        assert found.model == {
+            "name": "ufm",
+            "vocab_size": 300,
+            "max_positions": 40,
+            "modality_embedding": True,  # an option of the model there
+        }
+        assert found.tokenizer == "data/theirs"
+        assert found.init.path == str(tmp_path) and found.init.leave == [".*"]
+
+
+def test_init_may_be_weights_of_another_library(tmp_path):
+    config, weights = tmp_path / "fine.py", tmp_path / "roberta"
+    config.write_text(OF_INIT)
+    weights.mkdir()
+    numbers = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    numbers |= dict(intermediate_size=32, vocab_size=50, max_position_embeddings=64)
+    numbers |= dict(type_vocab_size=1, pad_token_id=1, hidden_act="gelu", layer_norm_eps=1e-5)
+    (weights / "config.json").write_text(json.dumps({"model_type": "roberta", **numbers}))
+    found = file.load(str(config), [f"init=roberta:{weights}"])
+    assert (found.model["name"], found.model["text"]["layers"]) == ("bert", 2)
+    assert found.model["max_positions"] == 40  # as given
+    assert found.tokenizer == "data/other"  # no files of one lie there
+    (weights / "vocab.json").write_text("{}")
+    assert file.load(str(config), [f"init=roberta:{weights}"]).tokenizer == str(weights)
+    (weights / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"has no config\.json, which would tell its model"):
+        file.load(str(config), [f"init=roberta:{weights}"])

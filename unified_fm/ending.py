@@ -62,7 +62,9 @@ def evaluate(run: Any) -> None:
     run.dog.progress(f"evaluating step {run.at}")
     with run.time.on("evaluation"), run.log.paused(), run.stop.leavable():
         params = run.state.ema if averaged else run.state.params
-        found = run.evaluation.run(params, ema=run.state.ema, teacher_params=run.teacher_params)
+        found = run.evaluation.run(
+            params, ema=run.state.ema, teacher_params=run.teacher_params, at=run.at
+        )
     if found:
         run.log.write(run.at, found)
     _check_lock(run)

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ class Evaluation:
         ready: setup.Prepared,
         workdir: Any,
         dog: Watchdog,
+        class_names: Mapping[str, Sequence[str]] | None = None,
     ):
+        """Makes them.
+
+        Args:
+            ready: the run.
+            workdir: of the run, in which evaluators may write.
+            dog: is told of every progress.
+            class_names: {stream: names of its classes}; see `assets.class_names`.
+        """
         self._workdir = epath.Path(workdir)
         self._ready = ready
         self._apply = _Apply(ready.program, sharding.own_mesh(ready.mesh), dog)
@@ -37,6 +46,8 @@ class Evaluation:
         self._evaluators = ready.evaluators()
         for evaluator in self._evaluators.values():
             evaluator.passes.progress = dog.progress
+            evaluator.place.folder = self._workdir
+            evaluator.place.class_names = class_names or {}
         self.results = base.Results([], {})
 
     def check(self) -> None:
@@ -54,7 +65,9 @@ class Evaluation:
         """Whether an evaluator asks the objectives of a stream, which may ask teachers."""
         return any(evaluator.asks for evaluator in self._evaluators.values())
 
-    def run(self, params: Any, *, ema: Any = None, teacher_params: Any = None) -> dict[str, float]:
+    def run(
+        self, params: Any, *, ema: Any = None, teacher_params: Any = None, at: int = 0
+    ) -> dict[str, float]:
         """Runs all evaluators, prints the table, and returns {name: value}.
 
         With several processes each evaluates its part of the data on its own devices.
@@ -63,6 +76,7 @@ class Evaluation:
             params: to be evaluated.
             ema: the averaged ones, for objectives that read them.
             teacher_params: of the run's teachers.
+            at: the step of the parameters.
         """
         if not self._evaluators:
             return {}
@@ -70,6 +84,8 @@ class Evaluation:
             teachers = (teacher_params or {}).items()
             self._apply.ema = None if ema is None else self._own(ema)
             self._apply.teacher_params = {name: self._own(tree) for name, tree in teachers}
+        for evaluator in self._evaluators.values():
+            evaluator.place.step = at
         self.results = base.run_all(self._evaluators, self._apply, self._own(params))
         if jax.process_index() == 0:
             _log.info("\n%s\n", results_table.format_table(self.results.metrics))
@@ -134,6 +150,7 @@ class _Apply(base.Apply):
         place = _placed(mesh)
         self._apply = step.make_apply(program.model, place)
         self._outputs = step.make_outputs(program, place)
+        self._predictions = step.make_predictions(program, place)
         self._dog = dog
         self._compiled: set[Any] = set()
 
@@ -144,6 +161,12 @@ class _Apply(base.Apply):
     def outputs(self, stream: str, params: Any, batch: Any, rng: Any) -> Mapping[str, Any]:
         with self._watched(stream, (batch, rng)):
             return self._outputs(stream, params, self.ema, self.teacher_params, batch, rng)
+
+    def predictions(
+        self, stream: str, objective: str, params: Any, batch: Any
+    ) -> Mapping[str, Any]:
+        with self._watched((stream, objective), batch):
+            return self._predictions(stream, objective, params, batch)
 
     @contextlib.contextmanager
     def _watched(self, fn: Any, arguments: Any) -> Iterator[None]:

@@ -16,7 +16,7 @@ import jax
 from unified_fm.models.base import Ask
 from unified_fm.models.memory import Fusing
 from unified_fm.models.passes import named_key
-from unified_fm.objectives.base import Fuse, Objective, Output
+from unified_fm.objectives.base import Fuse, Objective, Output, predicted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,16 @@ def outputs(
         name: {key: found[name, key] for key in stream.objectives}
         for name, stream in streams.items()
     }
+
+
+def predictions(
+    model: Any, stream: Stream, key: str, params: Any, batch: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """What the objective `key` of a stream predicts for the rows of a batch; nothing is dropped."""
+    net, objective = model.bind({"params": params}), stream.objectives[key]
+    ask = Ask(reads=objective.reads, groups=stream.groups or 1)
+    views = net.encode({"": batch}, {"": ask})[""]
+    return predicted(net, objective, views, batch)
 
 
 def answered(

@@ -131,19 +131,25 @@ def parse(argv: Sequence[str]) -> tuple[flags.FlagValues, Settings]:
         raise Refused(f"write {bare[0]}=VALUE, with an equals sign")
     options = _flags()
     try:
-        rest = options([argv[0], *others])
+        rest: Sequence[str] = options([argv[0], *others])
     except flags.Error as error:
         raise Refused(_flag_message(error, options)) from None
     if len(rest) > 1:
         raise Refused(f"{rest[1]!r} is no flag; flags start with --")
+    if options.run is not None:
+        if options.config is not None or options.workdir is not None:
+            raise Refused("--run=RUN is the workdir, with the config that the run has saved there")
+        options.workdir = options.run
     for name in ("config", "workdir"):
-        if options[name].value is None:
+        if options[name].value is None and options.run is None:
             raise Refused(f"--{name}=... is missing")
     try:
         profile.steps(options.profile or "1")
     except ValueError as error:
         raise Refused(str(error)) from None
-    settings = _configured(options.config, texts, options.plugins)
+    settings = _configured(options, texts)
+    if options.run is not None and settings.mode != "evaluate":
+        raise Refused("--run=RUN is for unified-fm evaluate; to go on training, give --config")
     if options.profile and settings.mode == "evaluate":
         raise Refused(
             f"--profile={options.profile}: steps of training are traced, and mode=evaluate makes "
@@ -159,6 +165,9 @@ def _flags() -> flags.FlagValues:
     switch = functools.partial(flags.DEFINE_bool, flag_values=made)
     text("config", None, "FILE.py, or the name of a config of the library; :ARGUMENT behind it")
     text("workdir", None, "where checkpoints and metrics go, seen by all workers")
+    text("run", None, "to evaluate: a workdir, whose own config counts")
+    text("source", None, "with --run: a source for the evaluator that chose the best step")
+    text("as", "given", "with --source: the name of what is measured")
     flags.DEFINE_list(
         "plugins", [], "modules whose plugins a saved config may name", flag_values=made
     )
@@ -188,7 +197,7 @@ def _flag_message(error: Exception, options: flags.FlagValues) -> str:
     return str(error)
 
 
-def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> Settings:
+def _configured(options: flags.FlagValues, texts: Sequence[str]) -> Settings:
     """The checked settings of the command line.
 
     Raises:
@@ -196,7 +205,10 @@ def _configured(spec: str, texts: Sequence[str], modules: Sequence[str]) -> Sett
     """
     changes = [text.lstrip("-").removeprefix("config.") for text in texts]
     try:
-        return config_file.load(spec, changes, plugins=modules)
+        if options.run is None:
+            return config_file.load(options.config, changes, plugins=options.plugins)
+        other = None if options.source is None else (options["as"].value, options.source)
+        return config_file.of_run(options.run, changes, plugins=options.plugins, other=other)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error
 

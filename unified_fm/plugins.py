@@ -45,7 +45,7 @@ GIVEN: Mapping[str, Sequence[str]] = {
     "models": ("parent",),
     "optim.merge": ("groups",),
     "data.pipelines": ("tokenizer",),
-    "evaluators": ("tokenizer", "streams", "passes"),
+    "evaluators": ("tokenizer", "streams", "passes", "place"),
 }
 
 

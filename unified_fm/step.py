@@ -288,6 +288,23 @@ def make_outputs(program: Program, place: Callable = lambda batch: batch) -> Cal
     return outputs
 
 
+def make_predictions(program: Program, place: Callable = lambda batch: batch) -> Callable:
+    """Makes what tells what an objective of a stream predicts of other data than a step's.
+
+    Returns:
+        `predictions(stream, objective, params, batch) -> {name: [B ...]}`, jitted, without dropout.
+    """
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def compiled(name, key, params, batch):
+        return joint.predictions(program.model, program.streams[name], key, params, batch)
+
+    def predictions(name, key, params, batch):
+        return compiled(name, key, params, place(batch))
+
+    return predictions
+
+
 def _gradients(program, state, teacher_params, batches, rng):
     """Losses {group: f32[]}, gradients {group: tree} and metrics of the whole batch."""
 

@@ -129,7 +129,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
     with contextlib.suppress(Interrupted), dog, stop.leavable(), contextlib.ExitStack() as stack:
         settings = assets.located(settings, workdir)
         ready = setup.prepare(settings)
-        evaluation = Evaluation(ready, workdir, dog)
+        evaluation = Evaluation(ready, workdir, dog, assets.kept_class_names(workdir))
         evaluation.check()
         dog.progress("reading the state to evaluate")
         checkpoints = _checkpoints(settings, workdir)
@@ -151,7 +151,7 @@ def evaluate(settings: Settings, workdir: Any, stop: Interruption) -> None:
             dog.progress(f"evaluating step {at}")
             params = state.ema if averaged else state.params
             taught = ready.load_teachers() if evaluation.asks else None
-            found = evaluation.run(params, ema=state.ema, teacher_params=taught)
+            found = evaluation.run(params, ema=state.ema, teacher_params=taught, at=at)
             if found:
                 log.write(at, found)
         evaluation.write_report(log.path, {"steps": f"{at:,}"})
@@ -174,7 +174,7 @@ def _start(
         "data",
         lambda: identity.of_streams(streams.loaders) | hashes_of(named) | {"steps": steps},
     )
-    evaluation = Evaluation(ready, workdir, dog)
+    evaluation = Evaluation(ready, workdir, dog, assets.class_names(streams.loaders))
     evaluation.check()
     dog.progress("reading the teachers and the state to start from")
     teacher_params = ready.load_teachers()

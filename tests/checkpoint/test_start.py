@@ -243,3 +243,15 @@ def test_every_model_tells_its_towers():
     both = ["text", "vision"]
     assert found == {"bert": ["text"], "vit": ["vision"], "clip": both, "ufm": both, "xfm": both}
     assert plugins.build("models", "bert", text={"eps": 0.5}).towers()["text"].eps == 0.5
+
+
+def test_what_may_be_left_over_allows_nothing_that_is_missing():
+    there = {"text/a": np.zeros(2), "itm_head/b": np.zeros(3)}
+    found = start.fitted(there, {"text/a": (2,)}, leave=[".*"])
+    assert found.left == ["itm_head/b"] and list(found.arrays) == ["text/a"]
+    with pytest.raises(ValueError, match=r"text/c \(2,\): missing in the file"):
+        start.fitted(there, {"text/a": (2,), "text/c": (2,)}, leave=[".*"])
+    with pytest.raises(ValueError, match=r"itm_head/b .*: in the file, not in the model"):
+        start.fitted(there, {"text/a": (2,)}, leave=["mlm_head/.*"])
+    with pytest.raises(ValueError, match=r"text/a: \(2,\) in the file, \(4,\) wanted"):
+        start.fitted(there, {"text/a": (4,)}, leave=[".*"])

@@ -24,7 +24,7 @@ def test_the_members_of_the_contracts():
         *("problems", "lost", "class_names", "__len__", "__getitem__", "place")
     ]
     assert plugins.members(pipelines.Pipeline) == [
-        *("packed", "__call__", "sample", "spec", "collate")
+        *("packed", "files", "class_names", "__call__", "sample", "spec", "collate")
     ]
 
 
@@ -72,7 +72,8 @@ def test_a_pipeline_that_lacks_something_is_refused_by_name(tmp_path, monkeypatc
     made = f"import dataclasses\n@dataclasses.dataclass\n{bare}"
     name = write_plugin(tmp_path, monkeypatch, "data", made)
     with pytest.raises(
-        TypeError, match=r"plug\.data\.Pipeline lacks packed, sample, spec, collate: der"
+        TypeError,
+        match=r"plug\.data\.Pipeline lacks packed, files, class_names, sample, spec, collate: der",
     ):
         pipelines.load(name)
 

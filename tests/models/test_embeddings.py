@@ -13,6 +13,14 @@ from unified_fm.models.encoders import Vision, mean_of
 CONFIG = EncoderConfig(layers=1, width=4, heads=2, mlp_width=4, norm="pre", eps=1e-6)
 
 
+def test_segments_of_a_pair_say_nothing_where_there_is_one_embedding():
+    embed = TextEmbed(CONFIG, vocabulary=9, positions=8, segments=1)
+    ids = jnp.array([[0, 5, 2, 2, 6, 2]])
+    params = embed.init(jax.random.key(0), ids)
+    pair = embed.apply(params, ids, jnp.array([[0, 0, 0, 0, 1, 1]]))
+    np.testing.assert_array_equal(pair, embed.apply(params, ids))
+
+
 def positions(ids, **fields):
     """The position that each token takes."""
     embed = TextEmbed(CONFIG, vocabulary=9, positions=20, **fields)

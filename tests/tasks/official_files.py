@@ -130,16 +130,16 @@ VQA_ANSWERS = {
 }
 
 
-def write_vqa(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+def write_vqa(root: pathlib.Path, split: str = "val2014") -> tuple[pathlib.Path, pathlib.Path]:
     """Three questions about images 1 and 2, and their annotations."""
     for image in (1, 2):
-        write_image(root / "val2014" / f"COCO_val2014_{image:012d}.jpg")
+        write_image(root / split / f"COCO_{split}_{image:012d}.jpg")
     questions = [
         {"image_id": key // 1000, "question": f"What about {key}?", "question_id": key}
         for key in VQA_ANSWERS
     ]
     head = {"info": {}, "task_type": "Open-Ended", "data_type": "mscoco", "license": {}}
-    head["data_subtype"] = "val2014"
+    head["data_subtype"] = split
     annotations = [
         {
             "question_id": key,
@@ -156,10 +156,10 @@ def write_vqa(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     ]
     return (
         write_json(
-            root / "v2_OpenEnded_mscoco_val2014_questions.json", {**head, "questions": questions}
+            root / f"v2_OpenEnded_mscoco_{split}_questions.json", {**head, "questions": questions}
         ),
         write_json(
-            root / "v2_mscoco_val2014_annotations.json", {**head, "annotations": annotations}
+            root / f"v2_mscoco_{split}_annotations.json", {**head, "annotations": annotations}
         ),
     )
 
@@ -224,6 +224,30 @@ def write_refcoco(root: pathlib.Path) -> pathlib.Path:
         )
         sent += len(expressions)
     return write_lines(root / "refcoco.jsonl", lines)
+
+
+def write_mdetr(root: pathlib.Path, name: str, split: str, folder: pathlib.Path) -> pathlib.Path:
+    """MDETR's form of one split: an "image" for each of two expressions, pictures in `folder`."""
+    rows = [(1, "the left one", [10.0, 5.0, 20.0, 10.0]), (2, "the man", [0.0, 0.0, 8.0, 8.0])]
+    images, annotations = [], []
+    for key, expression, box in rows:
+        file = f"COCO_train2014_{key:012d}.jpg"
+        write_image(folder / file)
+        size = {"width": 40, "height": 30}
+        images.append({"id": key, "file_name": file, "caption": expression, "original_id": key})
+        images[-1] |= size
+        annotations.append({"id": key, "image_id": key, "bbox": box, "original_id": 90 + key})
+    return write_json(
+        root / f"finetune_{name}_{split}.json", {"images": images, "annotations": annotations}
+    )
+
+
+def write_classes(root: pathlib.Path) -> pathlib.Path:
+    """ImageNet's folders of two classes, three pictures in each."""
+    for name in ("n01440764", "n01443537"):
+        for number in range(3):
+            write_image(root / name / f"{name}_{number}.jpg")
+    return root
 
 
 def write_coco_captions(root: pathlib.Path, references: dict[int, list[str]]) -> pathlib.Path:

@@ -19,6 +19,8 @@ list, which is logged and, where nothing allows it, refused.
     fresh: regexes of paths here that are initialised anew, even if the source has them.
     allow: regexes of paths that may be absent there, of another shape there (both stay fresh), or
         there alone (left out); of foreign weights also of names in the file.
+    leave: regexes of paths that are there alone and are left out: [".*"] where a task needs only a
+        part of what is there. It allows nothing that this model lacks.
 """
 
 import dataclasses
@@ -48,7 +50,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "text": ("text_embed", "text", "mlm_head"),
     "vision": ("patch_embed", "vision"),
 }
-KEYS = ("path", *PARTS, "step", "heads", "rename", "copy", "fresh", "allow")
+KEYS = ("path", *PARTS, "step", "heads", "rename", "copy", "fresh", "allow", "leave")
 _FAMILY = re.compile(r"[\w.-]+:(?!//)")  # what begins FAMILY:PATH, but not a bucket
 
 _OTHER = "init: %s was trained with %s = %r, model.%s.%s is %r: other outputs than there"
@@ -110,7 +112,7 @@ def check(init: Any, where: str) -> None:
 
 
 def _check_patterns(init: Mapping[str, Any], where: str) -> None:
-    for key in ("rename", "copy", "fresh", "allow"):
+    for key in ("rename", "copy", "fresh", "allow", "leave"):
         for entry in init.get(key) or ():
             try:
                 pattern = entry
@@ -194,6 +196,7 @@ def read(init: Any, shapes: Shapes, *, title: str | None = None, partial: bool =
             copy=options.get("copy", ()),
             fresh=options.get("fresh", ()),
             allow=(*options.get("allow", ()), *may_lack),
+            leave=options.get("leave", ()),
             title=title or f"{text} {_MISFIT}",
             # Other libraries' files have heads that we have not; a part leaves the others out.
             partial=partial or part != "all" or is_foreign(text),
@@ -214,6 +217,7 @@ def fitted(
     copy: Sequence[tuple[str, str]] = (),
     fresh: Sequence[str] = (),
     allow: Sequence[str] = (),
+    leave: Sequence[str] = (),
     title: str = "the file does not fit this model:",
     partial: bool = False,
 ) -> Found:
@@ -242,7 +246,13 @@ def fitted(
     found.resized = {name: shape for name, shape in was.items() if shape != wanted[name]}
     found.new = sorted(set(shapes) - set(found.arrays))
     lines = tree_diff.shape_differences(
-        {n: x.shape for n, x in there.items() if n not in found.arrays and not _fits(allow, n)},
+        {
+            name: leaf.shape
+            for name, leaf in there.items()
+            if name not in found.arrays
+            and not _fits(allow, name)
+            and not (name not in wanted and _fits(leave, name))
+        },
         {n: s for n, s in wanted.items() if n not in found.arrays and not _fits(allow, n)},
         extra=not partial,
     )
@@ -272,12 +282,24 @@ def warn_of_other_numbers(init: Any, towers: Mapping[str, Any]) -> None:
                     _log.warning(_OTHER, text, key, theirs, name, key, ours)
 
 
+def source_of(init: Any) -> str | None:
+    """The run, checkpoint or FAMILY:PATH that all of a start comes from; None: there is none."""
+    return _sources(init).get("all") if isinstance(init, str | Mapping) else None
+
+
 def model_of(init: Any) -> dict[str, Any] | None:
     """The name and options of the model that runs foreign weights, if their folder tells them."""
     if not isinstance(init, str) or not is_foreign(init):
         return None
     config = weights.read_config(families.fetch(families.parse(init)[1]))
     return hf_models.model_options(config) if config else None
+
+
+def tokenizer_of(text: str) -> str | None:
+    """The folder of foreign weights, if the files of a tokenizer lie in it."""
+    folder = families.fetch(families.parse(text)[1])
+    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    return folder if any(os.path.exists(os.path.join(folder, name)) for name in names) else None
 
 
 def _sources(init: str | Mapping[str, Any]) -> dict[str, str]:

@@ -204,7 +204,7 @@ def _check_best(settings: Settings, evaluators: Mapping[str, Evaluator]) -> None
             raise ValueError(
                 "config.evaluate.step is 'best', so config.checkpoint.best must name a metric"
             )
-    if wanted is None:
+    if wanted is None or settings.mode == "evaluate":  # its steps were measured before
         return
     if not settings.evaluates:
         raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 from unified_fm import choices, plugins
 from unified_fm.config.settings import Settings
 from unified_fm.data.tokenizer import Tokenizer
-from unified_fm.evaluators.base import Evaluator, Passes
+from unified_fm.evaluators.base import Evaluator, Passes, Place
 from unified_fm.objectives.base import Objective
 from unified_fm.optim.merge.base import Merge, as_merge
 
@@ -53,7 +53,7 @@ def evaluators(
     made, streams = {}, settings.plain()["streams"]
     given = {"tokenizer": tokenizer, "streams": streams, "passes": passes or Passes()}
     for key, entry in settings.evaluate.evaluators.items():
-        options = {"name": key, **entry, **given}
+        options = {"name": key, **entry, **given, "place": Place(key)}
         made[key] = _made("evaluators", options, f"evaluate.evaluators.{key}")
     return made
 

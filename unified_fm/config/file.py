@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unified_fm.config import checks, of_run, overrides, python
+from unified_fm.config import checks, overrides, python, saved
+from unified_fm.config import of_run as other_runs
 from unified_fm.config.settings import Settings
 
 
@@ -20,17 +21,59 @@ def load(spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = ())
     """
     parted = [(path, text) for path, _, text in (change.partition("=") for change in changes)]
     given = python.read(spec)
-    # Which run the model is of decides which options it has, so it is looked up before they are.
-    for _, run in (change for change in parted if change[0] == "model.of"):
-        given = {**given, "model": {**given.get("model", {}), "of": run}}
-    given = of_run.filled(given, plugins)
-    given = overrides.apply(given, [change for change in parted if change[0] != "model.of"])
+    rest = [change for change in parted if not other_runs.taken(given, change)]
+    given = other_runs.filled(other_runs.changed(given, parted), plugins)
+    given = overrides.apply(given, rest)
     return made(given, plugins=plugins)
+
+
+def of_run(
+    folder: str,
+    changes: Sequence[str] = (),
+    *,
+    plugins: Sequence[str] = (),
+    other: tuple[str, str] | None = None,
+) -> Settings:
+    """The settings that a run has saved, to evaluate it: it starts from nothing but itself.
+
+    Args:
+        folder: its workdir.
+        changes, plugins: as of `load`.
+        other: (name, source) in place of its evaluators: the one that measures `checkpoint.best`,
+            or else the first, on another source under another name.
+
+    Raises:
+        ValueError, TypeError: as `load`; or no config in the folder.
+    """
+    try:
+        given = saved.read(folder, plugins)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} is no workdir of a run: it has no config.json") from error
+    given = {**given, "init": None}
+    if other is not None:
+        evaluate = given.get("evaluate", {})
+        entry = _evaluator(given, folder)
+        given["evaluate"] = {**evaluate, "evaluators": {other[0]: {**entry, "source": other[1]}}}
+    parted = [(path, text) for path, _, text in (change.partition("=") for change in changes)]
+    return made(overrides.apply(given, parted), plugins=plugins)
+
+
+def _evaluator(given: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The evaluator, with its name, that measures `checkpoint.best`, or else the first."""
+    known = {
+        name: {"name": name, **entry}
+        for name, entry in given.get("evaluate", {}).get("evaluators", {}).items()
+        if "source" in entry
+    }
+    if not known:
+        raise ValueError(f"the run in {folder} has no evaluator that could read another source")
+    best = str(given.get("checkpoint", {}).get("best")).partition("/")[0]
+    return known.get(best) or next(iter(known.values()))
 
 
 def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:
     """Checked settings from plain dicts; a teacher's config file is read in. See `load`."""
-    given = of_run.filled(given, plugins)
+    given = other_runs.filled(given, plugins)
     settings = _with_plugins(Settings.of({**given, **_teachers(given, plugins)}), plugins)
     settings = settings.replace(
         teachers={
@@ -63,7 +106,7 @@ def _teachers(given: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any
                 own = python.read(own) if isinstance(own, str) else own
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
-            own = of_run.filled(own, plugins, place) if isinstance(own, Mapping) else own
+            own = other_runs.filled(own, plugins, place) if isinstance(own, Mapping) else own
             entry = {**entry, "config": Settings.of(own, place)}
         found[name] = entry
     return {"teachers": found}

@@ -69,5 +69,7 @@ def _found(name: str) -> Path:
     for folder in folders():
         if (file := folder / f"{name}.py").is_file():
             return file
-    known = {file.stem for folder in folders() for file in folder.glob("*.py")} - {"__init__"}
+    files = ((folder, file) for folder in folders() for file in folder.rglob("*.py"))
+    known = {file.relative_to(folder).with_suffix("").as_posix() for folder, file in files}
+    known = {each for each in known if not each.endswith("__init__")}
     raise ValueError(f"no config is named {name!r}; {choices.possible(name, known)}")

@@ -56,6 +56,7 @@ class Init(Record):
     copy: Sequence[Any] | None = setting(None, "[(path regex there, a further name here)]")
     fresh: Sequence[str] | None = setting(None, "path regexes that are initialised anew")
     allow: Sequence[str] | None = setting(None, "path regexes that may be missing or left over")
+    leave: Sequence[str] | None = setting(None, "path regexes that may be left over")
 
 
 @record
@@ -235,7 +236,8 @@ class Settings(Record):
     plugins: Sequence[str] = setting((), "modules whose plugins a saved config may name, too")
     prepare: str | None = setting(None, "demo, or demo:PART,PART: makes that corpus if absent")
     model: Mapping[str, Any] = setting(
-        {"name": "xfm"}, "name of the plugin, and its options; of=RUN: those there, unless given"
+        {"name": "xfm"},
+        "name of the plugin, and its options; of=RUN or init: those there too",
     )
     tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
     streams: Mapping[str, Stream] = setting({}, "{name: a stream}")

@@ -31,6 +31,12 @@ class Apply(Protocol):
         """
         ...
 
+    def predictions(
+        self, stream: str, objective: str, params: Any, batch: Any
+    ) -> Mapping[str, Any]:
+        """What an objective of a stream predicts of a batch, {name: [B ...]}; see its `predict`."""
+        ...
+
 
 def stack(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Stacks the arrays of many examples of the same keys and shapes; without any, no keys."""

@@ -20,6 +20,7 @@ from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.evaluators import _passes
 from unified_fm.evaluators._batches import Apply, in_batches
 from unified_fm.evaluators._passes import Pass, Passes
+from unified_fm.evaluators._place import Place
 
 
 class Metric(NamedTuple):
@@ -95,6 +96,7 @@ class Evaluator(Protocol):
         tokenizer: the run's; None only while a config is looked at.
         streams: those of the run, {name: entry as `data.streams.stream` makes it}.
         passes: the held-out data that this evaluation has decoded, and who has which part of it.
+        place: its name and the run's folder, where it may write.
         examples: what `run` leaves for the report.
     """
 
@@ -105,6 +107,7 @@ class Evaluator(Protocol):
     tokenizer: Tokenizer | None = None
     streams: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict, repr=False)
     passes: Passes = dataclasses.field(default_factory=Passes, repr=False, compare=False)
+    place: Place = dataclasses.field(default_factory=Place, repr=False, compare=False)
     examples: list[Any] = dataclasses.field(
         default_factory=list, init=False, repr=False, compare=False
     )

@@ -40,11 +40,14 @@ class Model(nn.Module):
         vocab_size: number of words that it knows; None = it reads no text, or does not say.
         classes: of the image head; None = it has none.
         views: names of those that it can give.
+        sentence_head: the head by which its family classifies a text from the first token:
+            "layers" (dense, norm, GELU, dense: `heads.PairHead`) or "pooled" (BERT's).
     """
 
     vocab_size = None
     classes = None
     views = tuple(INPUTS)
+    sentence_head = "layers"
 
     def encode(
         self, batches: Mapping[str, Batch], asks: Mapping[str, Ask], *, joint: bool = True

@@ -31,6 +31,7 @@ class Model(TextPart):
 
     encoders = MappingProxyType({"text": TEXT})
     views = ("text", "text_masked")
+    sentence_head = "pooled"
 
     text: Fields = dataclasses.field(default_factory=dict)
     head_gelu: str | None = None

@@ -48,7 +48,8 @@ class TextEmbed(nn.Module):
             self.norm = layer_norm(self.config)
 
     def __call__(self, ids, segments=None, rows=None):
-        """Hidden states f[B L D] of ids i32[B L] with segments i32[B L] (None = all 0).
+        """Hidden states f[B L D] of ids i32[B L] with segments i32[B L] (None = all 0; so
+        they are, too, where there is one embedding).
 
         `rows` has the keys of dropout; None = nothing is dropped.
 
@@ -64,7 +65,9 @@ class TextEmbed(nn.Module):
         x = self._rows_of(self.word, ids, ids.shape)
         x = x + self._rows_of(self.position, self._position_ids(ids), ids.shape)
         if self.segments:
-            segments = jnp.zeros_like(ids) if segments is None else segments
+            # Where all segments are the same one, those of a pair say nothing (RoBERTa, X-FM).
+            known = segments is not None and self.segments > 1
+            segments = segments if known else jnp.zeros_like(ids)
             x = x + self._rows_of(self.token_type, segments, ids.shape)
         return dropout(rows, self.norm(x) if self.normalised else x, self.config.dropout)
 
@@ -125,7 +128,7 @@ class PatchEmbed(nn.Module):
         if image.shape[1:] != (size, size, 3):
             raise ValueError(f"images are {image.shape[1:]}, the model takes {(size, size, 3)}")
         if image.dtype == jnp.uint8:
-            image = (image / 255.0 - jnp.array(self.mean)) / jnp.array(self.std)
+            image = normalised(image, self.mean, self.std)
         grid = size // p
         image = image.astype(self.config.compute_dtype)
         patches = image.reshape(-1, grid, p, grid, p, 3).transpose(0, 1, 3, 2, 4, 5)
@@ -133,6 +136,12 @@ class PatchEmbed(nn.Module):
         kernel = self.kernel.reshape(p * p * 3, -1).astype(patches.dtype)
         x = patches @ kernel
         return x + self.bias.astype(patches.dtype) if self.use_bias else x
+
+
+def normalised(image, mean, std):
+    """f32[... 3] of images u8[... 3] (or f[... 3], 0 to 255), by the channels' mean and deviation
+    in 0..1."""
+    return (image / 255.0 - jnp.array(mean)) / jnp.array(std)
 
 
 class VisionTokens(nn.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from unified_fm import choices
 from unified_fm.models.base import Ask, Batch, Model
 from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
-from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed
+from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed, normalised
 from unified_fm.models.heads import class_dense, l2_normalised
 from unified_fm.models.passes import READ, Found, Readers
 from unified_fm.models.views import Views
@@ -168,6 +168,10 @@ class ImagePart(Stacks):
         """`grid`, patches on a side, and `patches`, all: arguments of `Vision`."""
         side = self.image_size // self.patch_size
         return {"grid": side, "patches": side * side}
+
+    def normalised(self, image: jax.Array) -> jax.Array:
+        """Images f32[I H W 3] as the model takes them, of u8[I H W 3]."""
+        return normalised(image, self.mean, self.std)
 
     @nn.nowrap
     def make_patch_embed(self, config: EncoderConfig, *, use_bias: bool = True) -> PatchEmbed:

@@ -39,6 +39,7 @@ class Model(TextPart, ClassPart):
     """
 
     views = ("text", "text_masked", "image", "pooled", "image_masked")
+    sentence_head = "pooled"
 
     encoder: Fields = dataclasses.field(default_factory=dict)
     text_eps: float = 1e-12

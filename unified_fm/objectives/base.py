@@ -62,6 +62,9 @@ class Fuse:
 
 # What an objective gives: its value, or a generator that asks for fusion states before it has one.
 Result = Output | Generator[Fuse | tuple[Fuse, ...], Any, Output]
+# What an objective predicts, or a generator that asks for fusion states before it has that.
+Found = dict[str, jax.Array]
+Asking = Generator[Fuse | tuple[Fuse, ...], Any, Found]
 
 
 class Lesson(NamedTuple):
@@ -113,6 +116,37 @@ class Objective(Protocol):
             batch: arrays by name, rows on axis 0.
         """
         ...
+
+    def predict(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Found | Asking:
+        """What is predicted for each row, {name: [B ...]}: `{"logits": f32[B C]}`, say.
+
+        Optional: the objective of a task has it. Its `__call__` makes the loss of these very
+        arrays, its evaluator and whoever asks the model read them, so the three cannot differ. It
+        reads nothing of the batch that only training has, such as the label. One that yields `Fuse`
+        is `yield from self.predict(...)` in `__call__`.
+
+        Raises:
+            NotImplementedError: it has none.
+        """
+        raise NotImplementedError(
+            f"{type(self).__module__} predicts nothing: its objective has no method `predict`"
+        )
+
+
+def predicted(net: Any, objective: Objective, views: Any, batch: Mapping[str, Any]) -> Found:
+    """What `objective.predict` says; where it asks for fusion states, `net.fuse` gives them."""
+    made = objective.predict(net, views, batch)
+    if isinstance(made, dict):
+        return made
+    answer = None
+    while True:
+        try:
+            asked = made.send(answer)
+        except StopIteration as end:
+            return end.value
+        several = (asked,) if isinstance(asked, Fuse) else asked
+        states = [net.fuse(**vars(each)) for each in several]
+        answer = states[0] if isinstance(asked, Fuse) else states
 
 
 def row_weights(batch: Mapping[str, Any], rows: int) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from unified_fm import choices
 from unified_fm.objectives import base
-from unified_fm.objectives.base import Fuse, Output, Result, row_weights, weighted_mean
+from unified_fm.objectives.base import Asking, Fuse, Output, Result, row_weights, weighted_mean
 
 _NOTHING = 1e-12  # an area, as a share of the image
 
@@ -43,17 +43,11 @@ class Objective(base.Objective):
         return {"text": not self.stop_text_gradient, "image_memory": True}
 
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
-        text = views.text  # f[R L D]
-        if self.stop_text_gradient:
-            text = jax.lax.stop_gradient(text)
-        fused = yield Fuse(
-            text=text, text_mask=batch["text_mask"], memory=views.image_memory, view="image"
-        )
-        predicted = net.box_head(fused[:, 0])  # f32[R 4]
+        predicted = (yield from self.predict(net, views, batch))["box"]
         target = batch["box"].astype(jnp.float32)
 
-        chex.assert_shape([predicted, target], (len(text), 4))
-        weights = row_weights(batch, len(text)) * (1 - batch["is_image"].astype(jnp.float32))
+        chex.assert_shape([predicted, target], (len(target), 4))
+        weights = row_weights(batch, len(target)) * (1 - batch["is_image"].astype(jnp.float32))
         l1, boxes = weighted_mean(jnp.abs(predicted - target).sum(-1), weights)
         giou_loss, overlap = self._giou(predicted, target, weights)
         return Output(
@@ -62,6 +56,16 @@ class Objective(base.Objective):
             metrics={"iou": weighted_mean(overlap, weights)[0]},
             parts={"l1": (l1, boxes), "giou": (giou_loss, boxes)},
         )
+
+    def predict(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Asking:
+        """`box f32[R 4]` (cx, cy, w, h in 0..1)."""
+        text = views.text  # f[R L D]
+        if self.stop_text_gradient:
+            text = jax.lax.stop_gradient(text)
+        fused = yield Fuse(
+            text=text, text_mask=batch["text_mask"], memory=views.image_memory, view="image"
+        )
+        return {"box": net.box_head(fused[:, 0])}
 
     def _giou(self, predicted, target, weights):
         """(mean of 1 - GIoU, IoU f32[R])."""

@@ -5,7 +5,7 @@ import functools
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -26,14 +26,20 @@ class Pipeline(Protocol):
 
     Derive from it (or from `TextOptions`, `ImageOptions`): then `__call__` is all that is to be
     written. A field called `tokenizer` is given the run's; one called `augment` is set to "none"
-    for evaluation, `num_masked` and `mask_rate` to 0.
+    for evaluation, `num_masked` and `mask_rate` to 0, and one called `truth` to "unused" where a
+    task predicts and compares by itself.
 
     Attributes:
         packed: whether a batch has another number of rows than of examples; such a stream has the
             option `images`.
+        files: the options that name a file without which its arrays cannot be made; the run keeps
+            a copy.
+        class_names: of the classes of its labels, by number, where it is not the source that says.
     """
 
     packed: ClassVar[bool] = False
+    files: ClassVar[Sequence[str]] = ()
+    class_names: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

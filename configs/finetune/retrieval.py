@@ -1,0 +1,76 @@
+"""Image-text retrieval on COCO by X-FM's published fine-tuning (sections 3.3 and 4.1).
+
+    unified-fm train --config=finetune/retrieval --config.init=runs/xfm --workdir=runs/retrieval
+
+Contrast and matching without any stopped gradient: all captions of an image are its matches, and
+none of them is its negative. Karpathy's `dataset_coco.json` below data/coco. Published is the best
+epoch of the *test* set; here it is that of val. Arguments after a colon, joined by commas:
+`flickr` is Flickr30k, `smoke` two steps of a tiny model.
+"""
+
+from ml_collections import ConfigDict
+
+from unified_fm.config import settings
+from unified_fm.data.streams import stream
+
+DEVICES = 8  # ours: the published batch of 32 is that of one device, of an unknown number
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """The config.
+
+    Args:
+        argument: any of "flickr" and "smoke", joined by commas.
+    """
+    c = settings.start(argument, known=("flickr", "smoke"))
+    flickr = "flickr" in argument
+    c.init = dict(path=None, leave=[".*"])
+    c.model = dict(of="init", image_size=384)
+    c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
+    words = dict(max_len=40, max_words=40)
+    pixels = dict(size=384, crop_scale=(0.5, 1.0))
+    learnt = dict(itc=dict(targets="ids"), itm=dict(exclude="ids", stop_text_gradient=False))
+    c.streams = dict(
+        task=stream(
+            "image_text",
+            _source(flickr, "train"),
+            32 * DEVICES,
+            learnt,
+            groups=DEVICES,
+            mask_rate=0.0,
+            num_masked=0,
+            **words,
+            **pixels,
+        )
+    )
+    c.total_steps = "20 epochs"  # ours: an epoch has each image once, with one of its captions
+    c.optimizer = dict(lr=1e-5 if flickr else 3e-5, b2=0.98, eps=1e-8, weight_decay=0.01, clip=None)
+    c.optimizer.schedule = dict(name="linear", warmup="10%")
+    c.evaluate.every = "1 epoch"
+    val = dict(name="retrieval", source=_source(flickr, "val"), num_examples=5000, rerank=256)
+    val |= dict(same="ids", candidates=0, options=dict(size=384, **words))
+    c.evaluate.evaluators = dict(val=val)
+    c.checkpoint = dict(every="1 epoch", best="val/reranked/text_to_image/r1", keep=1)
+    if "smoke" in argument:
+        _smoke(c)
+    return c
+
+
+def _source(flickr: bool, split: str) -> str:
+    if flickr:
+        return f"karpathy:data/flickr30k/dataset_flickr30k.json:{split}@data/flickr30k"
+    return f"karpathy:data/coco/dataset_coco.json:{split}@data/coco"
+
+
+def _smoke(c: ConfigDict) -> None:
+    """Two steps, one layer: everything runs, nothing is learnt."""
+    c.total_steps, c.evaluate.every, c.checkpoint.every = 2, 1, 1
+    c.tokenizer = "bytes"
+    layers = dict(layers=1, width=16, heads=2, mlp_width=32)
+    tiny = dict(name="xfm", vocab_size=300, text=layers, vision=layers, fusion=layers)
+    tiny |= dict(projection_dim=8)
+    c.model = dict(of="init", otherwise=tiny, image_size=16, patch_size=8)
+    small = dict(size=16, patch_size=8)
+    c.streams.task.update(batch_size=2, groups=1, **small)
+    c.evaluate.evaluators.val.options.update(small)
+    c.evaluate.evaluators.val.batch_size = 2

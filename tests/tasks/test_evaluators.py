@@ -1,0 +1,130 @@
+"""The evaluators of tasks: what a row says, what stands in the file, and the score of it."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from tests.tasks import answering
+from tests.tasks import official_files as files
+from unified_fm.tasks import image_classification, nlvr2, refcoco, vqa
+from unified_fm.tasks._scoring import scorers
+
+SMALL = {"size": 16, "patch_size": 8}
+
+
+def one_hot(places, classes):
+    return np.eye(classes, dtype=np.float32)[places]
+
+
+def run(evaluator, say):
+    evaluator.check()
+    return {metric.name: metric for metric in evaluator.run(answering.Apply(say), {})}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "predictions" / "dev-7.jsonl").open()]
+
+
+def test_nlvr2_by_words_and_by_sentences(tmp_path):
+    file = files.write_nlvr2(tmp_path)
+    made = answering.evaluator(
+        nlvr2, f"nlvr2:{file}", epath.Path(tmp_path), learnt=1.0, max_skip=1.0, **SMALL
+    )
+    found = run(made, lambda batch: {"logits": one_hot([1] * len(batch["text"]), 2)})
+    assert found["accuracy"].value == pytest.approx(2 / 3)  # one of four has lost its images
+    assert found["consistency"].value == pytest.approx(1 / 2)
+    assert {line["prediction"] for line in lines(tmp_path)} == {"True"}
+    csv = (tmp_path / "predictions" / "dev-7.csv").read_text().splitlines()
+    assert csv == ["dev-850-0-0,True", "dev-850-1-0,True", "dev-850-0-1,True"]
+
+
+def test_vqa_answers_of_the_runs_own_list(tmp_path):
+    questions, annotations = files.write_vqa(tmp_path)
+    made = answering.evaluator(
+        vqa,
+        f"vqa:{questions}:{annotations}@{tmp_path}",
+        epath.Path(tmp_path),
+        learnt={"classes": 3},
+        class_names=["yes", "2", "brown"],
+        answers="gone.json",  # predicting needs the names alone
+        classes=3,
+        **SMALL,
+    )
+    answers = iter([0, 1, 0, 0])  # the last one of them is padding
+    found = run(made, lambda batch: {"logits": one_hot([next(answers) for _ in batch["text"]], 3)})
+    assert found["accuracy"].value == pytest.approx(2 / 3)
+    assert found["accuracy/yes/no"].value == found["accuracy/number"].value == 1
+    assert found["accuracy/other"].value == 0
+    results = tmp_path / "predictions" / "dev-7_results.json"
+    assert scorers.score_vqa(results, annotations).report()["metrics"]["accuracy"]["value"] == (
+        pytest.approx(2 / 3)
+    )
+    assert lines(tmp_path)[0]["answer_type"] == "yes/no"
+
+
+@pytest.mark.parametrize("convention", ["continuous", "pixel"])
+def test_refcoco_boxes_are_in_pixels_of_the_image(tmp_path, convention):
+    file = files.write_mdetr(tmp_path, "refcoco", "val", tmp_path)
+    made = answering.evaluator(
+        refcoco,
+        f"refcoco:{file}",
+        epath.Path(tmp_path),
+        learnt=1.0,
+        given={"convention": convention},
+        **SMALL,
+    )
+    # The box of the first expression, of an image of 40 x 30: x 10, y 5, 20 wide, 10 high.
+    box = np.array([20 / 40, 10 / 30, 20 / 40, 10 / 30], np.float32)
+    found = run(made, lambda batch: {"box": np.tile(box, (len(batch["text"]), 1))})
+    assert lines(tmp_path)[0]["prediction"] == pytest.approx([10, 5, 20, 10], abs=1e-4)
+    assert found["val/accuracy"].value == 0.5
+    again = scorers.score_refcoco(
+        tmp_path / "predictions" / "dev-7.jsonl", file, convention=convention
+    )
+    assert again.report()["metrics"]["val/mean_iou"]["value"] == pytest.approx(
+        found["val/mean_iou"].value
+    )
+
+
+def test_classes_are_compared_by_name_and_not_by_number(tmp_path):
+    for name in ("n2", "n3"):  # the training set has n1 before them
+        files.write_image(tmp_path / "val" / name / "1.jpg")
+    made = answering.evaluator(
+        image_classification,
+        f"folder:{tmp_path}/val",
+        epath.Path(tmp_path),
+        learnt={"classes": 3},
+        class_names=["n1", "n2", "n3"],
+        **SMALL,
+    )
+    found = run(made, lambda batch: {"logits": one_hot([1, 2], 3)})
+    assert found["accuracy"].value == 1  # by number both would be wrong
+    assert [line["truth"] for line in lines(tmp_path)] == ["n2", "n3"]
+    assert lines(tmp_path)[0]["prediction"] == ["n2", "n1", "n3"]
+    assert made.metric_names == ("accuracy", "mean_per_class")
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "message"),
+    [
+        (3, ["n1", "n2"], r"has 2 classes \(n1, n2, ...\), and the head .* 3: set the option"),
+        (2, ["n1", "n2"], "has 1 classes that the stream 'task' has not, .*\n  n3"),
+    ],
+)
+def test_other_classes_than_the_heads_are_refused_before_the_first_step(
+    tmp_path, classes, names, message
+):
+    for name in ("n2", "n3"):
+        files.write_image(tmp_path / name / "1.jpg")
+    made = answering.evaluator(
+        image_classification,
+        f"folder:{tmp_path}",
+        None,
+        learnt={"classes": classes},
+        class_names=names,
+        **SMALL,
+    )
+    with pytest.raises(ValueError, match=message):
+        made.check()

@@ -1,0 +1,56 @@
+"""Every config in configs/finetune: two steps, evaluated, on files in the official layouts."""
+
+import json
+
+import pytest
+
+from tests.tasks import finetuning
+
+# Config -> a metric that is measured, and how many predictions are written at step 2.
+CONFIGS = {
+    "glue:cola": ("dev/matthews", {"dev": 3}),
+    "glue:sst2": ("dev/accuracy", {"dev": 2}),
+    "glue:mrpc": ("dev/mean", {"dev": 3}),
+    "glue:qqp": ("dev/mean", {"dev": 2}),
+    "glue:stsb": ("dev/pearson", {"dev": 2}),
+    "glue:mnli": ("mismatched/accuracy", {"dev": 2, "mismatched": 2}),
+    "glue:qnli": ("dev/accuracy", {"dev": 2}),
+    "glue:rte": ("dev/accuracy", {"dev": 2}),
+    "glue:wnli": ("dev/accuracy", {"dev": 2}),
+    "image_classification": ("dev/mean_per_class", {"dev": 6}),
+    "image_classification:layerwise": ("dev/accuracy", {"dev": 6}),
+    "nlvr2": ("dev/consistency", {"dev": 3}),
+    "vqa": ("dev/accuracy/yes/no", {"dev": 3}),
+    "refcoco": ("val/val/accuracy", {"val": 2, "testA": 2, "testB": 2}),
+    "retrieval": ("val/reranked/image_to_text/r1", {}),
+}
+QUICK = ("glue:stsb",)  # one of them is in the plain suite
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("official")
+    finetuning.write_data(root)
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICK else [pytest.mark.slow]) for n in CONFIGS],
+)
+def test_a_config_trains_evaluates_and_keeps_the_best(name, data, tmp_path, monkeypatch):
+    metric, predicted = CONFIGS[name]
+    monkeypatch.chdir(data)
+    with finetuning.quick(monkeypatch):
+        spec = f"{name},smoke" if ":" in name else f"{name}:smoke"
+        assert finetuning.train(spec, tmp_path, "report=False") == 0
+    found = finetuning.metrics(tmp_path)
+    assert metric in found[1] and metric in found[2]
+    best = json.loads((tmp_path / "config.json").read_text())["checkpoint"]["best"]
+    assert best in found[2]
+    for evaluator, rows in predicted.items():
+        lines = (tmp_path / "predictions" / f"{evaluator}-2.jsonl").read_text().splitlines()
+        assert len(lines) == rows
+        assert all({"id", "prediction", "truth"} <= json.loads(line).keys() for line in lines)
+        report = json.loads((tmp_path / "predictions" / f"{evaluator}-2.json").read_text())
+        assert {"ci95", "value"} <= report["metrics"][report["headline"]].keys()

@@ -1,0 +1,142 @@
+"""Fine-tuning as a user does it: from a run, with the best step kept, resumed, moved, evaluated."""
+
+import json
+import logging
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.checkpoint import test_foreign
+from tests.loop_runs import same_params
+from tests.tasks import finetuning
+from unified_fm import main, rules, setup, step
+from unified_fm.checkpoint import store
+from unified_fm.commands import evaluate
+from unified_fm.convert import families
+from unified_fm.convert.table import flatten
+from unified_fm.models import bert
+
+QUIET = ("report=False",)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("official")
+    finetuning.write_data(root)
+    return root
+
+
+@pytest.fixture
+def here(data, monkeypatch):
+    monkeypatch.chdir(data)
+    logging.getLogger("unified_fm").propagate = True
+    with finetuning.quick(monkeypatch):
+        yield data
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another_one_and_says_what_is_new_and_left_over(here, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="unified_fm")
+    base = tmp_path / "base"
+    assert finetuning.train("nlvr2:smoke", base, *QUIET, "seed=3") == 0
+    caplog.clear()
+    # A sentence alone needs no images: all of that is left over, and the head is new.
+    start = (f"init={base}", "optimizer.lr=0")
+    assert finetuning.train("glue:rte,smoke", tmp_path / "rte", *QUIET, *start) == 0
+    assert "new, initialised here" in caplog.text and "glue_head/out/kernel" in caplog.text
+    assert re.search(r"^\d+ left over:\n  fusion/", caplog.text, re.MULTILINE)
+    trees = [store.load_params(tmp_path / name) for name in ("base", "rte")]
+    theirs, ours = (dict(rules.named_leaves(tree)) for tree in trees)
+    shared = theirs.keys() & ours.keys()
+    assert "text/layer_00/self_attn/query/kernel" in shared
+    assert all((theirs[name] == ours[name]).all() for name in shared)
+    model = json.loads((tmp_path / "rte" / "config.json").read_text())["model"]
+    assert model["image_size"] == 16  # the model is that of the run
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_exactly_where_it_stopped(here, tmp_path):
+    spec, steps = "vqa:smoke", ("total_steps=4", "evaluate.every=2", "checkpoint.every=2")
+    assert finetuning.train(spec, tmp_path / "whole", *QUIET, *steps) == 0
+    assert (
+        finetuning.train(
+            spec,
+            tmp_path / "parts",
+            *QUIET,
+            "total_steps=4",
+            "evaluate.every=2",
+            "checkpoint.every=2",
+            "checkpoint.keep=3",
+        )
+        == 0
+    )
+    shutil.rmtree(tmp_path / "parts" / "checkpoints" / "4")
+    # The answer list lies elsewhere meanwhile; its content is what counts.
+    moved = here / "data" / "vqa" / "moved.json"
+    moved.write_bytes((here / "data" / "vqa" / "answers.json").read_bytes())
+    assert (
+        finetuning.train(spec, tmp_path / "parts", *QUIET, *steps, f"streams.task.answers={moved}")
+        == 0
+    )
+    same_params(tmp_path / "whole", tmp_path / "parts")
+    last = [finetuning.metrics(tmp_path / name)[4]["dev/accuracy"] for name in ("whole", "parts")]
+    assert last[0] == last[1]
+
+
+@pytest.mark.slow
+def test_a_moved_run_is_evaluated_without_its_training_data_or_a_step(here, tmp_path, monkeypatch):
+    assert finetuning.train("vqa:smoke", tmp_path / "run", *QUIET) == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(tmp_path / "run", elsewhere / "run")
+    shutil.copytree(here / "data" / "coco", elsewhere / "coco")
+    for name in ("questions", "annotations"):
+        stem = "v2_OpenEnded_mscoco" if name == "questions" else "v2_mscoco"
+        shutil.copy(here / "data" / "vqa" / f"{stem}_val2014_{name}.json", elsewhere)
+    monkeypatch.chdir(elsewhere)  # no data/ here, and no answer list
+
+    def refused(*args, **kwargs):
+        raise AssertionError("nothing here is trained")
+
+    monkeypatch.setattr(step, "make_train_step", refused)
+    monkeypatch.setattr(setup.Prepared, "open_streams", refused)
+    source = "v2_OpenEnded_mscoco_val2014_questions.json:v2_mscoco_val2014_annotations.json@coco"
+    given = ["--run=run", "--step=best", f"--source=vqa:{source}", "--as=test"]
+    assert main.main(["unified-fm evaluate", *evaluate.given(given)]) == 0
+    [written] = (elsewhere / "run" / "predictions").glob("test-*.jsonl")
+    best = int(written.stem.split("-")[1])
+    before = finetuning.metrics(elsewhere / "run")[best]
+    assert before["test/accuracy"] == before["dev/accuracy"]
+
+
+def test_evaluate_says_what_it_wants():
+    assert evaluate.given(["--run=a", "--step=best"]) == [
+        "--run=a",
+        "--config.evaluate.step=best",
+        "--config.mode=evaluate",
+    ]
+    with pytest.raises(main.Refused, match=r"no workdir of a run: it has no config\.json"):
+        main.parse(["main", "--run=not/there", "--config.mode=evaluate"])
+    with pytest.raises(main.Refused, match="--run=RUN is the workdir"):
+        main.parse(["main", "--run=a", "--workdir=b"])
+
+
+@pytest.mark.slow
+def test_glue_from_weights_of_another_library(here, tmp_path):
+    options = {"vocab_size": 300, "max_positions": 40, "token_types": 1}
+    roberta = bert.Model(text=test_foreign.STACK, position_offset="roberta", **options)
+    weights = test_foreign.folder(
+        tmp_path / "roberta", "hf-roberta", roberta, test_foreign.logits, test_foreign.TEXTS, 1
+    )
+    start = (f"init=roberta:{weights}", "optimizer.lr=0")
+    assert finetuning.train("glue:mrpc,smoke", tmp_path / "run", *QUIET, *start) == 0
+    ours = flatten(store.load_params(tmp_path / "run"))
+    theirs = flatten(families.load("roberta", weights))
+    assert {name for name in ours if name not in theirs} == {
+        f"glue_head/{layer}/{leaf}" for layer in ("pooler", "out") for leaf in ("kernel", "bias")
+    }
+    for name in ours.keys() & theirs.keys():
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert "dev/mean" in finetuning.metrics(tmp_path / "run")[2]

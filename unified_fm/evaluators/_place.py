@@ -1,0 +1,23 @@
+"""Where an evaluator stands: its name, the run's folder, the step, and how labels are called."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass
+class Place:
+    """Of one evaluator. The run fills it in; outside a run there is nowhere to write.
+
+    Attributes:
+        name: of the evaluator in the config.
+        folder: the workdir, an `epath.Path`; None: nothing is written.
+        step: of the parameters that are evaluated.
+        class_names: {stream: names of its classes by number}, as the model has learnt them. The
+            classes of another source may stand in another order, so labels are compared by name.
+    """
+
+    name: str = ""
+    folder: Any = None
+    step: int = 0
+    class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

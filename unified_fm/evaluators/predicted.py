@@ -1,0 +1,276 @@
+"""Evaluation by predictions: they are written first, one JSON line each, then read and scored.
+
+    WORKDIR/predictions/dev-800.jsonl    {"id": 12, "prediction": "entailment", "truth": "neutral"}
+    WORKDIR/predictions/dev-800.json     what `unified-fm score` says of a file: values, intervals
+
+of an evaluator called "dev" at step 800. So a score can be taken again without the model, and what
+a server takes is another form of the same lines. A source without truth (GLUE's test sets) gives
+predictions and no score, and a sentence about that.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unified_fm import choices
+from unified_fm.data.batching import Entry
+from unified_fm.data.loader import Example, Loader
+from unified_fm.data.pipelines import base as pipelines
+from unified_fm.evaluators import base
+from unified_fm.evaluators._batches import padded, stack
+from unified_fm.files import write_whole
+from unified_fm.tasks._scoring.scored import Scored
+
+_log = logging.getLogger(__name__)
+_FOLDER = "predictions"
+_FIRST = 64  # records that are looked at before the first step: more are read ahead
+_TO_ERROR = 2 * 1.959963984540054  # a 95 % interval in standard errors
+
+
+class Line(NamedTuple):
+    """One example as it is written, and read back.
+
+    Attributes:
+        id: of the record.
+        prediction: what the model says, as the task's scorer takes it; None: nothing finite.
+        truth: what it is compared with; None: the source does not say.
+        more: further fields of the line.
+    """
+
+    id: Any
+    prediction: Any
+    truth: Any = None
+    more: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predicted(base.Evaluator):
+    """Predicts every example of a source with the objective of a stream, and scores that.
+
+    A task's evaluator derives from it and says what a row's prediction and truth are (`line`), and
+    what is scored (`score`). The examples are read as the stream's, in order, not augmented; each
+    process has a part of them, and all get the same metrics.
+
+    Attributes:
+        like: the stream of the run.
+        source: the source string.
+        objective: its name in the stream; "": the stream has one alone.
+        options: of the pipeline, where they differ from the stream's.
+        num_examples: how many records are used, from the first on; None: all.
+        batch_size: rows of a compiled call; None: as many as in the stream.
+        seed: of the bootstrap.
+    """
+
+    like: str
+    source: str
+    objective: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    num_examples: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: the run has no such stream, or the stream no such objective."""
+        choices.check("like", self.like, self.streams)
+        objectives = self.streams[self.like]["objectives"]
+        if self.objective or len(objectives) != 1:
+            choices.check("objective", self.objective, objectives)
+
+    @abstractmethod
+    def line(self, example: Example, found: Mapping[str, np.ndarray], source: Any) -> Line:
+        """A row's prediction and truth, of JSON's types, labels as words.
+
+        Args:
+            example: the record, and the arrays of the pipeline.
+            found: this row of what the objective's `predict` says.
+            source: that the record is from.
+        """
+        ...
+
+    @abstractmethod
+    def score(self, lines: Sequence[Line]) -> Scored:
+        """The score of lines that have a truth, as they were read back."""
+        ...
+
+    def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
+        """Writes what the task's server takes, where it takes something, as FOLDER/STEM..."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the examples come from."""
+        return (self.source,)
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """No stream: a prediction needs neither teachers nor the average."""
+        return ()
+
+    @property
+    def key(self) -> str:
+        """The objective's name in the stream."""
+        return self.objective or next(iter(self.streams[self.like]["objectives"]))
+
+    @property
+    def objective_options(self) -> Mapping[str, Any]:
+        """What the config says of the objective."""
+        entry = self.streams[self.like]["objectives"][self.key]
+        return entry if isinstance(entry, Mapping) else {}
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The names of the stream's classes, as the model has learnt them; none: they have none."""
+        return self.place.class_names.get(self.like, ())
+
+    def check(self) -> None:
+        """Opens the source and makes an example of its first records.
+
+        Raises:
+            ValueError: none of them is usable, or it has classes that the model does not know.
+        """
+        loader = self._loader()
+        self.check_labels(loader.source.class_names)
+        numbers = range(min(loader.records, self.num_examples or loader.records, _FIRST))
+        with contextlib.closing(loader.examples(numbers, np.random.default_rng)) as examples:
+            if next(iter(examples), None) is None:
+                raise ValueError(
+                    f"no usable record among the first {len(numbers)} of {self.source!r}\n"
+                    f"{loader.skips.table()}"
+                )
+
+    def check_labels(self, names: Sequence[str]) -> None:
+        """Refuses a source with classes that the stream's has not.
+
+        Raises:
+            ValueError: with the first ten of them.
+        """
+        if strangers := [name for name in names if self.labels and name not in self.labels]:
+            raise ValueError(
+                choices.listed(
+                    f"{self.source!r} has {len(strangers)} classes that the stream {self.like!r}"
+                    " has not, so no prediction can be right:",
+                    strangers,
+                )
+            )
+
+    def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
+        """Yields the metrics of `score`; none where there is no truth."""
+        lines, skipped = self._predicted(apply, params)
+        text = "".join(f"{_as_json(line)}\n" for line in lines)
+        stem = f"{self.place.name}-{self.place.step}"
+        writes = self.place.folder is not None and self.passes.processes.index == 0
+        if writes:
+            folder = self.place.folder / _FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / f"{stem}.jsonl", text)
+            text = (folder / f"{stem}.jsonl").read_text()
+            self.submit(lines, folder, stem)
+        lines = [_of_json(line) for line in text.split("\n") if line]  # a text may hold U+2028
+        if any(line.truth is None for line in lines):
+            _log.info(
+                "%s: %d predictions for %s are written; it has no labels, so they are not scored",
+                *(self.place.name, len(lines), self.source),
+            )
+            return
+        scored = self.score(lines)
+        notes = [*scored.notes, *([f"{skipped} records could not be used"] if skipped else [])]
+        for note in notes:
+            _log.warning("%s on %s: %s", self.place.name, self.source, note)
+        report = dataclasses.replace(scored, notes=notes).report(self.seed)
+        if writes:
+            about = {"source": self.source, "step": self.place.step, **report}
+            write_whole(folder / f"{stem}.json", json.dumps(about, indent=1))
+        for name, statistic in scored.statistics.items():
+            low, high = report["metrics"][name]["ci95"]
+            yield base.Metric(
+                name,
+                report["metrics"][name]["value"],
+                scored.chance.get(name),
+                scored.chance_is,
+                (high - low) / _TO_ERROR,
+                statistic.unit,
+                statistic.better,
+            )
+
+    def _predicted(self, apply: base.Apply, params: Any) -> tuple[list[Line], int]:
+        """The lines of all processes in the order of the source, and how many records had none."""
+        loader, processes = self._loader(), self.passes.processes
+        total = min(loader.records, self.num_examples or loader.records)
+        size = self.batch_size or self.streams[self.like]["batch_size"]
+        size += -size % self.passes.shards
+        own, held = [], []
+        for example in loader.examples(processes.part(total), np.random.default_rng):
+            self.passes.progress()
+            held.append(example)
+            if len(held) == size:
+                own += self._lines(apply, params, held, size, loader.source)
+                held = []
+        if held:
+            own += self._lines(apply, params, held, size, loader.source)
+        if loader.skips.lossy:
+            _log.warning("%s", loader.skips.table())
+            self.passes.lossy[self.source] = loader.skips.line()
+        found = [_of_json(line) for line in processes.gather_values(list(map(_as_json, own)))]
+        if not found:
+            raise ValueError(f"no usable record in {self.source!r}\n{loader.skips.table()}")
+        return found, total - len(found)
+
+    def _lines(self, apply, params, examples, size, source) -> Iterator[Line]:
+        batch = padded(stack([example.arrays for example in examples]), size)
+        found = apply.predictions(self.like, self.key, params, batch)
+        found = {name: np.asarray(rows) for name, rows in found.items()}
+        for row, example in enumerate(examples):
+            yield self.line(example, {name: rows[row] for name, rows in found.items()}, source)
+
+    def _loader(self) -> Loader:
+        entry = Entry.of(self.like, self.streams[self.like])
+        known = pipelines.options_of(pipelines.load(entry.pipeline))
+        fixed = {"augment": "none", "truth": "unused", "num_masked": 0, "mask_rate": 0.0}
+        fixed = {name: value for name, value in fixed.items() if name in known}
+        entry = dataclasses.replace(
+            entry,
+            source=self.source,
+            max_skip=1.0,
+            batch_size=1,
+            groups=None,
+            options={**entry.options, **fixed, **self.options},
+        )
+        return Loader(f"evaluation on {self.source}", entry, seed=0, tokenizer=self.tokenizer)
+
+
+def best_label(logits: np.ndarray, labels: Sequence[str]) -> str | None:
+    """The name of the class with the highest of the logits f[C]; None if one is not finite."""
+    best = best_labels(logits, labels, 1)
+    return best[0] if best else None
+
+
+def best_labels(logits: np.ndarray, labels: Sequence[str], count: int) -> list[str]:
+    """The names of the classes with the highest logits, best first; none if one is not finite."""
+    if not np.isfinite(logits).all():
+        return []
+    best = np.argsort(-logits, kind="stable")[:count]
+    return [labels[k] if labels else str(k) for k in best]
+
+
+def number(value: Any) -> float | None:
+    """A float, or None where JSON has no number for it."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _as_json(line: Line) -> str:
+    fields = {"id": line.id, "prediction": line.prediction, **line.more}
+    if line.truth is not None:
+        fields["truth"] = line.truth
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _of_json(text: str) -> Line:
+    fields = json.loads(text)
+    return Line(fields.pop("id"), fields.pop("prediction"), fields.pop("truth", None), fields)
