@@ -27,7 +27,7 @@ LAYERS = [
     ("files.py", [], []),
     ("plugins.py", [], []),
     ("main.py", ["*"], ["*"]),
-    ("cli.py", ["commands", "__version__"], []),  # the list of verbs needs no JAX
+    ("cli.py", ["commands", "__version__", "runtime.huge_pages"], []),  # the list of verbs needs no JAX
     ("commands/", ["*"], ["*"]),
     ("planning/", ["*"], ["*"]),
     ("bench/", ["*"], ["*"]),

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from unified_fm.checkpoint.store import Checkpoints
+from unified_fm.optim.norms import all_finite
 from unified_fm.runtime.nonfinite import NotFinite
 from unified_fm.runtime.workdir import LockLost
-from unified_fm.step import all_finite
 
 _CLOSING_S = 5.0  # for the threads of the data, after a signal
 _log = logging.getLogger(__name__)

@@ -24,7 +24,6 @@ from unified_fm.optim import spikes as gradient_spikes
 from unified_fm.optim.settled import settled
 
 Batches = Mapping[str, Mapping[str, Any]]
-_TOGETHER = 64
 
 
 @flax.struct.dataclass
@@ -208,9 +207,9 @@ def make_step(
         checked |= {f"grad_norm/{group}": norms.norm(tree) for group, tree in grads.items()}
         checked["grad_norm"] = build.merged_norm(opt_state)
         checked["update_norm"] = norms.norm(updates)
-        alike, rest = _like_params(new)
+        alike, rest = norms.like(new.params, (new.opt_state, new.ema))
         checked["param_norm"] = norms.norm_if_finite(new.params, alike)
-        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & all_finite(rest)
+        ok = jnp.all(jnp.isfinite(jnp.stack(list(checked.values())))) & norms.all_finite(rest)
         ok = settled(ok)
         metrics |= checked
         if telemetry is not None:
@@ -227,28 +226,6 @@ def make_step(
         return state, metrics | {"ok": ok.astype(jnp.float32)}
 
     return step
-
-
-def all_finite(tree: Any) -> jax.Array:
-    """bool[]: a second moment may overflow where its gradient is still finite."""
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    found = [jnp.isfinite(x).all() for x in floats] or [jnp.array(True)]
-    while len(found) > 1:  # in groups: the time to fuse n of them grows with n^2
-        groups = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
-        found = [settled(jnp.stack(group).all()) for group in groups]
-    return found[0]
-
-
-def _like_params(state):
-    """The trees of a state that are like its parameters (moments, averages), and all else of it."""
-    structure = jax.tree.structure(state.params)
-
-    def like(node):
-        return isinstance(node, dict) and jax.tree.structure(node) == structure
-
-    parts = jax.tree.leaves((state.opt_state, state.ema), is_leaf=like)
-    parts = [part for part in parts if part is not None]
-    return [x for x in parts if like(x)], [x for x in parts if not like(x)]
 
 
 def make_apply(model: nn.Module, place: Callable = lambda batch: batch) -> Callable:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from unified_fm.optim import norms
@@ -25,3 +26,10 @@ def test_what_is_not_finite_beside_a_tree_is_found(bad):
 def test_of_finite_numbers_whose_sum_is_not():
     huge = {"a": jnp.full((1, 2), 3e38), "b": {"c": jnp.array(3e38)}}
     assert float(norms.norm_if_finite(_TREE, [huge, huge])) == 5.0
+
+
+def test_trees_like_the_parameters_are_found_in_an_optimizers_state():
+    state = optax.adam(1.0).init(_TREE)
+    alike, rest = norms.like(_TREE, (state, None))
+    assert [jnp.shape(x["a"]) for x in alike] == [(1, 2), (1, 2)]  # both moments
+    assert [x.dtype for x in rest] == [jnp.int32]  # the count

@@ -1,4 +1,4 @@
-"""Norms of whole trees, made so that the compiler has little to do with them.
+"""Norms of whole trees, and whether they are finite, so that the compiler has little to do with it.
 
 A base model has 759 parameters, and the compiler's time grows with the square of what there is to
 run: one sum for each parameter, and one over all of these sums, is the least.
@@ -9,6 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from unified_fm.optim.settled import settled
+
+_TOGETHER = 64
 
 
 def norm(tree: Any) -> jax.Array:
@@ -30,6 +34,27 @@ def norm_if_finite(tree: Any, others: Sequence[Any]) -> jax.Array:
         for x, *beside in zip(*map(jax.tree.leaves, (tree, *others)), strict=True)
     ]
     return _root(sums)
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """bool[], whether all numbers of a tree are finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    found = [jnp.isfinite(x).all() for x in floats] or [jnp.array(True)]
+    while len(found) > 1:  # in groups: the time to fuse n of them grows with n^2
+        groups = [found[start : start + _TOGETHER] for start in range(0, len(found), _TOGETHER)]
+        found = [settled(jnp.stack(group).all()) for group in groups]
+    return found[0]
+
+
+def like(params: Any, state: Any) -> tuple[list[Any], list[Any]]:
+    """The trees in a state that are like the parameters (moments, averages), and all else of it."""
+    structure = jax.tree.structure(params)
+
+    def is_like(node):
+        return isinstance(node, dict) and jax.tree.structure(node) == structure
+
+    parts = jax.tree.leaves(state, is_leaf=is_like)
+    return [x for x in parts if is_like(x)], [x for x in parts if not is_like(x)]
 
 
 def _root(sums: list[jax.Array]) -> jax.Array:
