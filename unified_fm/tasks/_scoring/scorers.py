@@ -3,6 +3,7 @@
 A scorer takes the predictions' file, the truth's, and options by name; `SCORERS` lists them.
 """
 
+import dataclasses
 import math
 import pathlib
 from collections import Counter
@@ -71,16 +72,27 @@ def score_glue(said: Path, truth: Path, *, split: str = "", name: str = "") -> S
         predictions.checked(answers, _is_number, "a number", said)
         values = ([float(x) for x in answers], [float(x or 0) for x in labels])
     skipped = Counter(row.reason for row in rows if isinstance(row, Skip))
-    return Scored(
-        counts={"examples": len(usable), "skipped": len(rows) - len(usable)},
-        statistics=glue.measures(task.name, *values),
-        chance=glue.chance(task.name, values[1]),
-        chance_is="best constant prediction",
-        settings={"task": task.name, "split": split},
+    scored = glue_scored(task.name, *values)
+    return dataclasses.replace(
+        scored,
+        counts={**scored.counts, "skipped": len(rows) - len(usable)},
+        settings={**scored.settings, "split": split},
         notes=[
-            *glue.notes(task.name, values[0]),
+            *scored.notes,
             *(f"{count} rows are left out: {reason}" for reason, count in skipped.items()),
         ],
+    )
+
+
+def glue_scored(task: str, answers: Sequence, labels: Sequence) -> Scored:
+    """The score of a GLUE task: words as its files spell them, or numbers, of each example."""
+    return Scored(
+        counts={"examples": len(labels)},
+        statistics=glue.measures(task, answers, labels),
+        chance=glue.chance(task, labels),
+        chance_is="best constant prediction",
+        settings={"task": task},
+        notes=glue.notes(task, answers),
     )
 
 
@@ -92,12 +104,35 @@ def score_vqa(said: Path, truth: Path, *, version: str = "2021") -> Scored:
     answers = predictions.in_order(found, list(known), said)
     predictions.checked(answers, lambda answer: isinstance(answer, str), "a string", said)
     answered = list(known.values())
-    texts, kinds = [a.answers for a in answered], [a.answer_type for a in answered]
+    return vqa_scored(
+        answers,
+        [a.answers for a in answered],
+        [a.answer_type for a in answered],
+        [str(a.image_id) for a in answered],
+        version,
+    )
+
+
+def vqa_scored(
+    answers: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    kinds: Sequence[str],
+    images: Sequence[str],
+    version: str = "2021",
+) -> Scored:
+    """The score of an answer to each question.
+
+    Args:
+        answers: of the model.
+        texts: of the annotators.
+        kinds: the answer type; where one is "", no type is scored apart.
+        images: which image each is about.
+        version: of the evaluator.
+    """
     kinds = kinds if all(kinds) else []
     best, chance = vqa.chance(texts, kinds, version)
-    images = [str(a.image_id) for a in answered]
     return Scored(
-        counts={"questions": len(known), "images": len(set(images))},
+        counts={"questions": len(texts), "images": len(set(images))},
         statistics=vqa.measures(answers, texts, kinds, version),
         chance=chance,
         chance_is=f"always {best!r}; what the question alone tells reaches more",
@@ -116,9 +151,13 @@ def score_nlvr2(said: Path, truth: Path) -> Scored:
     names = [pair.id for pair in pairs]
     answers = [str(answer) for answer in predictions.in_order(found, names, said)]
     predictions.checked(answers, lambda a: a in nlvr2_files.LABELS, "True, False", said)
-    labels = [pair.label for pair in pairs]
+    return nlvr2_scored(answers, [pair.label for pair in pairs], names)
+
+
+def nlvr2_scored(answers: Sequence[str], labels: Sequence[str], names: Sequence[str]) -> Scored:
+    """The score of pairs: "True" or "False" of each, and their identifiers."""
     return Scored(
-        counts={"pairs": len(pairs), "sentences": len({nlvr2.sentence_of(n) for n in names})},
+        counts={"pairs": len(names), "sentences": len({nlvr2.sentence_of(n) for n in names})},
         statistics=nlvr2.measures(answers, labels, names),
         chance=nlvr2.chance(labels, names),
         chance_is="the more frequent answer",
@@ -135,23 +174,47 @@ def score_refcoco(
     found = predictions.read(said, keys=("sent_id", "id"), of=("box", "prediction"))
     boxes = predictions.in_order(found, [row.id for row in rows], said)
     predictions.checked(boxes, _is_box, "x, y, width, height in pixels", said)
-    true = np.array([row.box for row in rows])
-    measures = refcoco.measures(np.array(boxes, np.float64), true, convention)
-    sizes, splits = np.array([row.size for row in rows]), np.array([row.split for row in rows])
-    chance = {}
+    objects = {f"objects of {s}": n for s, (n, _, _) in refcoco_files.counts(rows).items()}
+    scored = refcoco_scored(
+        np.array(boxes, np.float64),
+        np.array([row.box for row in rows]),
+        np.array([row.size for row in rows]),
+        [row.split for row in rows],
+        [str(row.image_id) for row in rows],
+        convention,
+    )
+    return dataclasses.replace(scored, counts={**scored.counts, **objects})
+
+
+def refcoco_scored(
+    boxes: np.ndarray,
+    true: np.ndarray,
+    sizes: np.ndarray,
+    splits: Sequence[str],
+    images: Sequence[str],
+    convention: str = "continuous",
+) -> Scored:
+    """The score of a box for each expression, each split apart.
+
+    Args:
+        boxes, true: f64[N 4], x, y, width, height in pixels.
+        sizes: i[N 2], width and height of the image.
+        splits, images: of each expression.
+        convention: see `boxes.iou`.
+    """
+    measures, named = refcoco.measures(boxes, true, convention), np.array(splits)
+    chance, parts = {}, {}
     for kind in dict.fromkeys(splits):
-        part = splits == kind
+        part = named == kind
         guessed = refcoco.chance(true[part], sizes[part], convention)
         chance |= {f"{kind}/{name}": value for name, value in guessed.items()}
-    named = {f"{kind}/{name}": s for kind in dict.fromkeys(splits) for name, s in measures.items()}
-    parts = {name: _within(s, splits == name.partition("/")[0]) for name, s in named.items()}
-    objects = {f"objects of {s}": n for s, (n, _, _) in refcoco_files.counts(rows).items()}
+        parts |= {f"{kind}/{name}": _within(s, part) for name, s in measures.items()}
     return Scored(
-        counts={"expressions": len(rows), **objects},
+        counts={"expressions": len(true)},
         statistics=parts,
         chance=chance,
         chance_is="best constant box of the split",
-        units=[str(row.image_id) for row in rows],
+        units=images,
         unit="images",
         settings={"convention": convention},
     )
@@ -196,7 +259,13 @@ def score_classification(said: Path, truth: Path) -> Scored:
     known = _labels(truth)
     answers = predictions.in_order(predictions.read(said), list(known), said)
     labels = list(known.values())
-    lists = [[str(x) for x in (a if isinstance(a, list) else [a])] for a in answers]
+    return classification_scored(
+        [[str(x) for x in (a if isinstance(a, list) else [a])] for a in answers], labels
+    )
+
+
+def classification_scored(lists: Sequence[Sequence[str]], labels: Sequence[str]) -> Scored:
+    """The score of classes: labels from the best one on, and the true label of each example."""
     _, guessed = classification.majority(labels)
     classes = len(set(labels))
     return Scored(
