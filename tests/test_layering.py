@@ -16,6 +16,8 @@ CORE += ["config", "checkpoint", "teachers", "runtime", "report", "demo"]
 ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers", "PIL", "cv2"]
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
+SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "report", "config"]
+SCORED += ["checkpoint.start"]
 CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
 
 # Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
@@ -27,10 +29,13 @@ LAYERS = [
     ("files.py", [], []),
     ("plugins.py", [], []),
     ("main.py", ["*"], ["*"]),
-    ("cli.py", ["commands", "__version__", "runtime.huge_pages"], []),  # the list of verbs needs no JAX
+    # The list of verbs needs no JAX.
+    ("cli.py", ["commands", "__version__", "runtime.huge_pages"], []),
     ("commands/", ["*"], ["*"]),
     ("planning/", ["*"], ["*"]),
     ("bench/", ["*"], ["*"]),
+    # It trains as `unified-fm train` does, and reads what that leaves: no model, no device.
+    ("scoreboard/", ["scoreboard", *SCORED, "main"], ["numpy", "markupsafe"]),
     ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
     ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),
     # Settings name what there is, and so look at all of it; but they know no run, and make none.
@@ -59,6 +64,7 @@ LAYERS = [
     ),
     # Files in, numbers out: `unified-fm score` runs where no device is.
     ("tasks/_metrics/", ["tasks._metrics", "data.official"], ["numpy"]),
+    ("tasks/_baselines/", ["tasks._baselines", "tasks._metrics", "data"], ["numpy", "sklearn"]),
     ("tasks/_scoring/", ["tasks._scoring", "tasks._metrics", "data"], ["numpy"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.

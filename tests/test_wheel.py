@@ -72,6 +72,7 @@ def test_it_holds_the_library_and_its_configs_and_nothing_else(wheel):
     ours = {f"unified_fm/{f.relative_to(ROOT / 'unified_fm')}" for f in sources("unified_fm")}
     ours |= {f"unified_fm/configs/{f.name}" for f in sources("configs")}
     ours |= {"unified_fm/py.typed", "unified_fm/report/page.html.j2"}
+    ours |= {"unified_fm/report/style.css", "unified_fm/scoreboard/page.html.j2"}
     assert {n for n in names if ".dist-info/" not in n} == ours
 
 

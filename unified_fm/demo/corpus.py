@@ -21,7 +21,7 @@ from typing import Any, cast
 import tqdm
 
 from unified_fm import choices
-from unified_fm.demo import packages, recipes
+from unified_fm.demo import debian, packages, recipes
 from unified_fm.demo.making import Making
 
 RECIPE = 2  # raise it when `recipes` makes anything else than before
@@ -54,6 +54,7 @@ def prepare(
     *,
     parts: Sequence[str] = QUICKSTART,
     ratings: str | os.PathLike | None = None,
+    unpacked: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> dict[str, Prepared]:
     """Makes the parts that are missing or out of date, and returns an account of all of them.
@@ -63,7 +64,9 @@ def prepare(
         without: packages to do without. None keeps to what each part there was made without. A
             part of which nothing is left is not made, and removed if it was there.
         parts: names of `recipes.PARTS`; what they are made from is added.
-        ratings: vaderSentiment's source distribution, only for the part "ratings".
+        ratings: vaderSentiment's source distribution, for the parts "ratings" and "editorials";
+            None: as `packages.ratings_file` says.
+        unpacked: the folder below which Debian packages are unpacked; None: as `debian.root` says.
         progress: whether to show a bar per part on standard error.
 
     Raises:
@@ -85,7 +88,7 @@ def prepare(
             seconds = 0.0
             if not _is_current(root, name, without):  # another process may have made it
                 started = time.monotonic()
-                _make(root, name, without, ratings, progress)
+                _make(root, name, without, ratings, debian.root(unpacked), progress)
                 seconds = time.monotonic() - started
             if (root / name).exists():
                 account[name] = _account(root, name, seconds)
@@ -119,7 +122,7 @@ def read_stamp(folder: Path) -> dict | None:
     return stamp if isinstance(stamp, dict) and keys <= stamp.keys() else None
 
 
-def _make(root, name, without, ratings, progress):
+def _make(root, name, without, ratings, below, progress):
     """Makes one part in a folder of its own and moves it into place."""
     part, made_from = recipes.PARTS[name], _made_from(root, name, without)
     if made_from is None:
@@ -127,6 +130,8 @@ def _make(root, name, without, ratings, progress):
         return
     for package in made_from["packages"]:
         packages.folder(package)  # all that is missing is told before any work
+    for package in part.debian:
+        debian.folder(package, below)
     making_folder = root / f".{name}.making"
     shutil.rmtree(making_folder, ignore_errors=True)  # of an interrupted preparation
     making_folder.mkdir()
@@ -138,7 +143,8 @@ def _make(root, name, without, ratings, progress):
             root,
             made_from["packages"],
             bar,
-            ratings=None if ratings is None else Path(ratings),
+            ratings=packages.ratings_file(ratings),
+            debian=below,
         )
         part.make(making)
     stamp = {
@@ -148,7 +154,8 @@ def _make(root, name, without, ratings, progress):
         "facts": making.facts,
         "licences": {
             package: packages.PACKAGES[package].licence for package in made_from["packages"]
-        },
+        }
+        | {package: debian.PACKAGES[package].licence for package in part.debian},
     }
     text = json.dumps(stamp, indent=1, ensure_ascii=False)
     (making_folder / "stamp.json").write_text(text, encoding="utf-8")

@@ -124,6 +124,13 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """JPEG bytes of u8[H W 3], with all its colours: official file names end in .jpg."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
 def _blur(pictures: np.ndarray) -> np.ndarray:
     """Means of 3 x 3 pixels: two drawings shifted by a pixel are the same to the eye."""
     size = pictures.shape[1]

@@ -6,24 +6,45 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from unified_fm.data import records
+from unified_fm.demo import packages
 
 
 class Making:
     """What one `make` may use: its folder, the packages that are left, the counters, the bar."""
 
     def __init__(
-        self, folder: Path, root: Path, packages: Collection[str], bar, ratings: Path | None = None
+        self,
+        folder: Path,
+        root: Path,
+        used: Collection[str],
+        bar,
+        ratings: Path | None = None,
+        debian: Path = Path("/"),
     ):
-        self.folder, self.root, self.ratings = folder, root, ratings
+        self.folder, self.root, self.debian = folder, root, debian
+        self._ratings = ratings
         self.counts: dict[str, int] = {}
         self.skipped: collections.Counter[str] = collections.Counter()
         self.facts: dict = {}  # what readers need to know, kept in the stamp
-        self._packages = frozenset(packages)
+        self._packages = frozenset(used)
         self._bar = bar
 
     def has(self, package: str) -> bool:
         """Whether this package is used, that is, not left out."""
         return package in self._packages
+
+    def rated(self) -> Path:
+        """The file of the rated sentences.
+
+        Raises:
+            MissingPackage: none was given.
+        """
+        if self._ratings is None:
+            raise packages.MissingPackage(
+                "The rated sentences are in a file that no installed package has: "
+                + packages.HOW_TO_GET_RATINGS
+            )
+        return self._ratings
 
     def skip(self, reason: str) -> None:
         """Counts something that is left out."""

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -82,9 +83,10 @@ PACKAGES = {
         ),
     )
 }
+RATINGS = "UNIFIED_FM_RATINGS"  # the variable that names the file of the rated sentences
 HOW_TO_GET_RATINGS = (
     "get it with `pip download --no-deps --no-binary=vaderSentiment vaderSentiment==3.3.2` and "
-    "name it with --ratings=vaderSentiment-3.3.2.tar.gz."
+    f"name it with --ratings=vaderSentiment-3.3.2.tar.gz, or in the variable {RATINGS}."
 )
 RATINGS_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
 
@@ -177,6 +179,12 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
         rows = file.read().split()
     table = np.array([row.split(b",") for row in rows]).astype(np.float32).astype(np.int64)
     return table[:, :-1].reshape(-1, 28, 28).astype(np.uint8), table[:, -1]
+
+
+def ratings_file(given: str | os.PathLike | None = None) -> Path | None:
+    """The file given, else the one that UNIFIED_FM_RATINGS names; None: there is none."""
+    name = given or os.environ.get(RATINGS)
+    return Path(name) if name else None
 
 
 def ratings(archive: Path) -> list[tuple[str, float, str]]:

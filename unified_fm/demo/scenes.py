@@ -12,13 +12,14 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from unified_fm.demo import drawings
 
 SPLITS = ("train", "val", "test")
+Cutout: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,10 +92,10 @@ class Scenes:
         self._length, self._seed, self._split = length, seed, split
         pairs = held_out_pairs(self.names)
         self._pairs = pairs.get(split, ())
-        self._together = _may_meet(len(names), [p for s in pairs if s != split for p in pairs[s]])
+        self._together = may_meet(len(names), [p for s in pairs if s != split for p in pairs[s]])
         self.block = min(100, len(self._pairs))
         sides = range(layout.min_side, layout.max_side + 1)
-        self._cutouts = [[_prepared(drawing, side) for side in sides] for drawing in drawings]
+        self._cutouts = [[prepared(drawing, side) for side in sides] for drawing in drawings]
         self._plan = functools.lru_cache(maxsize=64)(self._plan_block)
 
     def __len__(self):
@@ -153,15 +154,8 @@ class Scenes:
         steps = layout.max_side - layout.min_side + 1
         cutouts = [self._cutouts[i][int(r * steps)] for i, r in zip(which, rng.random(4))]  # noqa: B905
         shapes = [cutout[1].shape[:2] for cutout in cutouts]
-        corners = _place(shapes, layout.size, layout.max_overlap, rng)
-        boxes = []
-        for (x, y), (colour, clear) in zip(corners, cutouts, strict=True):
-            height, width = clear.shape[:2]
-            part = image[y : y + height, x : x + width]
-            # Premultiplied colour over the ground, in 16-bit integers: (255 * 255 + 127) fits.
-            part[:] = colour + (part * clear + np.uint16(127)) // np.uint16(255)
-            boxes.append([x, y, width, height])
-        return image, boxes
+        corners = place(shapes, layout.size, layout.max_overlap, rng)
+        return image, paste(image, cutouts, corners)
 
 
 def caption(names: Sequence[str]) -> str:
@@ -205,15 +199,15 @@ def load_objects(folder) -> tuple[list[str], list[np.ndarray]]:
     return names, [drawings.crop(square) for square in squares]
 
 
-def _may_meet(count, forbidden):
-    """Nested list of bools: whether two objects may be in one scene. Never an object twice."""
+def may_meet(count: int, forbidden: Sequence[tuple[int, int]]) -> list[list[bool]]:
+    """Whether two objects may be in one scene, by both their numbers. Never an object twice."""
     together = ~np.eye(count, dtype=bool)
     for a, b in forbidden:
         together[a, b] = together[b, a] = False
     return together.tolist()
 
 
-def _prepared(drawing, side):
+def prepared(drawing: np.ndarray, side: int) -> Cutout:
     """Ready for pasting: premultiplied colour u8[h w 3], share of the ground u16[h w 1]."""
     small = drawings.resize(drawing, side)
     alpha = small[..., 3:].astype(np.uint16)
@@ -221,8 +215,24 @@ def _prepared(drawing, side):
     return colour.astype(np.uint8), 255 - alpha
 
 
-def _place(shapes, size, max_overlap, rng):
-    """Corners (x, y) of boxes of the given (height, width) that hardly overlap."""
+def paste(
+    image: np.ndarray, cutouts: Sequence[Cutout], corners: Sequence[tuple[int, int]]
+) -> list[list[int]]:
+    """Puts cut-outs on an image u8[H W 3], in place, at corners (x, y); their boxes x, y, w, h."""
+    boxes = []
+    for (x, y), (colour, clear) in zip(corners, cutouts, strict=True):
+        height, width = clear.shape[:2]
+        part = image[y : y + height, x : x + width]
+        # Premultiplied colour over the ground, in 16-bit integers: (255 * 255 + 127) fits.
+        part[:] = colour + (part * clear + np.uint16(127)) // np.uint16(255)
+        boxes.append([x, y, width, height])
+    return boxes
+
+
+def place(
+    shapes: Sequence[tuple[int, int]], size: int, max_overlap: float, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Corners (x, y) of at most four boxes of the given (height, width) that hardly overlap."""
     for _ in range(6):
         corners = []
         for (height, width), (u, v) in zip(shapes, rng.random((4, 2)).tolist()):  # noqa: B905

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -153,6 +153,84 @@ def heat_map(rows: Mapping[str, Series], *, title: str) -> "Figure":
         axis.set_xlabel("step")
         figure.colorbar(shown, ax=axis, pad=0.01).outline.set_visible(False)
     return figure
+
+
+class Arm(NamedTuple):
+    """A number with its interval, in a forest plot."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ForestRow(NamedTuple):
+    """A line of a forest plot; what is None is not drawn. All of one unit.
+
+    Attributes:
+        label: at its left.
+        chance, trivial: what a guess and a trivial baseline reach.
+        scratch, ours: values of both arms.
+        difference: ours minus scratch.
+        good: whether the difference is drawn as one that counts.
+    """
+
+    label: str
+    chance: float | None
+    trivial: float | None
+    scratch: Arm | None
+    ours: Arm | None
+    difference: Arm | None
+    good: bool
+
+
+def forest(rows: Sequence[ForestRow], *, ours: str = "pre-trained") -> "Figure":
+    """Values at the left, with what a guess reaches; the paired difference at the right."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    places = range(len(rows))[::-1]  # the first row is on top
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 1.1 + 0.31 * len(rows)), layout="constrained")
+        figure.patch.set_alpha(0)
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.5, 1))
+        for axis in (left, right):
+            axis.patch.set_alpha(0)
+            axis.grid(True, axis="x", color=_GRID, alpha=0.25, linewidth=0.5)
+            axis.tick_params(axis="y", length=0)
+        for place, row in zip(places, rows, strict=True):
+            for value, marker, size in ((row.chance, "|", 9.0), (row.trivial, "x", 5.0)):
+                if value is not None:
+                    left.plot(value, place, marker, color=_TEXT, markersize=size)
+            _arm(left, row.scratch, place - 0.14, PALETTE[7], filled=False)
+            _arm(left, row.ours, place + 0.14, PALETTE[0], filled=True)
+            _arm(right, row.difference, place, PALETTE[2 if row.good else 7], filled=row.good)
+        right.axvline(0, color=_TEXT, linewidth=0.8)
+        left.set_yticks(list(places), [row.label for row in rows])
+        left.set_ylim(-0.6, len(rows) - 0.4)
+        left.set_title("value")
+        right.set_title(f"{ours} minus scratch, 95 % interval")
+        _forest_legend(left, ours)
+    return figure
+
+
+def _arm(axis: Any, arm: Arm | None, place: float, colour: str, *, filled: bool) -> None:
+    if arm is None:
+        return
+    axis.plot([arm.low, arm.high], [place, place], "-", color=colour, linewidth=1.4)
+    face = colour if filled else "none"
+    axis.plot(arm.value, place, "o", color=colour, markerfacecolor=face, markersize=4.5)
+
+
+def _forest_legend(axis: Any, ours: str) -> None:
+    marks = (
+        ("|", _TEXT, _TEXT, "chance"),
+        ("x", _TEXT, _TEXT, "trivial baseline"),
+        ("o", PALETTE[7], "none", "from scratch"),
+        ("o", PALETTE[0], PALETTE[0], ours),
+    )
+    for marker, colour, face, label in marks:
+        axis.plot([], [], marker, color=colour, markerfacecolor=face, markersize=5, label=label)
+    axis.legend(fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(-0.02, -0.06))
 
 
 def to_svg(figure: "Figure", *, salt: str = "") -> str:

@@ -22,6 +22,7 @@ from unified_fm.report import charts
 from unified_fm.report.table import format_metric
 
 _PAGE = pathlib.Path(__file__).with_name("page.html.j2")
+_STYLE = _PAGE.with_name("style.css")
 _LARGEST = 192  # pixels of the longer side of an embedded image; smaller ones stay as they are
 _MAX_PANELS = 24
 
@@ -51,10 +52,8 @@ def write_report(
         title: of the page.
     """
     series = charts.read_metrics(metrics_path)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(_PAGE.read_text("utf-8")).render(
+    page = render(
+        _PAGE,
         title=title,
         facts=dict(facts or {}),
         streams=_streams(config, records or {}),
@@ -65,8 +64,18 @@ def write_report(
     )
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(path, page)
+
+
+def render(template: pathlib.Path, **content: Any) -> bytes:
+    """A page of this template and content, in the style of all our pages, as UTF-8."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = markupsafe.Markup(_STYLE.read_text("utf-8"))
+    page = environment.from_string(template.read_text("utf-8")).render(style=style, **content)
     # Names and captions may hold half characters, which no UTF-8 can carry: they become "?".
-    files.write_whole(path, page.encode("utf-8", errors="replace"))
+    return page.encode("utf-8", errors="replace")
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

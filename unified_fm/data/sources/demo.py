@@ -14,6 +14,14 @@
 | sentiment | train, val | `text`, `label` (0 negative, 1 positive) |
 | ratings | test, all | `text`, `label` (test) or `rating` (all, -4 to 4) |
 | topics | train, val, test | `text`, `label`, `title`, `description` |
+| matching | train, val, test | `text`, `second`, `label` (0 different, 1 matching) |
+| editorials | train, val, test | `text`, `label` (-4 to 4) |
+| groups, noto | train, val, test | `image`: PNG of 64 px, `text`: names, `label`: group of emoji |
+| fashion | train, val, test | `image`: PNG of 28 px, `label` |
+| vqa, easy_vqa | train, val, test | as of `vqa:`, whose files they are |
+| nlvr2 | train, val, test | as of `nlvr2:` |
+| refcoco | train, val, testA, testB | as of `refcoco:` |
+| captions | train, val, test | as of `karpathy:` |
 
 Every example has `id`. Scenes and objects are composed as they are read; their options are
 `length`, `seed`, and `size`, `min_side`, `max_side` in pixels. The folder is the one given, else
@@ -21,13 +29,20 @@ the environment variable UNIFIED_FM_DATA, else data/demo under the working direc
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unified_fm import choices
-from unified_fm.data.sources import array_record, base
-from unified_fm.demo import corpus, scenes
+from unified_fm.data.sources import array_record, base, karpathy, nlvr2, refcoco, vqa
+from unified_fm.demo import (
+    composed_captions,
+    composed_nlvr2,
+    composed_refcoco,
+    composed_vqa,
+    corpus,
+    scenes,
+)
 
 SPLITS = {
     "text": ("train", "val"),
@@ -40,6 +55,16 @@ SPLITS = {
     "sentiment": ("train", "val"),
     "ratings": ("test", "all"),
     "topics": ("train", "val", "test"),
+    "matching": ("train", "val", "test"),
+    "editorials": ("train", "val", "test"),
+    "groups": ("train", "val", "test"),
+    "noto": ("train", "val", "test"),
+    "fashion": ("train", "val", "test"),
+    "vqa": tuple(composed_vqa.SPLITS),
+    "easy_vqa": tuple(composed_vqa.SPLITS),
+    "nlvr2": tuple(composed_nlvr2.SPLITS),
+    "refcoco": tuple(composed_refcoco.SPLITS),
+    "captions": tuple(composed_captions.SPLITS),
 }
 _LENGTHS = {"train": 1_000_000, "val": 1000, "test": 1000}
 _LAYOUTS = {
@@ -88,13 +113,18 @@ class Source(base.Source):
             )
         self.class_names = tuple(stamp["facts"].get("labels", ()))
         self.names: Sequence[str] = ()
-        self._shards: base.Source | None = None
+        self._files: base.Source | None = None
         if address.kind in _LAYOUTS:
             self._examples = _compose(address, folder)
             self.names = self._examples.names
+            return
+        if address.kind in _OFFICIAL:
+            self._files = _OFFICIAL[address.kind](folder, address.split)
+            self.class_names = self._files.class_names
         else:
-            self._examples = self._shards = array_record.Source(str(folder / address.split))
-            self.problems, self.lost = self._shards.problems, self._shards.lost
+            self._files = array_record.Source(str(folder / address.split))
+            self.problems, self.lost = self._files.problems, self._files.lost
+        self._examples = self._files
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -103,8 +133,8 @@ class Source(base.Source):
         return self._examples[index]
 
     def place(self, index: int) -> str:
-        """The shard and the place in it; "" for a composed scene."""
-        return self._shards.place(index) if self._shards is not None else ""
+        """The file and the place in it; "" for a scene that is composed as it is read."""
+        return self._files.place(index) if self._files is not None else ""
 
 
 def parse(arguments: str) -> Address:
@@ -126,6 +156,26 @@ def parse(arguments: str) -> Address:
             raise ValueError(f"demo:{arguments}: {key} is a whole number, not {number!r}")
         options[key] = int(number)
     return Address(kind=kind, split=split, options=options, folder=corpus.folder(folder))
+
+
+def _vqa(folder: Path, split: str) -> base.Source:
+    name = composed_vqa.SPLITS[split][0]
+    questions = folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
+    return vqa.Source(f"{questions}:v2_mscoco_{name}_annotations.json")
+
+
+def _nlvr2(folder: Path, split: str) -> base.Source:
+    return nlvr2.Source(str(folder / f"{composed_nlvr2.SPLITS[split][0]}.json"))
+
+
+# Parts in the files of official data sets, which the readers of those data sets read.
+_OFFICIAL: Mapping[str, Callable[[Path, str], base.Source]] = {
+    "vqa": _vqa,
+    "easy_vqa": _vqa,
+    "nlvr2": _nlvr2,
+    "refcoco": lambda folder, split: refcoco.Source(f"{folder / 'refcoco.jsonl'}:{split}"),
+    "captions": lambda folder, split: karpathy.Source(f"{folder / 'dataset_demo.json'}:{split}"),
+}
 
 
 def _compose(address: Address, folder: Path) -> scenes.Scenes:

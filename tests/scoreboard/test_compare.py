@@ -1,0 +1,146 @@
+"""From made-up cells to rows: means, paired intervals, and what a row may say."""
+
+import numpy as np
+import pytest
+
+from tests.scoreboard.made_up import finished, lines
+from unified_fm.scoreboard import compare, row
+from unified_fm.scoreboard import lines as scored_lines
+from unified_fm.scoreboard.row import Value
+from unified_fm.tasks._metrics import bootstrap, statistic
+
+ABOUT = compare.Measured("animals", "30", "test", "classification")
+
+
+def measured(scratch, pre_trained, trivial=(0.6,), seeds=(0, 1, 2), about=ABOUT):
+    [found] = compare.rows(
+        about,
+        trivial=[finished("trivial", s, config=f"method {s}") for s in trivial],
+        scratch=[finished("scratch", scratch, seed) for seed in seeds],
+        pre_trained=[finished("pre-trained", pre_trained, seed) for seed in seeds],
+    )
+    return found
+
+
+def test_a_row_has_all_columns():
+    found = measured(0.5, 0.8, trivial=(0.4, 0.6))
+    assert (found.task, found.labels, found.split, found.n) == ("animals", "30", "test", 200)
+    assert (found.metric, found.unit, found.chance) == ("accuracy", "%", 0.25)
+    assert found.trivial.value == 0.6 and found.trivial.title == "method 0.6"  # the best one
+    assert found.scratch.value == 0.5 and found.scratch.seeds == {"0": 0.5, "1": 0.5, "2": 0.5}
+    assert found.pre_trained.value == pytest.approx(0.8)
+    assert found.difference.value == pytest.approx(0.3)
+    assert found.difference.ci95[0] > 0 and found.says == row.HELPS and found.above_chance
+    assert found.hashes["config"] == ["c0ffee", "method 0.4", "method 0.6"]
+    assert found.hashes["data"] == ["da7a"] and found.hashes["checkpoint"] == ["abc"]
+    assert found.seconds == pytest.approx(8 * 2.5) and found.tested == 8
+    assert found.plain()["pre_trained"]["ci95"] == found.pre_trained.ci95
+
+
+@pytest.mark.parametrize(
+    ("scratch", "pre_trained", "trivial", "says"),
+    [
+        (0.5, 0.8, (0.6,), row.HELPS),
+        (0.5, 0.8, (0.9,), row.NOT_ENOUGH),
+        (0.5, 0.8, (), row.NOT_ENOUGH),  # of what no baseline is known nothing is claimed
+        (0.5, 0.5, (0.4,), row.OPEN),
+        (0.8, 0.5, (0.4,), row.HURTS),
+    ],
+)
+def test_a_row_says_by_rule_whether_pre_training_helps(scratch, pre_trained, trivial, says):
+    assert measured(scratch, pre_trained, trivial).says == says
+
+
+def test_the_rule_at_its_edges():
+    def judged(low, high, value=0.7, trivial=0.6):
+        difference = Value(value=(low + high) / 2, ci95=(low, high))
+        return row.judged(difference, Value(value=value), Value(value=trivial))
+
+    assert judged(0.001, 0.2) == row.HELPS
+    assert judged(0.0, 0.2) == row.OPEN  # 0 is not outside
+    assert judged(0.001, 0.2, value=0.6) == row.NOT_ENOUGH  # as good is not better
+    assert judged(-0.2, -0.001) == row.HURTS
+    better = Value(value=0.1, ci95=(0.05, 0.15))
+    beaten = Value(value=0.4), Value(value=0.3)
+    assert row.judged(better, *beaten, chance=0.25) == row.HELPS
+    assert row.judged(better, *beaten, chance=0.5) == row.NOT_ENOUGH  # a guess does as well
+
+
+def test_the_difference_is_that_of_the_bootstrap_over_all_seeds():
+    """Against a loop that draws the examples itself."""
+    found = measured(0.5, 0.56)
+    seen = {}
+    for arm, share in (("scratch", 0.5), ("pre-trained", 0.56)):
+        hits = [[x["prediction"] == x["truth"] for x in lines(share, seed)] for seed in range(3)]
+        seen[arm] = np.mean(np.array(hits, float), axis=0)  # of each example, over the seeds
+    per_example = seen["pre-trained"] - seen["scratch"]
+    assert found.difference.value == pytest.approx(per_example.mean())
+    rng = np.random.default_rng(1)
+    drawn = [per_example[rng.integers(200, size=200)].mean() for _ in range(4000)]
+    assert found.difference.ci95 == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.006)
+    # Not paired, it would be wider: both arms are right on the same easy examples.
+    values = statistic.mean(seen["pre-trained"])
+    alone = bootstrap.interval(values)
+    assert alone.high - alone.low > 1.5 * (found.difference.ci95[1] - found.difference.ci95[0])
+
+
+def test_only_seeds_that_both_have_are_compared():
+    [found] = compare.rows(
+        ABOUT,
+        trivial=[],
+        scratch=[finished("scratch", 0.5, seed) for seed in (0, 1)],
+        pre_trained=[finished("pre-trained", 0.8, seed) for seed in (1, 2)],
+    )
+    assert list(found.difference.seeds) == ["1"]
+    assert list(found.scratch.seeds) == ["0", "1"]
+
+
+def test_arms_that_are_not_there_leave_their_columns_empty():
+    [found] = compare.rows(
+        ABOUT, trivial=[], scratch=[finished("scratch", 0.5)], pre_trained=[], missing="needs x"
+    )
+    assert found.pre_trained is found.difference is found.trivial is None
+    assert found.says == row.MISSING and found.trivial_missing == "needs x"
+    with pytest.raises(ValueError, match="animals: no cell is finished"):
+        compare.rows(ABOUT, trivial=[], scratch=[], pre_trained=[])
+
+
+def test_cells_of_other_examples_cannot_be_compared():
+    other = finished("pre-trained", 0.8, lines=lines(0.8, n=199))
+    with pytest.raises(ValueError, match=r"pre-trained, seed 0 has 199 test examples, .* has 200"):
+        compare.rows(ABOUT, trivial=[], scratch=[finished("scratch", 0.5)], pre_trained=[other])
+
+
+def test_lines_of_every_kind_are_scored():
+    images = [{"image_id": k // 2, "answer_type": "yes/no"} for k in range(4)]
+    asked = [{"id": k, "prediction": "yes", "truth": ["yes"] * 10, **images[k]} for k in range(4)]
+    assert scored_lines.score("vqa", asked).statistics["accuracy/yes/no"].value == 1
+    pairs = [
+        {"id": f"dev-0-{k}-0", "prediction": said, "truth": "True"}
+        for k, said in enumerate(["True", "False", None])
+    ]
+    assert scored_lines.score("nlvr2", pairs).statistics["accuracy"].value == pytest.approx(1 / 3)
+    box = {"size": [10, 10], "split": "val", "image_id": 1, "truth": [1, 1, 4, 4]}
+    boxes = [{"id": 1, "prediction": [1, 1, 4, 4], **box}, {"id": 2, "prediction": None, **box}]
+    assert scored_lines.score("refcoco", boxes).statistics["val/accuracy"].value == 0.5
+    scores = [{"id": k, "prediction": k / 3, "truth": float(k)} for k in range(5)]
+    assert scored_lines.score("regression", scores).statistics["pearson"].value == pytest.approx(1)
+    texts = [{"id": k, "prediction": f"a {w} cat", "truth": [f"a {w} cat"]} for k, w in
+             enumerate(["red", "big", "old"])]  # fmt: skip
+    assert scored_lines.score("captions", texts).statistics["bleu1"].value == pytest.approx(1)
+    with pytest.raises(ValueError, match="kind of predictions is 'vga'; did you mean 'vqa'"):
+        scored_lines.score("vga", asked)
+    with pytest.raises(ValueError, match="predictions of refcoco need 'truth'; a line has id"):
+        scored_lines.score("refcoco", [{"id": 1, "prediction": [0, 0, 1, 1]}])
+
+
+def test_ranks_of_a_retrieval_are_those_of_its_scores():
+    of_images = np.array([[0.9, 0.1, 0.8], [0.7, 0.2, 0.6]])
+    found = scored_lines.ranks(of_images, of_images.T, ["a", "a", "b"])
+    assert found == [
+        {"id": "a", "prediction": {"caption": 0, "image": [0, 1]}},
+        {"id": "b", "prediction": {"caption": 1, "image": [1]}},
+    ]
+    scored = scored_lines.score("retrieval", found)
+    assert next(iter(scored.statistics)) == "mean_recall"
+    assert scored.counts == {"images": 2, "captions": 3}

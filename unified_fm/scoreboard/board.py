@@ -1,0 +1,186 @@
+"""The scoreboard: every task of a list, in all arms and seeds, one cell after the other."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unified_fm.scoreboard import compare, fit, trivial
+from unified_fm.scoreboard.cell import Cell, Finished, Hashes, short_hash
+from unified_fm.scoreboard.row import Row
+from unified_fm.scoreboard.store import Store
+from unified_fm.tasks._baselines.base import NotInstalled
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a scoreboard measures on one test set.
+
+    Attributes:
+        name: of its rows.
+        kind: of its predictions (`lines.KINDS`).
+        baselines: kind of task in `tasks/_baselines/table.py`.
+        config: of the fine-tuning, as `--config` takes it, with a stream "task" and an evaluator
+            "test" that runs once, at the end.
+        train, test: source strings.
+        split: how the test split is called.
+        metrics: of the score, a row each; none: its headline.
+        labels: amounts of training data, as `few:` takes them; "" is all.
+        changes: of the config, in both arms.
+        published: {metric: {system: value}}.
+    """
+
+    name: str
+    kind: str
+    baselines: str
+    config: str
+    train: str
+    test: str
+    split: str = "test"
+    metrics: Sequence[str] = ()
+    labels: Sequence[str] = ("",)
+    changes: Sequence[str] = ()
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def sources(self, labels: str) -> dict[str, str]:
+        """{"train": source, "test": source} with so many labels."""
+        return {"train": f"few:{labels}:{self.train}" if labels else self.train, "test": self.test}
+
+    def cell(self, arm: str, labels: str, seed: int, init: str) -> Cell:
+        """A cell to be trained."""
+        sources = self.sources(labels)
+        return Cell(
+            task=self.name,
+            arm=arm,
+            config=self.config,
+            seed=seed,
+            changes=(
+                f"streams.task.source={sources['train']}",
+                f"evaluate.evaluators.{fit.EVALUATOR}.source={sources['test']}",
+                *self.changes,
+            ),
+            init=init if arm == "pre-trained" else "",
+            labels=labels,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Board:
+    """What is to be measured.
+
+    Attributes:
+        tasks: in the order of the rows.
+        init: what "pre-trained" starts from; "": only the other columns are filled.
+        seeds: of both trained arms.
+    """
+
+    tasks: Sequence[Task]
+    init: str
+    seeds: Sequence[int] = (0, 1, 2)
+
+    def run(
+        self,
+        folder: Path,
+        *,
+        train: fit.Train | None = None,
+        hashes: Callable[[Cell, str], Hashes] = fit.hashes_of,
+        told: Callable[[Sequence[Row], int, int], Any] = lambda rows, done, of: None,
+    ) -> list[Row]:
+        """Measures what is missing below the folder; gives the rows of all.
+
+        Args:
+            folder: of the store; interrupted at any moment, the same call goes on.
+            train, hashes: as of `fit`.
+            told: called with the rows so far after every finished one: (rows, done, of all).
+
+        Raises:
+            Stopped, Failed: as of `fit`.
+        """
+        store = Store(folder)
+        wanted = [(task, labels) for task in self.tasks for labels in task.labels]
+        rows: list[Row] = []
+        for number, (task, labels) in enumerate(wanted, start=1):
+            rows += self._rows(task, labels, store, folder / "work", train, hashes)
+            told(rows, number, len(wanted))
+        return rows
+
+    def _rows(self, task, labels, store, work, train, hashes) -> list[Row]:
+        sources = task.sources(labels)
+        data = fit.data_hash(sources)
+        simple, missing = _trivial(task, labels, sources, data, store)
+        arms: dict[str, list[Finished]] = {"scratch": [], "pre-trained": []}
+        for seed in self.seeds:
+            for arm, cells in arms.items():
+                if arm == "pre-trained" and not self.init:
+                    continue
+                cell = task.cell(arm, labels, seed, self.init)
+                cells.append(_trained(cell, hashes(cell, data), store, work, train))
+        return compare.rows(
+            compare.Measured(
+                task.name, labels, task.split, task.kind, task.metrics, task.published
+            ),
+            trivial=simple,
+            scratch=arms["scratch"],
+            pre_trained=arms["pre-trained"],
+            missing=missing,
+        )
+
+
+def _trained(cell: Cell, hashes: Hashes, store: Store, work: Path, train) -> Finished:
+    key = hashes.key(cell)
+    found = store.get(key)
+    if found is None:
+        _log.info("%s", cell.title)
+        started = time.monotonic()
+        found = fit.run(cell, hashes, work / key, train)
+        store.put(found)
+        _log.info("%s: done in %.0f s", cell.title, time.monotonic() - started)
+    return found
+
+
+def _trivial(
+    task: Task, labels: str, sources: Mapping[str, str], data: str, store: Store
+) -> tuple[list[Finished], str]:
+    """The baselines of a task, and why one is missing."""
+    found, reasons, read = [], [], _Once(sources)
+    for baseline in trivial.named(task.baselines):
+        cell = Cell(task=task.name, arm="trivial", config=baseline.title, labels=labels)
+        hashes = Hashes(config=short_hash([baseline.title, task.kind]), data=data)
+        finished = store.get(hashes.key(cell))
+        if finished is None:
+            try:
+                finished = trivial.predict(cell, hashes, task.kind, task.baselines, read.data)
+            except NotInstalled as error:
+                reasons.append(f"{baseline.title} {error}")
+                continue
+            store.put(finished)
+        found.append(finished)
+    return found, "; ".join(reasons)
+
+
+class _Once:
+    """The data of a task, read when they are first needed."""
+
+    def __init__(self, sources: Mapping[str, str]):
+        self._sources = sources
+        self._data: trivial.Data | None = None
+
+    @property
+    def data(self) -> trivial.Data:
+        if self._data is None:
+            self._data = trivial.load(**self._sources)
+        return self._data
+
+
+def cells(board: Board) -> Iterator[Cell]:
+    """All cells of a board that are trained, in their order."""
+    for task in board.tasks:
+        for labels in task.labels:
+            for seed in board.seeds:
+                yield task.cell("scratch", labels, seed, board.init)
+                if board.init:
+                    yield task.cell("pre-trained", labels, seed, board.init)

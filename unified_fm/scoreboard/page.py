@@ -1,0 +1,194 @@
+"""The scoreboard as files: JSON for programs, Markdown for READMEs, HTML with a forest plot."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import markupsafe
+
+from unified_fm.files import write_whole
+from unified_fm.report import charts, report
+from unified_fm.scoreboard import row as rows_of
+from unified_fm.scoreboard.row import Row, Value
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+_HEAD = ("task", "labels", "test", "metric", "chance", "trivial baseline", "from scratch")
+_HEAD += ("pre-trained", "difference", "says")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What stands above the table.
+
+    Attributes:
+        title: of the page.
+        facts: short lines by name: the checkpoint, the command, the commit, the device.
+        missing: rows that are wanted and not there yet.
+    """
+
+    title: str = "Scoreboard"
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    missing: int = 0
+
+
+def write(folder: Path, rows: Sequence[Row], about: Facts) -> None:
+    """Writes scoreboard.json, scoreboard.md and scoreboard.html, each whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "facts": dict(about.facts),
+        "missing": about.missing,
+        "rows": [row.plain() for row in rows],
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=list)
+    write_whole(folder / "scoreboard.json", text + "\n")
+    write_whole(folder / "scoreboard.md", markdown(rows, about))
+    write_whole(folder / "scoreboard.html", html(rows, about))
+
+
+def markdown(rows: Sequence[Row], about: Facts) -> str:
+    """A heading, what the columns mean, the table, and what has to be said."""
+    table = [_HEAD, tuple("---" for _ in _HEAD), *map(_cells, rows)]
+    return "\n".join(
+        [
+            f"# {about.title}",
+            "",
+            *(f"- {name}: {value}" for name, value in about.facts.items()),
+            "",
+            *_summary(rows, about),
+            "",
+            *(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in table),
+            "",
+            *(f"- {note}" for note in _notes(rows)),
+            "",
+        ]
+    )
+
+
+def html(rows: Sequence[Row], about: Facts) -> bytes:
+    """The page: one file, no scripts, nothing fetched."""
+    drawn = [one for one in map(_forest_row, rows) if one is not None]
+    figures = []
+    if drawn:
+        svg = charts.to_svg(charts.forest(drawn), salt="forest")
+        figures = [markupsafe.Markup(svg)]
+    return report.render(
+        _TEMPLATE,
+        title=about.title,
+        facts=dict(about.facts),
+        summary=list(_summary(rows, about)),
+        head=_HEAD,
+        rows=[{"cells": _cells(row), "says": row.says, "more": list(_more(row))} for row in rows],
+        good=rows_of.HELPS,
+        bad=rows_of.HURTS,
+        figures=figures,
+        notes=list(_notes(rows)),
+    )
+
+
+def _summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
+    """How many rows say what, in words; and by which rule."""
+    counts = {said: sum(row.says == said for row in rows) for said in rows_of.SAID}
+    parts = [f"{count} of {len(rows)}: {said}" for said, count in counts.items() if count]
+    yield "Rows: " + "; ".join(parts or ["none yet"]) + "."
+    if about.missing:
+        yield f"{about.missing} more are not finished; the same command goes on."
+    yield (
+        "Pre-training helps where the interval of the difference to the same run from scratch, on"
+        " the same test examples and seeds, lies above 0, and the value is above that of the best"
+        " trivial baseline, which was computed here with the same labels."
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    trivial = _number(row.trivial.value, row.unit) if row.trivial else row.trivial_missing or "-"
+    chance = "-" if row.chance is None else _number(row.chance, row.unit)
+    return (
+        row.task,
+        row.labels or "all",
+        f"{row.split} ({row.n:,})",
+        row.metric,
+        chance,
+        trivial,
+        _value(row.scratch, row.unit),
+        _value(row.pre_trained, row.unit),
+        _value(row.difference, row.unit, sign=True),
+        row.says,
+    )
+
+
+def _more(row: Row) -> Iterator[str]:
+    """The small print of a row."""
+    yield f"chance is {row.chance_is}" if row.chance is not None else "no chance is known"
+    if row.trivial is not None:
+        yield f"the trivial baseline is {row.trivial.title} {_interval(row.trivial, row.unit)}"
+    if row.trivial_missing:
+        yield f"not computed: {row.trivial_missing}"
+    for name, value in (("scratch", row.scratch), ("pre-trained", row.pre_trained)):
+        if value is not None and len(value.seeds) > 1:
+            each = ", ".join(_number(one, row.unit) for one in value.seeds.values())
+            yield f"{name}, by seed: {each}"
+    if row.above_chance is False:
+        yield "the pre-trained model is not above chance"
+    for system, value in row.published.items():
+        yield f"published, other data: {system} {_number(value, row.unit)}"
+    yield f"{row.tested} evaluations of the test split, {row.seconds:.0f} s"
+    for name, hashes in row.hashes.items():
+        if hashes:
+            yield f"{name} {', '.join(hashes)}"
+
+
+def _notes(rows: Iterable[Row]) -> list[str]:
+    """What rows have to say, each once."""
+    return list(dict.fromkeys(f"{row.task}: {note}" for row in rows for note in row.notes))
+
+
+def _forest_row(row: Row) -> charts.ForestRow | None:
+    """In percent where it is a share; None where there is nothing to draw, or another unit."""
+    values = [each for each in (row.scratch, row.pre_trained, row.trivial) if each is not None]
+    if not values or max(abs(each.value) for each in values) > 1:
+        return None
+    amount = f", {row.labels}" if row.labels else ""
+    return charts.ForestRow(
+        label=f"{row.task}{amount}: {row.metric}",
+        chance=None if row.chance is None else 100 * row.chance,
+        trivial=100 * row.trivial.value if row.trivial else None,
+        scratch=_arm(row.scratch),
+        ours=_arm(row.pre_trained),
+        difference=_arm(row.difference),
+        good=row.says == rows_of.HELPS,
+    )
+
+
+def _arm(value: Value | None) -> charts.Arm | None:
+    if value is None:
+        return None
+    low, high = value.ci95 or (value.value, value.value)
+    return charts.Arm(100 * value.value, 100 * low, 100 * high)
+
+
+def _value(value: Value | None, unit: str, *, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    text = _number(value.value, "" if sign and unit == "%" else unit, percent=unit == "%")
+    text = f"+{text}" if sign and value.value > 0 else text
+    return f"{text} {_interval(value, unit)}".rstrip()
+
+
+def _interval(value: Value, unit: str) -> str:
+    if value.ci95 is None:
+        return ""
+    low, high = (_number(end, "", percent=unit == "%") for end in value.ci95)
+    return f"[{low}, {high}]"
+
+
+def _number(value: float, unit: str, *, percent: bool = False) -> str:
+    """ "71.2 %", or three decimals where it is no share."""
+    if unit == "%" or percent:
+        return f"{100 * value:.1f}" + (" %" if unit == "%" else "")
+    return f"{value:.3f}"
+
+
+def _escaped(text: Any) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")

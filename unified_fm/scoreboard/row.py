@@ -1,0 +1,97 @@
+"""A row of the scoreboard: one metric of one task, in all its columns, with a sentence by rule."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What a row may say, from the best to the worst.
+HELPS = "helps"
+NOT_ENOUGH = "better than scratch, but not than the trivial baseline"
+OPEN = "no difference to scratch is shown"
+HURTS = "worse than scratch"
+MISSING = "not measured"
+SAID = (HELPS, NOT_ENOUGH, OPEN, HURTS, MISSING)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Value:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: of a share 0 to 1; over several seeds their mean.
+        ci95: from drawing the test examples again, all seeds together; None: there is none.
+        seeds: the value of each seed, by its number; seeds vary for themselves.
+        title: what it was made by ("TF-IDF and logistic regression").
+    """
+
+    value: float
+    ci95: tuple[float, float] | None = None
+    seeds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    title: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One metric of one task with as many labels.
+
+    Attributes:
+        task: its name.
+        labels: how much of the training data was used, as `few:` takes it; "": all.
+        split: of the test data.
+        n: test examples.
+        metric: its name.
+        unit: "%" for a share, "" for another number.
+        chance: what a guess reaches; None: it was not said.
+        chance_is: which guess.
+        trivial: the best of the baselines without a network; None: there is none.
+        trivial_missing: why there is none, or why some could not be computed.
+        scratch, pre_trained: the same run from new parameters, and from a checkpoint.
+        difference: pre-trained minus scratch, the same examples drawn together.
+        says: one of `SAID`.
+        above_chance: whether the pre-trained interval lies above chance; None where unknown.
+        published: {system: value} of papers, which are other data or other sizes; only labelled so.
+        hashes: {"config", "data", "checkpoint"}: lists of all that went in.
+        seconds: of all cells of the row.
+        tested: how often the test split was evaluated, over all cells.
+        notes: what has to be said beside the numbers.
+    """
+
+    task: str
+    labels: str
+    split: str
+    n: int
+    metric: str
+    unit: str
+    chance: float | None
+    chance_is: str
+    trivial: Value | None
+    trivial_missing: str = ""
+    scratch: Value | None = None
+    pre_trained: Value | None = None
+    difference: Value | None = None
+    says: str = MISSING
+    above_chance: bool | None = None
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    hashes: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    tested: int = 0
+    notes: Sequence[str] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dataclasses.asdict(self)
+
+
+def judged(
+    difference: Value, pre_trained: Value, trivial: Value | None, chance: float | None = None
+) -> str:
+    """The sentence of a row.
+
+    It helps only where the paired interval lies above 0 *and* the pre-trained value is above that
+    of the trivial baseline, and above chance; without a baseline the first is not enough either.
+    """
+    low, high = difference.ci95 or (float("-inf"), float("inf"))
+    if low > 0:
+        beaten = trivial is not None and pre_trained.value > max(trivial.value, chance or 0.0)
+        return HELPS if beaten else NOT_ENOUGH
+    return HURTS if high < 0 else OPEN

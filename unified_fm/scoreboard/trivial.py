@@ -1,0 +1,111 @@
+"""Trivial baselines as cells: of the same examples as the model, and kept in the same store."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unified_fm import choices
+from unified_fm.data.skips import Skip
+from unified_fm.data.source import open_source
+from unified_fm.data.sources import base as sources
+from unified_fm.data.sources.nlvr2 import LABELS
+from unified_fm.scoreboard import lines
+from unified_fm.scoreboard.cell import Cell, Finished, Hashes
+from unified_fm.tasks._baselines.base import Example
+from unified_fm.tasks._baselines.table import BASELINES, Named
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples of a task.
+
+    Attributes:
+        train, test: as their sources give them, without those that cannot be read.
+        class_names: of `label`; empty where there are none.
+    """
+
+    train: Sequence[Example]
+    test: Sequence[Example]
+    class_names: Sequence[str] = ()
+
+
+def load(train: str, test: str) -> Data:
+    """Reads both sources whole: for demo data and the small sets of GLUE."""
+    opened = open_source(train), open_source(test)
+    return Data(
+        train=_readable(opened[0]),
+        test=_readable(opened[1]),
+        class_names=tuple(opened[1].class_names),
+    )
+
+
+def predict(cell: Cell, hashes: Hashes, kind: str, baselines: str, data: Data) -> Finished:
+    """Computes the baseline that the cell names.
+
+    Args:
+        cell: of the arm "trivial"; its config is the baseline's title.
+        hashes: of the data; the config's is that of the title.
+        kind: of the lines (`lines.KINDS`).
+        baselines: kind of task in `table.BASELINES`.
+        data: the task's examples.
+
+    Raises:
+        ValueError: there is no such baseline.
+        NotInstalled: it needs a package that is not there.
+    """
+    known = {each.title: each for each in named(baselines)}
+    choices.check(f"baseline of {baselines}", cell.config, known)
+    started = time.monotonic()
+    predictions = known[cell.config].predict(data.train, data.test)
+    return Finished(
+        cell=cell,
+        hashes=hashes,
+        lines=as_lines(kind, predictions, data),
+        seconds=time.monotonic() - started,
+    )
+
+
+def named(baselines: str) -> tuple[Named, ...]:
+    """The baselines of a kind of task."""
+    return BASELINES[choices.check("kind of task", baselines, BASELINES)]
+
+
+def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
+    """Predictions of the test examples in the form that evaluators of that kind write."""
+    if kind == "retrieval":
+        of = [e["id"] for e in data.test for _ in e["text"]]
+        scores = np.asarray(predictions)
+        return lines.ranks(scores, scores.T, of)
+    names = data.class_names
+    found = []
+    for example, said in zip(data.test, predictions, strict=True):
+        line: dict[str, Any] = {"id": example["id"], "prediction": said}
+        if kind == "vqa":
+            line["truth"] = example["answers"]
+            line |= {key: example[key] for key in ("answer_type", "image_id") if key in example}
+        elif kind == "nlvr2":
+            line["truth"] = LABELS[example["label"]]
+        elif kind == "refcoco":
+            line["truth"] = example["box"]
+            line |= {key: example[key] for key in ("size", "split", "image_id")}
+        elif kind == "captions":
+            line["truth"] = example["text"]
+        elif kind == "classification" and names:
+            line |= {"prediction": names[said], "truth": names[example["label"]]}
+        else:
+            line["truth"] = example["label"]
+        found.append(line)
+    return found
+
+
+def _readable(source: sources.Source) -> list[Example]:
+    found = []
+    for index in range(len(source)):
+        try:
+            found.append(source[index])
+        except Skip:  # as training and evaluation do; those count and tell them
+            continue
+    return found

@@ -1,0 +1,19 @@
+"""What no look at the input gives: the most frequent label, the mean score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unified_fm.tasks._baselines.base import Example
+from unified_fm.tasks._metrics import classification
+
+
+def majority(train: Sequence[Example], test: Sequence[Example]) -> list[int]:
+    """The most frequent label of training, for all."""
+    label, _ = classification.majority([example["label"] for example in train])
+    return [int(str(label))] * len(test)
+
+
+def mean(train: Sequence[Example], test: Sequence[Example]) -> list[float]:
+    """The mean score of training, for all: its correlation is none."""
+    return [float(np.mean([example["label"] for example in train]))] * len(test)
