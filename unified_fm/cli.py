@@ -20,6 +20,7 @@ from unified_fm.runtime import huge_pages
 VERBS = {
     "train": "train a config, or go on where its workdir stopped",
     "evaluate": "evaluate a checkpoint of a run",
+    "predict": "ask a checkpoint about images and texts, one JSON line each",
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from unified_fm import files, setup, sharding, step
 from unified_fm.evaluators import base
@@ -147,7 +146,7 @@ class _Apply(base.Apply):
     teacher_params: Any = None
 
     def __init__(self, program: step.Program, mesh: Mesh, dog: Watchdog):
-        place = _placed(mesh)
+        place = sharding.placing(mesh)
         self._apply = step.make_apply(program.model, place)
         self._outputs = step.make_outputs(program, place)
         self._predictions = step.make_predictions(program, place)
@@ -178,20 +177,3 @@ class _Apply(base.Apply):
         with contextlib.nullcontext() if known else self._dog.held():
             yield
         self._dog.progress()
-
-
-def _placed(mesh: Mesh):
-    """Puts a batch on the mesh: rows split where the mesh divides them, whole elsewhere."""
-    parts, devices = sharding.batch_shards(mesh), set(mesh.devices.flat)
-
-    def place(batch):
-        def put(leaf):
-            if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
-                return leaf  # an image memory, say, which comes again and again
-            split = np.ndim(leaf) and len(leaf) % parts == 0
-            where = NamedSharding(mesh, sharding.BATCH) if split else sharding.replicated(mesh)
-            return jax.device_put(leaf, where)
-
-        return jax.tree.map(put, batch)
-
-    return place

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -83,7 +82,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
             place = _place(options)
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
             prepare_data(settings)
-            _cache_compilations()
+            compiler.keep_programs()
             _give_threads()
             stop.link = _join_other_processes(place, options.start_timeout, settings, stop)
         return _run(options, settings, stop)
@@ -222,18 +221,6 @@ def prepare_data(settings: Settings) -> None:
         named = wanted.partition(":")[2]
         parts = named.split(",") if named else corpus.QUICKSTART
         print(corpus.table(corpus.prepare(parts=parts)), file=sys.stderr, flush=True)
-
-
-def _cache_compilations() -> None:
-    """Keeps compiled programs between runs, unless JAX was told otherwise or there is no home."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    with contextlib.suppress(RuntimeError, OSError):  # no home, or one that is read-only
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "unified_fm" / "compiled"
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _use_flags(settings: Settings) -> None:

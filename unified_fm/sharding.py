@@ -7,7 +7,7 @@ goes where is a rule list, so the same code runs on 1 device and on 8.
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -229,6 +229,26 @@ def global_batches(mesh: Mesh, batches: Any) -> Any:
         return jax.make_array_from_callback(shape, where, rows)
 
     return jax.tree.map(place, batches)
+
+
+def placing(mesh: Mesh) -> Callable[[Any], Any]:
+    """What puts a batch of NumPy arrays on the mesh: rows split where it divides them, else whole.
+
+    Arrays that lie on its devices already (an image memory, say, which comes again and again) stay
+    as they are.
+    """
+    parts, devices = batch_shards(mesh), set(mesh.devices.flat)
+
+    def place(batch: Any) -> Any:
+        def put(leaf: Any) -> jax.Array:
+            if isinstance(leaf, jax.Array) and leaf.sharding.device_set == devices:
+                return leaf
+            split = np.ndim(leaf) and len(leaf) % parts == 0
+            return jax.device_put(leaf, NamedSharding(mesh, BATCH) if split else replicated(mesh))
+
+        return jax.tree.map(put, batch)
+
+    return place
 
 
 def of_batches(mesh: Mesh) -> NamedSharding:

@@ -82,6 +82,18 @@ def kept_class_names(workdir: Any) -> dict[str, list[str]]:
     return found
 
 
+def kept_preprocessing(workdir: Any) -> dict[str, dict[str, Any]]:
+    """{stream: name and options of its pipeline, those by default too}; {}: nothing was kept.
+
+    Raises:
+        ValueError: `assets.json` is damaged.
+    """
+    found = _about(workdir).get("preprocessing", {})
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise _damaged(workdir, "preprocessing is no object of objects")
+    return found
+
+
 def located(settings: Settings, workdir: Any) -> Settings:
     """The settings, with the copies in the workdir where the files themselves are gone.
 

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from unified_fm import choices, rules, sharding
 from unified_fm.checkpoint import checksums, formats, retention
 from unified_fm.checkpoint import diff as tree_diff
+from unified_fm.convert.table import unflatten
 from unified_fm.runtime import workdir
 from unified_fm.step import TrainState
 
@@ -209,12 +210,22 @@ class Checkpoints:
         self._trusted.add(step)
         return TrainState(params=found["params"], **rest), found["position"]
 
-    def load_params(self, step: int | None = None) -> Any:
-        """The parameters of `step`, in host memory. See `load_params` below."""
-        step = self._complete(step)
+    def load_params(self, step: int | None = None, *, averaged: bool = False) -> Any:
+        """The parameters of `step`, or their moving average, in host memory.
+
+        Raises:
+            ValueError: as `load_params` below; the run has kept no average.
+        """
+        step, item = self._complete(step), "train" if averaged else "params"
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = sharding.on_mesh(self._saved_shapes(step, "params"), here)
-        return jax.tree.map(jax.device_get, self._arrays(step, {"params": target})["params"])
+        target = sharding.on_mesh(self._saved_shapes(step, item), here)
+        found = jax.tree.map(jax.device_get, self._arrays(step, {item: target})[item])
+        if not averaged:
+            return found
+        names = [name for name in found if name.startswith("ema.")]
+        if not names:
+            raise ValueError(f"checkpoint {self.directory / str(step)} has no average (config.ema)")
+        return unflatten({name[4:].replace(".", "/"): found[name] for name in names})
 
     def _complete(self, step):
         steps = self.steps()

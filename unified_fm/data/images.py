@@ -35,12 +35,16 @@ class Picture:
     """
 
     def __init__(
-        self, data: bytes | np.ndarray | str | os.PathLike, *, max_pixels: int = MAX_PIXELS
+        self,
+        data: bytes | np.ndarray | Image.Image | str | os.PathLike,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ):
         """Reads the header.
 
         Args:
-            data: encoded bytes, a path, or an array u8[H W], u8[H W 1], u8[H W 3] or u8[H W 4].
+            data: encoded bytes, a path, an array u8[H W], u8[H W 1], u8[H W 3] or u8[H W 4], or an
+                image of Pillow, which is treated as its file would be.
             max_pixels: an image with as many pixels or more is refused before it is decoded.
                 Decoding takes `BYTES_PER_PIXEL` bytes for each pixel at most.
 
@@ -54,6 +58,12 @@ class Picture:
             self._pixels = _from_array(data)
             self.height, self.width = self._pixels.shape[:2]
             return
+        if isinstance(data, Image.Image):
+            with _skipping():
+                self._format, self._mode = data.format, data.mode
+                self._measure(data, max_pixels)
+                self._pixels = _upright(_to_rgb(data), self._to_turn)
+            return
         if not isinstance(data, bytes | bytearray | memoryview):
             data = _read(data)
         if not data:
@@ -62,14 +72,17 @@ class Picture:
         with _skipping():
             image = self._open()
             self._format, self._mode = image.format, image.mode
-            self.width, self.height = image.size
-            if self.width * self.height >= max_pixels:
-                raise Skip(
-                    "oversized image",
-                    f"{self.height} x {self.width} pixels; max_pixels is {max_pixels:,}",
-                )
-            tag = image.getexif().get(_ORIENTATION, 1)
-            self.orientation = tag if tag in range(1, 9) else 1
+            self._measure(image, max_pixels)
+
+    def _measure(self, image: Image.Image, max_pixels: int) -> None:
+        self.width, self.height = image.size
+        if self.width * self.height >= max_pixels:
+            raise Skip(
+                "oversized image",
+                f"{self.height} x {self.width} pixels; max_pixels is {max_pixels:,}",
+            )
+        tag = image.getexif().get(_ORIENTATION, 1)
+        self.orientation = tag if tag in range(1, 9) else 1
         # Pillow turns a TIFF itself, and says the size that it then has.
         self._to_turn = 1 if self._format == "TIFF" else self.orientation
         if self._to_turn in TRANSPOSED:

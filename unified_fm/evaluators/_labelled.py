@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.evaluators import base
 
 
@@ -23,9 +23,9 @@ class Labelled(base.Compared):
         The feature is the encoder's summary of the image (slot 0), or of the text (first token).
         """
         rows = self.load(source, count).arrays
-        fn = _image_features if "image" in rows else _text_features
+        fn = queries.image_summary if "image" in rows else queries.text_summary
         found = self.ask(apply, fn, params, rows, keep=("label",))
-        return found["features"], found["label"]
+        return found["feature"], found["label"]
 
     def accuracy(
         self, name: str, guesses: np.ndarray, labels: np.ndarray, known: np.ndarray
@@ -39,13 +39,3 @@ class Labelled(base.Compared):
             chance=float((labels == majority).mean()),
             chance_is=f"majority of {len(values)} classes",
         )
-
-
-def _image_features(net, batch):
-    """Slot 0 of the vision encoder, f32[B D]."""
-    return {"features": net({"image": batch["image"]}).image[:, 0].astype(jnp.float32)}
-
-
-def _text_features(net, batch):
-    """The first token of the language encoder, f32[B D]."""
-    return {"features": net(base.text_of(batch)).text[:, 0].astype(jnp.float32)}

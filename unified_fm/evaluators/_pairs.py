@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.evaluators._batches import Apply, in_batches, padded
 
 _LENGTH_STEP = 8  # captions are grouped by length rounded up to this many tokens
@@ -52,7 +52,7 @@ def score(
         if not len(inside):
             continue
         chunk = padded({"image": image[start : start + image_batch]}, image_batch)
-        memory = apply(_image_memory, params, chunk)
+        memory = apply(queries.image_memory, params, chunk)
         scored = []
         for number, (_, encoded) in enumerate(groups):
             chosen = inside[group_of[pairs[inside, 1]] == number]
@@ -80,24 +80,12 @@ def _length_groups(apply, params, text, text_mask, size):
     for length in np.unique(rounded):
         members = np.flatnonzero(rounded == length)
         rows = {"text": text[members, :length], "text_mask": text_mask[members, :length]}
-        states = in_batches(apply, _text_states, params, rows, size, on_device=True)
+        states = in_batches(apply, queries.text_states, params, rows, size, on_device=True)
         groups.append((members, {"states": states, "text_mask": rows["text_mask"]}))
     return groups
 
 
-def _text_states(net, batch):
-    return net(batch).text
-
-
-def _image_memory(net, batch):
-    return net.remember(net(batch).image)
-
-
 def _match_logit(net, batch):
-    fused = net.fuse(
-        text=batch["states"][batch["which"]],
-        text_mask=batch["text_mask"][batch["which"]],
-        memory=batch["memory"],
-        rows=batch["rows"],
-    )
-    return net.itm_head(fused[:, 0])[:, 1].astype(jnp.float32)
+    text, mask = (batch[name][batch["which"]] for name in ("states", "text_mask"))
+    fused = queries.fuse(net, text, mask, batch["memory"], batch["rows"])
+    return queries.match_logits(net, fused)[:, 1]

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.data.boxes import BoxOptions
 from unified_fm.data.images import MOST_PIXELS, Picture
 from unified_fm.data.skips import Parts, Skips
@@ -55,7 +55,7 @@ class Evaluator(base.HeldOut):
         """
         held, rows, phrases = self._regions()
         images = held.arrays.get("image")
-        found = self.ask(apply, _boxes, params, rows, images=images, keep=("target",))
+        found = self.ask(apply, queries.locate, params, rows, images=images, keep=("target",))
         if not found:
             raise ValueError(f"no record of {self.source!r} has a usable region: nothing to ground")
         predicted, targets = found["box"], found["target"]
@@ -117,15 +117,3 @@ class Evaluator(base.HeldOut):
 
 def _share_above(threshold: float) -> Callable[..., Any]:
     return lambda overlap, axis=None: np.mean(overlap > threshold, axis=axis)
-
-
-def _boxes(net, batch):
-    views = net(batch)
-    fused = net.fuse(
-        text=views.text,
-        text_mask=batch["text_mask"],
-        memory=views.image_memory,
-        rows=jnp.arange(len(views.text)),
-        view="image",
-    )
-    return {"box": net.box_head(fused[:, 0]).astype(jnp.float32)}

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import in_batches, stack
 from unified_fm.evaluators.base import Metric, WordExample
@@ -166,14 +166,6 @@ def _with_slots(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _guesses(net, batch):
     """The best tokens at the masked positions: ids i32[B K 5] and their probabilities."""
-    views = net(batch)
-    fused = net.fuse(
-        text=views.text_masked,
-        text_mask=batch["text_mask"],
-        memory=views.image_memory,
-        rows=jnp.arange(len(batch["text"])),
-    )
-    at = jnp.take_along_axis(fused, batch["masked_positions"][..., None], axis=1)  # f[B K D]
-    logits = net.fusion_mlm_head(at).astype(jnp.float32)
-    shares, ids = jax.lax.top_k(jax.nn.softmax(logits), min(_GUESSES, logits.shape[-1]))
+    found = queries.words_over_images(net, batch)["shares"]
+    shares, ids = jax.lax.top_k(found, min(_GUESSES, found.shape[-1]))
     return {"ids": ids, "shares": shares}

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric
@@ -134,14 +135,10 @@ def _phrases(record: Mapping[str, Any]) -> list[str]:
 def _margins(net, batch):
     """Logit of "match" minus "no match" f[B 2]: with the own and with the wrong caption."""
     count = len(batch["image"])
-    mask = jnp.concatenate([batch["text_mask"], batch["wrong_mask"]])
-    text = jnp.concatenate([batch["text"], batch["wrong_text"]])
-    rows = jnp.arange(count)
-    fused = net.fuse(
-        text=net({"text": text, "text_mask": mask}).text,
-        text_mask=mask,
-        memory=net.remember(net({"image": batch["image"]}).image),
-        rows=jnp.concatenate([rows, rows]),
-    )
-    logits = net.itm_head(fused[:, 0]).astype(jnp.float32)  # f[2B 2]
-    return {"margin": (logits[:, 1] - logits[:, 0]).reshape(2, count).T}
+    both = {
+        "text": jnp.concatenate([batch["text"], batch["wrong_text"]]),
+        "text_mask": jnp.concatenate([batch["text_mask"], batch["wrong_mask"]]),
+        "memory": queries.image_memory(net, batch),
+        "rows": jnp.tile(jnp.arange(count), 2),
+    }
+    return {"margin": queries.match(net, both)["margin"].reshape(2, count).T}

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import queries
 from unified_fm.data.skips import Skip
 from unified_fm.evaluators import base
 from unified_fm.evaluators.base import Metric
@@ -74,9 +75,7 @@ def unigram(counts: np.ndarray) -> np.ndarray:
 
 def _scores(net, batch):
     """log-probability and correctness f[B K], bool[B K] at the masked positions."""
-    states = net(batch).text_masked
-    at = jnp.take_along_axis(states, batch["masked_positions"][..., None], axis=1)  # f[B K D]
-    logs = jax.nn.log_softmax(net.mlm_head(at).astype(jnp.float32))
+    logs = jax.nn.log_softmax(queries.word_logits(net, batch))
     target = jnp.maximum(batch["masked_ids"], 0)
     return {
         "log_share": jnp.take_along_axis(logs, target[..., None], axis=-1)[..., 0],

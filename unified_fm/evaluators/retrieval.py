@@ -12,10 +12,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from unified_fm import choices
+from unified_fm import choices, queries
 from unified_fm.evaluators import _pairs, base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric, RetrievalExample
@@ -169,17 +168,9 @@ def _encode(evaluator, gallery, apply, params) -> tuple[np.ndarray, np.ndarray]:
     own = slice(part.start, part.stop)
     texts = {"text": gallery.text[own], "text_mask": gallery.text_mask[own]} if part else {}
     return (
-        evaluator.ask(apply, _image_feature, params, images)["feature"],
-        evaluator.ask(apply, _text_feature, params, texts)["feature"],
+        evaluator.ask(apply, queries.image_feature, params, images)["feature"],
+        evaluator.ask(apply, queries.text_feature, params, texts)["feature"],
     )
-
-
-def _image_feature(net, batch):
-    return {"feature": net.image_feature(net(batch)).astype(jnp.float32)}
-
-
-def _text_feature(net, batch):
-    return {"feature": net.text_feature(net(batch)).astype(jnp.float32)}
 
 
 def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:

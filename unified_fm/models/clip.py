@@ -116,8 +116,10 @@ class Model(ImagePart, PairPart):
         The published training keeps the scale at most 100 by changing the parameter after each
         step: `optimizer.project = (("logit_scale", (0.0, 4.6052)),)`.
         """
-        scale = jnp.exp(self.logit_scale)
-        return self.text_feature(views) @ self.image_feature(views).T * scale
+        return self.text_feature(views) @ self.image_feature(views).T * self.scale()
+
+    def scale(self) -> jax.Array:
+        return jnp.exp(self.logit_scale)
 
     def _projection(self, width: int) -> nn.Dense:
         init = nn.initializers.normal(width**-0.5)

@@ -191,6 +191,14 @@ class PairPart(Stacks):
         """L2-normalised projection f32[B E] of each row's pooled image or region."""
         return l2_normalised(self.image_proj(views.pooled))
 
+    def scale(self) -> jax.Array:
+        """What cosines are multiplied by before a softmax, f32[]: over the temperature.
+
+        Raises:
+            NotImplementedError: a model that derives from this part has one, of its own.
+        """
+        raise NotImplementedError(f"{type(self).__module__} has no temperature: write scale()")
+
 
 class ClassPart(ImagePart):
     """A model of images that may have a head for their classes.

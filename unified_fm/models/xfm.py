@@ -195,6 +195,9 @@ class Model(TextPart, ImagePart, PairPart):
         """Cosines over the temperature, f32[text image]."""
         return self.text_feature(views) @ self.image_feature(views).T / self.clipped_temperature()
 
+    def scale(self) -> jax.Array:
+        return 1 / self.clipped_temperature()
+
     def clipped_temperature(self) -> jax.Array:
         """The temperature within [0.001, 0.5].
 

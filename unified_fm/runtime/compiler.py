@@ -1,8 +1,11 @@
-"""Gives the compiler the flags of a preset, before it starts."""
+"""Gives the compiler the flags of a preset, before it starts, and keeps what it has made."""
 
+import contextlib
 import logging
 import os
+from pathlib import Path
 
+import jax
 from jax._src import xla_bridge
 
 from unified_fm.config import xla
@@ -35,3 +38,15 @@ def use(name: str) -> None:
         _log.info("xla=%s: %s has %s", name, variable, " ".join(added))
     if kept:
         _log.info("xla=%s: as the environment says, not the preset: %s", name, " ".join(kept))
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs between runs, unless JAX was told otherwise or there is no home."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or one that is read-only
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "unified_fm" / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -324,13 +324,15 @@ class ImageOptions(Pipeline):
         return {"image": self.coloured(image, rng), **self.patch_arrays(rng)}
 
     def open_picture(self, example: dict[str, Any]) -> images.Picture:
-        """Reads the header of the example's image.
+        """Reads the header of the example's image, unless it is a `Picture` already.
 
         Raises:
             Skip: there is none, or it is unusable.
         """
         if example.get("image") is None:
             raise Skip("no image")
+        if isinstance(example["image"], images.Picture):
+            return example["image"]
         return images.Picture(example["image"], max_pixels=self.max_pixels)
 
     def patch_arrays(self, rng: np.random.Generator) -> Arrays:

@@ -84,7 +84,7 @@ class Source(base.Source):
             raise Skip("invalid JSON", str(error)) from error
         if not isinstance(record, dict):
             raise Skip("invalid JSON", f"a line is an object; found {type(record).__name__}")
-        return _example(record, self._roots[which], index)
+        return example_of(record, self._roots[which], index)
 
     def place(self, index: int) -> str:
         """The file and the line, counted from 1 with the blank ones."""
@@ -98,8 +98,17 @@ class Source(base.Source):
             os.close(handle)
 
 
-def _example(record: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
-    """A record with our field names or the published ones, as an example; it keeps all others."""
+def example_of(record: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
+    """A record with our field names or the published ones, as an example; it keeps all others.
+
+    Args:
+        record: the object of a line.
+        root: folder of its images.
+        index: its id, where it has none.
+
+    Raises:
+        Skip: an image whose path is refused, or that is none.
+    """
     rest, known = dict(record), {}
     for field, names in _NAMES.items():
         if name := next((name for name in names if name in record), None):

@@ -1,0 +1,66 @@
+"""What a loaded model is, as JSON keeps it: sizes, transform, tasks, hashes."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from unified_fm import __version__, rules
+from unified_fm.inference.parts import Parts
+
+
+def info(parts: Parts) -> dict[str, Any]:
+    """The facts of a checkpoint.
+
+    | key | |
+    | --- | --- |
+    | `path`, `kind`, `step`, `model` | where it is from |
+    | `tasks` | the methods that work |
+    | `parameters`, `sha256` | their number; hashes of parameters, config and tokenizer |
+    | `images`, `texts` | how they are read: the options of the run's pipelines |
+    | `classes` | {kind of head: names}, of heads that predict |
+    | `dtype`, `devices`, `batch_size`, `version` | how it runs here |
+    """
+    facts = dict(parts.facts)
+    config = facts.pop("config", None)
+    leaves = rules.named_leaves(parts.params)
+    hashes = {"parameters": _hash_of_arrays(leaves)}
+    if config is not None:
+        hashes["config"] = _hash(json.dumps(config, sort_keys=True, default=str))
+    if "texts" in parts.widths:
+        hashes["tokenizer"] = _hash(parts.tokenizer.text())
+    reading = parts.preprocessing
+    return facts | {
+        "tasks": list(parts.abilities.tasks),
+        "parameters": sum(int(np.size(leaf)) for _, leaf in leaves),
+        "sha256": hashes,
+        "images": _options(reading.image, ("size", "patch_size", "max_pixels")),
+        "texts": {
+            "about images": _options(reading.caption, ("clean", "max_len", "max_words")),
+            "alone": _options(reading.text, ("clean", "max_len", "max_words")),
+        },
+        "classes": {kind: list(head.names) for kind, head in parts.by_kind.items()},
+        "version": __version__,
+    }
+
+
+def _options(pipeline: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    if pipeline is None:
+        return None
+    known = {field.name for field in dataclasses.fields(pipeline)}
+    return {name: getattr(pipeline, name) for name in names if name in known}
+
+
+def _hash_of_arrays(leaves: Any) -> str:
+    found = hashlib.sha256()
+    for name, leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.view(np.uint8))
+    return found.hexdigest()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
