@@ -69,7 +69,7 @@ def run(
     stored = None if looks is None else looks.projected()
     rates = np.linspace(0.0, config.drop_path, config.layers)
     if _scans(config):
-        params = jax.tree.map(lambda *leaves: _stacked(leaves), *_params(module))
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *_params(module))
         traced = jnp.asarray(rates, jnp.float32) if config.drop_path else None
 
         def step(x, each):
@@ -92,32 +92,6 @@ def project_memory(module: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cross-attention keys and values f[N I M H Dh] of all N layers, of x f[I M D]."""
     pairs = [layer.project_memory(x) for layer in _layers(module)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
-
-
-@jax.custom_vjp
-def _stacked(leaves: tuple[jax.Array, ...]) -> jax.Array:
-    """`jnp.stack`, whose gradient is cut at places that the compiler does not know.
-
-    Were they constants, the update of every layer would be a program of its own: it begins with
-    taking the layer's gradient out of the stack. So one program serves all layers, and a base model
-    compiles in less than half the time.
-    """
-    return jnp.stack(leaves)
-
-
-def _stacked_forward(leaves):
-    return jnp.stack(leaves), None
-
-
-def _stacked_backward(_, gradient):
-    count = len(gradient)
-    places = tuple(jnp.full(2, place, jnp.int32) for place in range(count))
-    start = tuple(jnp.zeros((), jnp.int32) for _ in range(count))
-    places, _ = jax.lax.scan(lambda _, each: (each, None), start, places)  # is not folded
-    return (tuple(jax.lax.dynamic_index_in_dim(gradient, p, keepdims=False) for p in places),)
-
-
-_stacked.defvjp(_stacked_forward, _stacked_backward)
 
 
 def _remat(config: EncoderConfig, body: Callable, *, in_scan: bool) -> Callable:
