@@ -157,6 +157,20 @@ def test_D7_numbers_that_do_not_fit_each_other(flags, message):
         (["streams.regions.images=12"], ""),
         (["streams.regions.images=None"], "packs several rows per image, so it lacks images"),
         (["streams.regions.randaugment=A"], 'config.streams.regions: randaugment "A" moves the'),
+        (
+            ["streams.text.max_len=513"],
+            "config.streams.text.max_len is 513, and the model reads texts of 512 tokens at most "
+            "(its max_positions is 514); possible: 3 to 512",
+        ),
+        (["streams.text.max_len=512"], ""),
+        (
+            ["model.max_positions=20"],
+            "config.streams.pairs.max_len is 30, and the model reads texts of 18 tokens at most",
+        ),
+        (
+            ["model.image_size=48"],
+            "config.streams.image.size is 64, and the model reads images of model.image_size = 48",
+        ),
     ],
 )
 def test_D7_models_and_packed_streams(flags, message):
@@ -189,6 +203,33 @@ def test_D7_a_best_that_no_evaluator_measures(best, message):
         assert _parse(flag, config=QUICKSTART)["checkpoint"]["best"] == best
     else:
         assert message in _refusal(flag, config=QUICKSTART)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_len=33", "options.max_len is 33, and the model reads texts of 32 tokens at most"),
+        ("max_len=32", None),
+        ("size=60", "options.size is 60, and the model reads images of model.image_size = 48"),
+    ],
+)
+def test_what_evaluators_read_fits_the_model(option, message):
+    flag = f"evaluate.evaluators.retrieval.options.{option}"
+    if message is None:
+        _parse(flag, config=QUICKSTART)
+    else:
+        assert f"config.evaluate.evaluators.retrieval.{message}" in _refusal(
+            flag, config=QUICKSTART
+        )
+
+
+def test_a_text_that_nobody_reads_may_be_of_any_length():
+    given = _parse("model.max_positions=32", config=QUICKSTART)
+    pairs = given["streams"]["pairs"] | {"max_len": 40}
+    given |= {"gradient_groups": None, "evaluate": {}}
+    config_file.made(given | {"streams": {"pairs": pairs | {"objectives": {"mim": 1.0}}}})
+    with pytest.raises(ValueError, match=r"pairs\.max_len is 40, and the model reads texts of 32"):
+        config_file.made(given | {"streams": {"pairs": pairs | {"objectives": {"itc": 1.0}}}})
 
 
 def test_D7_a_best_depends_on_the_evaluators_options():

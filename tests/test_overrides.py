@@ -113,8 +113,8 @@ def test_E_new_entries():
         "streams.more.max_len=9",
         "streams.more.objectives.mlm=0.5",
         "streams.more.objectives.second.name=mlm",
-        "streams.whole={'pipeline': 'text', 'source': 'a:b', 'batch_size': 2, 'objectives': {"
-        "'mlm': 1.0}}",
+        "streams.whole={'pipeline': 'text', 'source': 'a:b', 'batch_size': 2, 'max_len': 9, "
+        "'objectives': {'mlm': 1.0}}",
         "streams.pairs.objectives.pixels=0.1",
         "teachers.old.path=runs/old",
         "teachers.old.streams=['more']",
@@ -242,8 +242,8 @@ def test_E_the_order_does_not_matter():
         "merge.leak=0.25",
         "merge.name=graddrop",
         "gradient_groups={'a': ['a'], 'b': ['text']}",
-        "streams.text={'pipeline': 'text', 'source': 'a:b', 'batch_size': 2, 'objectives': {"
-        "'mlm': 1.0}}",
+        "streams.text={'pipeline': 'text', 'source': 'a:b', 'batch_size': 2, 'max_len': 9, "
+        "'objectives': {'mlm': 1.0}}",
     ]
     orders = list(itertools.permutations(flags))[::2017]
     found = [_parse(*order) for order in orders]

@@ -106,8 +106,8 @@ def test_a_file_may_name_a_task_of_the_library():
 def test_a_class_that_does_not_say_what_it_must_is_refused(folder):
     with pytest.raises(
         TypeError,
-        match=r"bare.Objective lacks reads, accumulates, refers, ema_reads, lessons, predict: "
-        r"derive it from unified_fm.objectives.base.Objective",
+        match=r"bare.Objective lacks reads, encodes, accumulates, refers, ema_reads, lessons, "
+        r"predict: derive it from unified_fm.objectives.base.Objective",
     ):
         plugins.load("objectives", "my_project_for_plugins.bare")
     with pytest.raises(TypeError, match=r"lacks .*gives.*attach.*unified_fm.models.base.Model"):

@@ -117,7 +117,7 @@ def test_help_prints_flags_keys_and_how_to_override(capsys):
     assert "streams.NAME.max_skip=0.01" in out and "teachers.NAME.cache=None" in out
     assert "--config.KEY=VALUE sets one key" in out
     assert "total_steps=1000" in out and "steps of the run, or '15 epochs'" in out
-    assert "of=RUN: those there, unless given" in out
+    assert "of=RUN or init: those there too" in out
     for kind, place in ((Settings, ""), (Optimizer, "optimizer."), (Stream, "streams.NAME.")):
         for field in dataclasses.fields(kind):
             assert f"  {place}{field.name}" in out or field.name == kind.rest

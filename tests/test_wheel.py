@@ -70,7 +70,7 @@ def call(wheel, tmp_path_factory):
 def test_it_holds_the_library_and_its_configs_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     ours = {f"unified_fm/{f.relative_to(ROOT / 'unified_fm')}" for f in sources("unified_fm")}
-    ours |= {f"unified_fm/configs/{f.name}" for f in sources("configs")}
+    ours |= {f"unified_fm/configs/{f.relative_to(ROOT / 'configs')}" for f in sources("configs")}
     ours |= {"unified_fm/py.typed", "unified_fm/report/page.html.j2"}
     ours |= {"unified_fm/report/style.css", "unified_fm/scoreboard/page.html.j2"}
     assert {n for n in names if ".dist-info/" not in n} == ours
@@ -90,6 +90,9 @@ def test_a_config_of_the_library_is_found_by_its_name(call):
     assert "total_steps = 6" in lines
     assert "teachers.bert.config.model.name = 'bert'" in call(
         "show", "config", "--config=ufm_quickstart:smoke"
+    )
+    assert "evaluate.evaluators.mismatched.source = 'glue:data/glue/MNLI:dev_mismatched'" in call(
+        "show", "config", "--config=finetune/glue:mnli"
     )
 
 

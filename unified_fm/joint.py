@@ -52,6 +52,35 @@ class Stream:
         """The views of the averaged parameters that its objectives read as a teacher's."""
         return frozenset().union(*(fn.ema_reads for fn in self.objectives.values()))
 
+    def check(self, name: str, model: Any, keys: Collection[str]) -> None:
+        """Refuses an objective that the model or the batches cannot serve; traces nothing.
+
+        Args:
+            name: of the stream.
+            model: Linen module.
+            keys: names of the arrays in a batch.
+
+        Raises:
+            ValueError: with what the batches have, and what the model gives of them.
+        """
+        given = model.gives(keys)
+        whose = type(model).__module__
+        for key, objective in self.objectives.items():
+            what = f"objective {key!r} of stream {name!r}"
+            missing = sorted({*objective.reads, *objective.ema_reads} - given)
+            if missing:
+                raise ValueError(
+                    f"{what} reads {', '.join(missing)}, which {whose} does not give here: it "
+                    f"gives {', '.join(sorted(given)) or 'nothing'} of batches with "
+                    f"{', '.join(sorted(keys))}"
+                )
+            missing = sorted({*objective.encodes} - {*model.views})
+            if missing:
+                raise ValueError(
+                    f"{what} encodes a batch itself and needs {', '.join(missing)}, which {whose} "
+                    f"never gives: of the views it has {', '.join(sorted(model.views))}"
+                )
+
 
 Outputs = dict[str, dict[str, Output]]  # {stream: {objective: output}}
 

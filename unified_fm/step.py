@@ -91,19 +91,10 @@ class Program:
             batches: {stream: names of the arrays in its batches}, or the batches themselves.
 
         Raises:
-            ValueError: with what the stream's batches have, and which views they give.
+            ValueError: see `joint.Stream.check`.
         """
         for name, stream in self.streams.items():
-            given = self.model.gives(batches[name])
-            for key, objective in stream.objectives.items():
-                missing = sorted({*objective.reads, *objective.ema_reads} - given)
-                if missing:
-                    raise ValueError(
-                        f"objective {key!r} of stream {name!r} reads {', '.join(missing)}, which "
-                        f"{type(self.model).__module__} does not give here: it gives "
-                        f"{', '.join(sorted(given)) or 'nothing'} of batches with "
-                        f"{', '.join(sorted(batches[name]))}"
-                    )
+            stream.check(name, self.model, batches[name])
 
 
 def init_params(program: Program, teacher_params: Any, batches: Batches) -> Any:

@@ -167,6 +167,7 @@ def _start(
 ) -> Run:
     spent = TimeSplit()
     ready = setup.prepare(settings)
+    _ = ready.params  # what model and objectives refuse is said before any data is opened
     streams = ready.open_streams()
     _say_inexact(ready.program)
     steps, named = dataclasses.asdict(ready.steps), saved.modules_of(settings.plain())

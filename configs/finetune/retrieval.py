@@ -3,9 +3,9 @@
     unified-fm train --config=finetune/retrieval --config.init=runs/xfm --workdir=runs/retrieval
 
 Contrast and matching without any stopped gradient: all captions of an image are its matches, and
-none of them is its negative. Karpathy's `dataset_coco.json` below data/coco. Published is the best
-epoch of the *test* set; here it is that of val. Arguments after a colon, joined by commas:
-`flickr` is Flickr30k, `smoke` two steps of a tiny model.
+none of them is its negative. Karpathy's `dataset_coco.json` below data/coco. Published is the epoch
+with the best mean recall on the *test* set; here it is that of val. Arguments after a colon, joined
+by commas: `flickr` is Flickr30k, `smoke` two steps of a tiny model.
 """
 
 from ml_collections import ConfigDict
@@ -48,9 +48,9 @@ def get_config(argument: str = "") -> ConfigDict:
     c.optimizer.schedule = dict(name="linear", warmup="10%")
     c.evaluate.every = "1 epoch"
     val = dict(name="retrieval", source=_source(flickr, "val"), num_examples=5000, rerank=256)
-    val |= dict(same="ids", candidates=0, options=dict(size=384, **words))
+    val |= dict(same="ids", candidates=0, mean=True, options=dict(size=384, **words))
     c.evaluate.evaluators = dict(val=val)
-    c.checkpoint = dict(every="1 epoch", best="val/reranked/text_to_image/r1", keep=1)
+    c.checkpoint = dict(every="1 epoch", best="val/reranked/mean_recall", keep=1)
     if "smoke" in argument:
         _smoke(c)
     return c

@@ -135,6 +135,25 @@ def test_A3_each_direction_ranks_its_own_candidates_again(tokenizer, monkeypatch
     assert evaluator.examples[0].candidates[0] == "a green square"
 
 
+def test_the_mean_recall_is_that_of_all_recalls(tokenizer, monkeypatch):
+    some = [
+        worlds.record(0, 0, text=["a red square", "red", "a green square"]),
+        worlds.record(1, 1, text=["green"]),
+        worlds.record(2, 2, text=["a red square", "a blue square"]),
+    ]
+    monkeypatch.setitem(worlds.WORLDS, "captions", some)
+    options = {"candidates": 0, "ranks": (1, 2), "rerank": 3, "mean": True}
+    evaluator = worlds.evaluator(retrieval, "captions", tokenizer, **options)
+    found = {m.name: m for m in evaluator.run(worlds.Apply(worlds.Oracle(tokenizer)), {})}
+    assert tuple(found) == evaluator.metric_names
+    for prefix in ("", "reranked/"):
+        names = [f"{prefix}{d}/r{k}" for d in retrieval.DIRECTIONS for k in (1, 2)]
+        mean = found[f"{prefix}mean_recall"]
+        assert 0 < mean.value < 1 and mean.unit == "%" and 0 < mean.error < 0.5
+        assert mean.value == pytest.approx(np.mean([found[name].value for name in names]))
+        assert mean.chance == pytest.approx(np.mean([found[name].chance for name in names]))
+
+
 def test_pair_scores_equal_scoring_each_pair_alone(tokenizer):
     net = worlds.Oracle(tokenizer)
     images = np.stack([worlds.square(c) for c in range(5)])

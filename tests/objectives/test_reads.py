@@ -23,14 +23,22 @@ CASES = {
     "bbox": {},
     "bbox moving": {"stop_text_gradient": False},
     "classify": {},
+    "glue": {"task": "mnli"},
+    "vqa": {"classes": 5},
+    "refcoco": {},
     "distill image": {"teacher": "vit", "of": "image"},
     "distill mlm": {"teacher": "bert", "of": "mlm"},
 }
 
 
 class Net(stubs.Net):
+    sentence_head = "layers"
+
     def image_head(self, x):
         return x @ self.kernels[7]
+
+    def attach(self, name, head):
+        return lambda x: x @ self.kernels[7][:, : head.outputs]
 
 
 def objective_of(case):
@@ -38,7 +46,7 @@ def objective_of(case):
 
 
 def loss_of(case, views):
-    batch = stubs.make_batch() | {"label": jnp.arange(4)}
+    batch = stubs.make_batch() | {"label": jnp.arange(4) % 3, "targets": jnp.eye(4, 5)}
     seen = stubs.make_views(seed=1)
     batch["teacher"] = {
         "ema": {"image": seen.image},
@@ -86,6 +94,16 @@ def program(model, **streams):
         (tiny_ufm.student, "image", "pixels", "reads image_masked, which unified_fm.models.ufm"),
         (tiny_ufm.image_teacher, "text", "mlm", "it gives nothing of batches with masked_ids"),
         (tiny_ufm.text_teacher, "image", "mim", "reads image, image_masked, which unified_fm.mo"),
+        (
+            tiny_ufm.text_teacher,
+            "pairs",
+            "nlvr2",
+            "objective 'nlvr2' of stream 'pairs' encodes a batch itself and needs image, "
+            "image_memory, which unified_fm.models.bert never gives: of the views it has text, "
+            "text_masked",
+        ),
+        (tiny_ufm.student, "pairs", "nlvr2", "needs image_memory, which unified_fm.models.ufm"),
+        (tiny_ufm.image_teacher, "pairs", "nlvr2", "'pairs' reads text, which unified_fm.model"),
     ],
 )
 def test_a_stream_that_cannot_give_it_is_refused_before_tracing(model, stream, objective, message):
@@ -99,11 +117,20 @@ def test_a_stream_that_cannot_give_it_is_refused_before_tracing(model, stream, o
     assert message in str(error.value)
 
 
+def test_classes_of_images_need_a_model_of_images():
+    objective = build("objectives", "image_classification", classes=3)
+    stream = joint.Stream(objectives={"classes": objective}, weights={})
+    for model in (tiny_xfm.model(), tiny_ufm.student(), tiny_ufm.image_teacher()):
+        stream.check("task", model, ["image", "label"])
+    with pytest.raises(ValueError, match="'classes' of stream 'task' encodes a batch itself and"):
+        stream.check("task", tiny_ufm.text_teacher(), ["image", "label"])
+
+
 def test_streams_that_can_are_let_through():
     names = {
         "text": ["mlm"],
         "image": ["mim"],
-        "pairs": ["itc", "itm", "imlm", "mim"],
+        "pairs": ["itc", "itm", "imlm", "mim", "nlvr2"],
         "regions": ["itc", "itm", "imlm", "bbox"],
     }
     program(tiny_xfm.model(), **names).check(tiny_xfm.make_batches())

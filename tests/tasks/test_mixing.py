@@ -17,16 +17,29 @@ def batches():
     images = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, SIZE, SIZE, 3))
     targets = _mixing.soft(jnp.arange(4), 4, 0.0)
 
-    def mix(key, mixup, cutmix):
-        return _mixing.mixed(key, images, targets, mixup=mixup, cutmix=cutmix)
+    def mix(key, switch):
+        return _mixing.mixed(key, images, targets, mixup=0.8, cutmix=1.0, switch=switch)
 
-    def run(keys):
-        ways = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0), "both": (0.8, 1.0)}
-        return {
-            name: jax.vmap(lambda key, way=way: mix(key, *way))(keys) for name, way in ways.items()
-        }
+    ways = {"mixup": 0.0, "cutmix": 1.0, "both": 0.5}
+    switches = jnp.repeat(jnp.array(list(ways.values())), 64)
+    keys = jnp.tile(jax.random.split(jax.random.key(0), 64), 3)
+    found = jax.device_get(jit(jax.vmap(mix))(keys, switches))  # compiled once
+    return {
+        name: tuple(each[64 * k : 64 * (k + 1)] for each in found) for k, name in enumerate(ways)
+    }
 
-    return jax.device_get(jit(run)(jax.random.split(jax.random.key(0), 64)))
+
+@pytest.mark.parametrize("numbers", [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
+def test_what_is_0_never_happens(numbers, monkeypatch):
+    monkeypatch.setattr(jax.random, "beta", lambda key, a, b: jnp.float32(0.5))  # quick to compile
+    images, targets = (
+        jnp.arange(4.0).reshape(4, 1, 1, 1) + jnp.zeros((4, SIZE, SIZE, 3)),
+        jnp.eye(4),
+    )
+    switch = 1.0 if numbers["mixup"] else 0.0  # which asks for the other one
+    mix = jit(lambda key: _mixing.mixed(key, images, targets, switch=switch, **numbers)[0])
+    blended = float(np.asarray(mix(jax.random.key(0)))[0, 0, 0, 0])
+    assert (blended == 1.5) == bool(numbers["mixup"])  # half of image 0, half of image 3
 
 
 def test_mixup_blends_an_image_with_the_one_at_its_place_from_the_end(batches):

@@ -32,6 +32,7 @@ def restored_state(
                 raise
             _log.error("%s\nGoing back to step %d", error, steps[number + 1])
             continue
-        _log.info("resumed from step %d", at)
+        said = "evaluating" if settings.mode == "evaluate" else "resumed from"
+        _log.info("%s step %d", said, at)
         return state, position
     raise ValueError(f"no checkpoint in {checkpoints.directory}")

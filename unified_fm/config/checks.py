@@ -9,7 +9,7 @@ from typing import Any
 
 from unified_fm import choices, sharding
 from unified_fm.checkpoint import start
-from unified_fm.config import chosen, durations, options, xla
+from unified_fm.config import chosen, durations, inputs, options, xla
 from unified_fm.config.settings import Settings, Stream
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
@@ -40,6 +40,7 @@ def check(settings: Settings) -> None:
     _check_groups(settings)
     chosen.merge(settings, None)
     _check_model(settings.model, "model")
+    inputs.check(settings)
     start.check(settings.plain()["init"], "init")
     _check_teachers(settings)
     _check_lessons(settings)

@@ -18,7 +18,7 @@ from unified_fm import choices, queries
 from unified_fm.evaluators import _pairs, base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import Metric, RetrievalExample
-from unified_fm.tasks._metrics.retrieval import best, chance_recall, first_rank
+from unified_fm.tasks._metrics.retrieval import DIRECTIONS, best, chance_recall, first_rank
 
 SAME = ("ids", "texts")  # what makes a caption a match of an image
 
@@ -40,6 +40,7 @@ class Evaluator(base.HeldOut):
         same: what matches: "ids" = captions and images of one image id, as the official sets count;
             "texts" = also a caption that reads the same, token for token, as one of that image
             (where few captions describe many images, a wrong one is none).
+        mean: also `mean_recall`, the mean of all recalls.
         pair_batch: pairs scored at once when re-ranking.
         shown: queries of each direction kept for the report.
     """
@@ -48,6 +49,7 @@ class Evaluator(base.HeldOut):
     ranks: tuple[int, ...] = (1, 5, 10)
     rerank: int = 0
     same: str = "ids"
+    mean: bool = False
     pair_batch: int = 256
     shown: int = 6
 
@@ -58,8 +60,9 @@ class Evaluator(base.HeldOut):
     def metric_names(self) -> tuple[str, ...]:
         """What `run` yields."""
         prefixes = ("", "reranked/") if self.rerank else ("",)
-        directions = ("image_to_text", "text_to_image")
-        return tuple(f"{p}{d}/r{k}" for p in prefixes for d in directions for k in self.ranks)
+        names = [f"{d}/r{k}" for d in DIRECTIONS for k in self.ranks]
+        names += ["mean_recall"] if self.mean else []
+        return tuple(f"{p}{name}" for p in prefixes for name in names)
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the recalls, first of the images' captions, then of the captions' images."""
@@ -80,17 +83,37 @@ class Evaluator(base.HeldOut):
             ("image_to_text", scores.of_images, positive),
             ("text_to_image", scores.of_texts, [p.T for p in positive]),
         )
+        hits, chances = [], []
         for direction, found, matches in directions:
             ranks = np.concatenate([first_rank(s, p) for s, p in zip(found, matches, strict=True)])
             among = matches[0].shape[1]
             for k in self.ranks:
-                chance = np.concatenate([chance_recall(p, k) for p in matches]).mean()
+                chance = float(np.concatenate([chance_recall(p, k) for p in matches]).mean())
                 yield base.share(
                     f"{prefix}{direction}/r{k}",
                     ranks < k,
-                    chance=float(chance),
+                    chance=chance,
                     chance_is=f"random order of {among}",
                 )
+                chances.append(chance)
+            hits.append((ranks[:, None] < np.array(self.ranks)).mean(axis=1))
+        if self.mean:
+            found = _of_each_image(sets, gallery, *hits)
+            metric = base.mean(
+                f"{prefix}mean_recall",
+                found,
+                chance=float(np.mean(chances)),
+                chance_is="random order",
+            )
+            yield metric._replace(unit="%")
+
+
+def _of_each_image(sets, gallery, of_images, of_texts) -> np.ndarray:
+    """f[I], whose mean is that of the means of f[I] and f[T]: an image and its captions are one
+    example, so that the error of the mean counts neither twice."""
+    owners = np.concatenate([gallery.image_of[texts] for _, texts in sets])  # in 0..I-1
+    sums = np.bincount(owners, of_texts, minlength=len(of_images))
+    return (of_images + sums * len(of_images) / len(owners)) / 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Model(nn.Module):
 
     Attributes:
         vocab_size: number of words that it knows; None = it reads no text, or does not say.
+        image_size: pixels of a side of its images; None = it reads none, or does not say.
         classes: of the image head; None = it has none.
         views: names of those that it can give.
         sentence_head: the head by which its family classifies a text from the first token:
@@ -45,6 +46,7 @@ class Model(nn.Module):
     """
 
     vocab_size = None
+    image_size = None
     classes = None
     views = tuple(INPUTS)
     sentence_head = "layers"
@@ -88,6 +90,11 @@ class Model(nn.Module):
     def gives(self, keys: Collection[str]) -> frozenset[str]:
         """The names of the views that a batch with these keys gets: known before anything runs."""
         return frozenset(v for v in self.views if all(key in keys for key in INPUTS[v]))
+
+    @nn.nowrap
+    def longest_text(self) -> int | None:
+        """How many tokens the longest text has that it can read; None = it does not say."""
+        return None
 
     @nn.nowrap
     def check(self) -> None:

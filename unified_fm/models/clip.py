@@ -88,6 +88,10 @@ class Model(ImagePart, PairPart):
         init = nn.initializers.constant(-math.log(self.init_temperature))
         self.logit_scale = self.param("logit_scale", init, ())
 
+    @nn.nowrap
+    def longest_text(self) -> int:
+        return self.max_positions
+
     @property
     def readers(self) -> Readers:
         return {

@@ -12,6 +12,11 @@ from unified_fm.models.rows import dropout
 OFFSETS = ("roberta", "bert")
 
 
+def positions_before(position_offset: str, pad_id: int) -> int:
+    """How many position embeddings stand before that of a text's first token."""
+    return pad_id + 1 if position_offset == "roberta" else 0
+
+
 class TextEmbed(nn.Module):
     """Word, position and segment embeddings, summed, normalised and dropped out.
 
@@ -56,7 +61,7 @@ class TextEmbed(nn.Module):
         Raises:
             ValueError: the texts are longer than the position embeddings.
         """
-        offset = self.pad_id + 1 if self.position_offset == "roberta" else 0
+        offset = positions_before(self.position_offset, self.pad_id)
         if ids.shape[1] + offset > self.positions:
             raise ValueError(
                 f"texts of {ids.shape[1]} tokens need {ids.shape[1] + offset} position embeddings "

@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from unified_fm import choices
 from unified_fm.models.base import Ask, Batch, Model
 from unified_fm.models.config import EncoderConfig, check_patches, encoder_config
-from unified_fm.models.embeddings import OFFSETS, PatchEmbed, TextEmbed, normalised
+from unified_fm.models.embeddings import (
+    OFFSETS,
+    PatchEmbed,
+    TextEmbed,
+    normalised,
+    positions_before,
+)
 from unified_fm.models.heads import class_dense, l2_normalised
 from unified_fm.models.passes import READ, Found, Readers
 from unified_fm.models.views import Views
@@ -129,6 +135,10 @@ class TextPart(Stacks):
     def check(self) -> None:
         choices.check("position_offset", self.position_offset, OFFSETS)
         super().check()
+
+    @nn.nowrap
+    def longest_text(self) -> int:
+        return self.max_positions - positions_before(self.position_offset, self.pad_id)
 
     @nn.nowrap
     def make_text_embed(self, config: EncoderConfig) -> TextEmbed:

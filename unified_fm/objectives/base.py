@@ -90,6 +90,8 @@ class Objective(Protocol):
 
     Attributes:
         reads: {name of a view: whether the gradient of the loss flows into it}.
+        encodes: names of views that it has the model make of what it hands over itself (two images,
+            images that it has mixed), so that the batch need not have what they are made of.
         accumulates: whether the losses of micro-batches recombine exactly (see `Output`); False
             where the rows of a batch look at each other.
         refers: whether a row looks at other rows of its group (`views.groups`); the mesh must not
@@ -100,6 +102,7 @@ class Objective(Protocol):
     """
 
     reads: ClassVar[Mapping[str, bool]] = MappingProxyType({})
+    encodes: ClassVar[Collection[str]] = ()
     accumulates: ClassVar[bool] = True
     refers: ClassVar[bool] = False
     ema_reads: ClassVar[Collection[str]] = ()

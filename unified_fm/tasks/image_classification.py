@@ -8,7 +8,7 @@ and RandAugment are of one image and happen in the loader.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -83,6 +83,7 @@ class Objective(base.Objective):
         erasing: chance of an image to have a box of noise.
     """
 
+    encodes: ClassVar[Collection[str]] = ("image",)
     accumulates: ClassVar[bool] = False  # the images of a batch are mixed with each other
 
     classes: int

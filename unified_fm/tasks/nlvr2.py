@@ -7,7 +7,7 @@ states side by side. There is no swap of the images: a sentence may say left and
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -78,6 +78,7 @@ class Objective(base.Objective):
     """
 
     reads: ClassVar[Mapping[str, bool]] = {"text": True}
+    encodes: ClassVar[Collection[str]] = ("image", "image_memory")
 
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:
         logits = (yield from self.predict(net, views, batch))["logits"]

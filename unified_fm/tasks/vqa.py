@@ -82,7 +82,8 @@ class Pipeline(ImageOptions, TextOptions):
         if len(found) != self.classes:
             raise ValueError(
                 f"{self.answers} has {len(found):,} answers, and the option classes is"
-                f" {self.classes:,}: the head has an output for each, so they must be equal"
+                f" {self.classes:,}: the head has an output for each, so set classes of the stream"
+                f" and of its objective to {len(found)}"
             )
         return found
 
