@@ -235,7 +235,8 @@ def test_a_resumed_run_is_the_one_that_went_through(tmp_path, monkeypatch):
     reward_by_sum(monkeypatch)
     finetuning.write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
-    told = ["report=False", "evaluate.every=0", "optimizer.lr=0.01"]
+    told = ["report=False", "log.every=1", "optimizer.lr=0.01", "checkpoint.best=None"]
+    told += ["evaluate.every=0", "evaluate.at_end=False"]
     told += ["optimizer.schedule.name=constant", "optimizer.schedule.warmup=0"]
     with finetuning.quick(monkeypatch):
         for folder, steps in (("parts", 1), ("parts", 3), ("whole", 3)):

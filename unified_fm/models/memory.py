@@ -101,6 +101,13 @@ class Look:
         bias f[B H Q K] for every row, with a gradient as large: the einsum is less."""
         return self.view == "row" or self.padded
 
+    @property
+    def what(self) -> str:
+        """What is looked at, for the log."""
+        if self.padded:
+            return "padded texts"
+        return "regions" if self.view == "row" else "images"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Looks:
