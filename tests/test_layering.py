@@ -20,6 +20,8 @@ SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "repor
 SCORED += ["checkpoint.start"]
 INFERENCE = ["evaluators.base", "objectives.base"]
 CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
+# Of models, what a task attaches, and what that looks at: never a model.
+FOR_TASKS = [f"models.{name}" for name in ("heads", "decoder", "beam", "ranking", "memory")]
 
 # Path under unified_fm/ -> (modules of ours, packages of others) that it may import; the first
 # prefix that fits decides. "*" is all that OWNERS and NEVER do not forbid. The standard library is
@@ -75,7 +77,7 @@ LAYERS = [
     ("tasks/_metrics/", ["tasks._metrics", "data.official"], ["numpy"]),
     ("tasks/_baselines/", ["tasks._baselines", "tasks._metrics", "data"], ["numpy", "sklearn"]),
     ("tasks/_scoring/", ["tasks._scoring", "tasks._metrics", "data"], ["numpy"]),
-    ("tasks/", ["tasks", "objectives", "data", "evaluators", "models.heads"], ["*"]),
+    ("tasks/", ["tasks", "objectives", "data", "evaluators", *FOR_TASKS], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.
     ("teachers/", [*CORE, "convert", "objectives.lumps"], ["*"]),  # one arithmetic of the rest
     ("", [*CORE, "optim", "data", "evaluators", "convert", "objectives.base"], ["*"]),

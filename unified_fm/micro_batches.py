@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+_INDICES = ("image_index", "answer_of")  # by which rows refer to others of their group
 _WHOLE = ""  # the share that belongs to an output's own loss, beside those of its parts
 
 
@@ -75,7 +76,8 @@ def _split(stream: str, batch: Mapping[str, Any], count: int, groups: int | None
     fixed = [key for key in ("negatives_image", "negatives_text") if key in batch]
     if fixed:
         raise ValueError(f"stream {stream!r}: {fixed[0]} indexes the whole batch: accumulate=1")
-    if ("image_index" in batch or (groups or 1) > 1) and (groups or 1) % count:
+    refers = any(name in batch for name in _INDICES)
+    if (refers or (groups or 1) > 1) and (groups or 1) % count:
         raise ValueError(
             f"stream {stream!r}: its rows refer to others of their group, so accumulate={count} "
             f"must divide its groups, which are {groups or 1}"

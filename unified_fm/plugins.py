@@ -45,6 +45,7 @@ GIVEN: Mapping[str, Sequence[str]] = {
     "models": ("parent",),
     "optim.merge": ("groups",),
     "data.pipelines": ("tokenizer",),
+    "objectives": ("tokenizer", "candidates"),
     "evaluators": ("tokenizer", "streams", "passes", "place"),
 }
 

@@ -335,7 +335,7 @@ def prepare(
             a plugin that does not exist or refuses its options.
     """
     loaded = tokenizer or _tokenizer(settings)
-    program = _program(settings)
+    program = _program(settings, loaded)
     return Prepared(
         settings=settings,
         tokenizer=loaded,
@@ -366,10 +366,12 @@ def _tokenizer(settings: Settings) -> Tokenizer:
     return loaded
 
 
-def _program(settings: Settings) -> step.Program:
+def _program(settings: Settings, tokenizer: Tokenizer) -> step.Program:
     learnt = {}
     for name, entry in settings.streams.items():
-        made = {key: chosen.objective(key, value) for key, value in entry.objectives.items()}
+        made = {
+            key: chosen.objective(key, value, tokenizer) for key, value in entry.objectives.items()
+        }
         learnt[name] = joint.Stream(
             objectives={key: objective for key, (objective, _) in made.items()},
             weights={key: weight for key, (_, weight) in made.items()},

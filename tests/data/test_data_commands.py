@@ -1,11 +1,11 @@
-"""`unified-fm data refcoco` and `data answers`: files of others made ours."""
+"""`unified-fm data refcoco`, `data answers`, `data frequencies`: files of others made ours."""
 
 import json
 
 from tests.tasks import official_files as files
 from unified_fm import cli
 from unified_fm.data.sources import refcoco
-from unified_fm.tasks._metrics import vqa_answers
+from unified_fm.tasks._metrics import ngrams, vqa_answers
 
 
 def test_refcoco_becomes_our_lines(tmp_path, capsys):
@@ -36,3 +36,19 @@ def test_the_answers_of_annotations_are_counted(tmp_path, capsys):
         capsys.readouterr().out
     )
     assert json.loads(to.read_text()) == ["no", "2", "red", "yes"]
+
+
+def test_the_words_of_training_captions_are_counted_by_image(tmp_path, capsys):
+    karpathy = files.write_karpathy(tmp_path)
+    to = tmp_path / "frequencies.json"
+    assert cli.main(["data", "frequencies", str(karpathy), f"--to={to}"]) == 0
+    found = ngrams.load_frequencies(to)
+    assert found.images == 3  # train and restval, as everybody trains
+    assert found.counts[("caption", "0", "</s>")] == 3
+    assert found.counts[("picture", "5")] == 1
+    assert f"of 3 images, hash {found.hash}" in capsys.readouterr().out
+
+    rows = [{"image": "a.jpg", "caption": text, "image_id": 1} for text in ("a dog", "the dog")]
+    albef = files.write_json(tmp_path / "coco_train.json", rows)  # a row for each caption
+    assert cli.main(["data", "frequencies", str(albef), f"--to={to}"]) == 0
+    assert ngrams.load_frequencies(to).counts[("dog", "</s>")] == 1

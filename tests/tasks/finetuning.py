@@ -9,6 +9,8 @@ import jax
 
 from tests.tasks import official_files
 from unified_fm import main, sharding
+from unified_fm.tasks._metrics import caption_reward
+from unified_fm.tasks._scoring import scorers
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,7 +43,10 @@ def write_data(root: pathlib.Path) -> None:
     for split in ("train", "val", "testA", "testB"):
         folder = data / "coco" / "train2014"
         official_files.write_mdetr(data / "refcoco", "refcoco+", split, folder)
-    official_files.write_karpathy(data / "coco")
+    karpathy = official_files.write_karpathy(data / "coco")
+    rows = scorers.read_captions(karpathy, "train")
+    found = caption_reward.training_frequencies([row.captions for row in rows])
+    found.save(data / "coco" / "frequencies.json")
 
 
 def train(spec: str, workdir, *changes: str) -> int:

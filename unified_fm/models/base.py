@@ -117,6 +117,21 @@ class Model(nn.Module):
         """
         raise ValueError(f"this model ({type(self).__module__}) has no image head")
 
+    @nn.nowrap
+    def text_decoder(self, fields: Mapping[str, Any] | None = None) -> nn.Module:
+        """A text decoder that fits this model, for `attach`: a `decoder.TextDecoder`.
+
+        Args:
+            fields: of `EncoderConfig` that differ from what fits by itself ({"layers": 6}).
+
+        Raises:
+            ValueError: there is none.
+        """
+        raise ValueError(
+            f"this model ({type(self).__module__}) has no text decoder (fields {fields}); "
+            "unified_fm.models.xfm has"
+        )
+
     def targets(self, batch: Batch) -> dict[str, jax.Array]:
         """What it teaches: the arrays by which students are distilled, as far as it has them.
 

@@ -76,6 +76,20 @@ class TextEmbed(nn.Module):
             x = x + self._rows_of(self.token_type, segments, ids.shape)
         return dropout(rows, self.norm(x) if self.normalised else x, self.config.dropout)
 
+    def later(self, ids, place):
+        """Hidden states f[B T D] of later tokens ids i32[B T], numbers `place` and on of each text.
+
+        All are real tokens of segment 0, and nothing is dropped.
+        """
+        first = self.pad_id + 1 if self.position_offset == "roberta" else 0
+        numbers = (place + first + jnp.arange(ids.shape[1]))[None]  # i32[1 T]
+        x = self._rows_of(self.word, ids, ids.shape) + self._rows_of(
+            self.position, numbers, ids.shape
+        )
+        if self.segments:
+            x = x + self._rows_of(self.token_type, jnp.zeros_like(ids), ids.shape)
+        return self.norm(x) if self.normalised else x
+
     def table(self):
         """The word embeddings f[V D], for a tied decoder."""
         return self.word.embedding

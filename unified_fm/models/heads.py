@@ -41,12 +41,50 @@ class MlmHead(nn.Module):
         )
         return logits + self.bias
 
-    def cross_entropy(self, x, ids):
+    def cross_entropy(self, x, ids, *, smoothing=0.0, never=()):
         """(Cross-entropy f32[...], whether it is the best guess bool[...]) of words ids i32[...].
 
-        Of hidden states x f[... D]; the logits are never there all at once.
+        The logits are never there all at once.
+
+        Args:
+            x: f[... D], hidden states.
+            ids: i32[...].
+            smoothing: share of the target that the V - 1 other words have between them, as in
+                ALBEF's captioning: 1 - smoothing for the true one.
+            never: ids of words that have no probability at all; not with smoothing.
         """
-        return cross_entropy(self._states(x), self._table(), self.bias, ids)
+        x, table, bias = self._states(x), self._table(), self.bias
+        if never:
+            if smoothing:
+                raise ValueError(f"smoothing {smoothing} needs every word, but never has {never}")
+            bias = bias.at[jnp.array(never)].set(jnp.finfo(bias.dtype).min)
+        loss, right = cross_entropy(x, table, bias, ids)
+        if smoothing:
+            # Of the sum over all words only that of their rows is needed.
+            of_all = jnp.einsum("...d,d->...", x.astype(jnp.float32), table.sum(0)) + bias.sum()
+            own = self._logits_of(x, ids)
+            loss = loss + smoothing / (self.vocabulary - 1) * (self.vocabulary * own - of_all)
+        return loss, right
+
+    def log_probabilities(self, x, rows, ids):
+        """f32[B E] of words ids i32[E], each after one of the N states of a row.
+
+        Args:
+            x: f[B N D].
+            rows: i32[E], which of the N.
+            ids: i32[E].
+        """
+        x, none = self._states(x), jnp.zeros(x.shape[:-1], jnp.int32)
+        rest = cross_entropy(x, self._table(), self.bias, none)[0] + self._logits_of(x, none)
+        return self._logits_of(x[:, rows], ids) - rest[:, rows]
+
+    def _logits_of(self, x, ids):
+        """Logits f32[...] of words ids i32[...], as x f[... D] comes from `_states`."""
+        rows = self._table()[ids].astype(x.dtype)
+        return (
+            jnp.einsum("...d,...d->...", x, rows, preferred_element_type=jnp.float32)
+            + (self.bias[ids])
+        )
 
     def _states(self, x):
         return self.norm(gelu(self.dense(x), self.config.gelu))

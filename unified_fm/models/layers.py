@@ -10,7 +10,7 @@ from unified_fm.models import draws
 from unified_fm.models.attention import Attention, relative_position_index
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layer_norm import LayerNorm
-from unified_fm.models.rows import dropout
+from unified_fm.models.rows import Rows, dropout
 
 
 class Layer(nn.Module):
@@ -71,6 +71,37 @@ class Layer(nn.Module):
             see = functools.partial(looks.attend, self.cross_attn)
             x = residual(x, self.cross_norm, self.scale_cross, see, next(keys))
         return residual(x, self.mlp_norm, self.scale_mlp, self._mlp, next(keys))
+
+    def extend(self, x, cache, place, looks: Any):
+        """Returns (f[B K T D], cache) of later tokens x f[B K T D] of K texts a row.
+
+        Nothing is dropped.
+
+        Args:
+            x: f[B K T D].
+            cache: see `Attention.extend`, f[B K L H Dh] each.
+            place: i32[], the number of the first of x in its text.
+            looks: `memory.Looks`, at whose B rows all K texts look.
+        """
+        rows, texts, length, width = x.shape
+        kept = cache
+
+        def see_itself(y, _):
+            nonlocal kept
+            flat = jax.tree.map(lambda leaf: leaf.reshape(rows * texts, *leaf.shape[2:]), cache)
+            seen, flat = self.self_attn.extend(y.reshape(-1, length, width), flat, place)
+            kept = jax.tree.map(lambda leaf: leaf.reshape(rows, texts, *leaf.shape[1:]), flat)
+            return seen.reshape(y.shape)
+
+        def see(y, _):
+            # All tokens of all texts are so many queries of one attention: no row is copied.
+            flat = y.reshape(rows, texts * length, width)
+            return looks.attend(self.cross_attn, flat, Rows((rows,))).reshape(y.shape)
+
+        residual = functools.partial(self._residual, rows=None, drop_path=0.0)
+        x = residual(x, self.self_norm, self.scale_attn, see_itself)
+        x = residual(x, self.cross_norm, self.scale_cross, see)
+        return residual(x, self.mlp_norm, self.scale_mlp, self._mlp), kept
 
     def project_memory(self, x):
         """Keys and values f[I M H Dh] of this layer's cross-attention for x f[I M D]."""

@@ -1,4 +1,4 @@
-"""What texts look at in the fusion encoder: images, by row, without a copy for each text.
+"""What texts look at in a fusion encoder or decoder: images, by row, without a copy for each text.
 
 Several texts look at one image: its own caption, the masked copy, a wrong text, its regions.
 Its keys and values are projected once a layer for all of them, and texts that look at the same row
@@ -35,6 +35,8 @@ class ImageMemory:
         row_mask: bool[R N], patches of each row's region. None = all patches.
         layers: (keys, values) f[layers I 1+N H Dh], projected for all layers at once, where the
             same images are looked at again and again; None = projected where they are looked at.
+        slot_mask: bool[I 1+N], the slots that may be seen, where an "image" is the states of a
+            text, with its padding (what a decoder of answers looks at); None = all.
         groups: of the rows; see `Views`.
     """
 
@@ -43,6 +45,7 @@ class ImageMemory:
     image_index: jax.Array | None = None
     row_mask: jax.Array | None = None
     layers: Any = None
+    slot_mask: jax.Array | None = None
     groups: int = flax.struct.field(pytree_node=False, default=1)
 
     def seen(self, keys: Any, rows: jax.Array | None, view: str) -> tuple[Any, jax.Array | None]:
@@ -62,7 +65,7 @@ class ImageMemory:
             images = self._take(self.image_index, rows)
         whole = self._take(whole, images)
         if view == "image" or self.row_mask is None:
-            return whole, None
+            return whole, self._take(self.slot_mask, images)
         slots, mask = self._take((slots, self.row_mask), rows)
         # The patches of the whole image stay; the mask says which of them the region has.
         whole = jax.tree.map(lambda x, slot: x.at[:, 0].set(slot), whole, slots)
@@ -83,18 +86,27 @@ class Look:
         view: see `ImageMemory.seen`.
         rows: i32[B'], or None.
         parts: numbers of the texts in the pass.
+        padded: whether the memory has slots that may not be seen.
     """
 
     memory: int
     view: str
     rows: jax.Array | None
     parts: list[int]
+    padded: bool = False
 
     @property
     def masked(self) -> bool:
         """Whether each row sees patches of its own. Fused attention knows no such mask but as a
         bias f[B H Q K] for every row, with a gradient as large: the einsum is less."""
-        return self.view == "row"
+        return self.view == "row" or self.padded
+
+    @property
+    def what(self) -> str:
+        """What is looked at, for the log."""
+        if self.padded:
+            return "padded texts"
+        return "regions" if self.view == "row" else "images"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,7 +219,8 @@ def look_together(
         number = list(memories).index(id(memory))
         if memory.row_mask is None:
             view = "image"  # a row is its image
-        look = looks.setdefault((number, id(rows), view), Look(number, view, rows, []))
+        padded = memory.slot_mask is not None
+        look = looks.setdefault((number, id(rows), view), Look(number, view, rows, [], padded))
         look.parts.append(part)
     new = [memory.image for memory in memories.values() if memory.layers is None]
     sizes = tuple(len(image) for image in new if image is not None)

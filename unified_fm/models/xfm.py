@@ -1,7 +1,7 @@
 """X-FM: a language, a vision and a fusion encoder (arXiv 2301.05065, and its published system)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from unified_fm import placement
 from unified_fm.groups import take
 from unified_fm.models.base import Ask, Batch
 from unified_fm.models.config import EncoderConfig, Fields
+from unified_fm.models.decoder import TextDecoder
 from unified_fm.models.encoders import Encoder, Vision, mean_of
 from unified_fm.models.heads import MlmHead, PairHead, default_dense
 from unified_fm.models.memory import Fusing, ImageMemory, look_together
@@ -85,6 +86,21 @@ class Model(TextPart, ImagePart, PairPart):
                 f"the fusion encoder (width {fusion.width}) starts from the states of the language "
                 f"encoder (width {text.width}): the widths must be equal"
             )
+
+    @nn.nowrap
+    def text_decoder(self, fields: Mapping[str, Any] | None = None) -> TextDecoder:
+        """A decoder with the fusion encoder's layers and the language encoder's embeddings."""
+        return TextDecoder(
+            self.stack({**self.fusion, **(fields or {})}, FUSION),
+            vocabulary=self.vocab_size,
+            positions=self.max_positions,
+            segments=self.token_types,
+            pad_id=self.pad_id,
+            position_offset=self.position_offset,
+            word_std=self.word_std,
+            position_std=self.position_std,
+            parent=None,  # whoever attaches it is
+        )
 
     @nn.nowrap
     def _stacks(self) -> tuple[EncoderConfig, EncoderConfig, EncoderConfig]:

@@ -226,9 +226,13 @@ def score_captions(said: Path, truth: Path, *, split: str = "") -> Scored:
     found = predictions.read(said, keys=("image_id", "id"), of=("caption", "prediction"))
     answers = predictions.in_order(found, [row.id for row in rows], said)
     predictions.checked(answers, lambda answer: isinstance(answer, str), "a string", said)
-    texts = [row.captions for row in rows]
+    return captions_scored(answers, [row.captions for row in rows])
+
+
+def captions_scored(answers: Sequence[str], texts: Sequence[Sequence[str]]) -> Scored:
+    """The score of a caption of each image, beside its references."""
     return Scored(
-        counts={"images": len(rows), "references": sum(map(len, texts))},
+        counts={"images": len(texts), "references": sum(map(len, texts))},
         statistics=captions.measures(answers, texts),
         chance=captions.chance(texts),
         chance_is="a reference of the next image",
