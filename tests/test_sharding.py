@@ -308,7 +308,7 @@ def test_micro_batches_on_a_mesh():
     _assert_close(cut, logs)
 
 
-@pytest.mark.slow  # four compilations of X-FM
+@pytest.mark.nightly  # four compilations of X-FM
 def test_xfm_has_the_same_losses_on_every_mesh():
     config = config_file.load("configs/xfm_base.py:smoke", ["rules.sharding=tensor", *IN_GROUPS])
     logs, _, _ = _train(config, "one")

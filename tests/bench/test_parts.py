@@ -74,7 +74,7 @@ def test_layers_and_attention_of_a_small_model(capsys):
     assert sum("einsum" in line for line in lines) == 3  # texts; images with a bias and without
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # eight compilations
 def test_compilation_of_loops_and_rematerialisation(capsys):
     lines = printed(capsys, "compile", f"--config={SMALL}")
     names = [line[:28].strip() for line in lines[1:]]

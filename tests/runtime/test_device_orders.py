@@ -38,8 +38,8 @@ def alone():
     ("count", "local", "sizes", "order"),
     [
         (2, 2, [4, 1, 1], [0, 2, 1, 3]),  # as on a v5e: neighbours on the mesh on other hosts
-        (2, 2, [4, 1, 1], [3, 2, 1, 0]),
-        (4, 1, [2, 2, 1], [2, 0, 3, 1]),
+        pytest.param(2, 2, [4, 1, 1], [3, 2, 1, 0], marks=pytest.mark.nightly),
+        pytest.param(4, 1, [2, 2, 1], [2, 0, 3, 1], marks=pytest.mark.nightly),
     ],
 )
 def test_S1_regions_find_their_images_in_every_order_of_the_devices(

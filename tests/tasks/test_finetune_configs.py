@@ -28,6 +28,14 @@ CONFIGS = {
     "retrieval": ("val/mean_recall", {}),
 }
 QUICK = ("glue:stsb",)  # one of them is in the plain suite
+# Tables of other columns and labels, which the tests of the source read one by one.
+ALIKE = tuple(f"glue:{task}" for task in ("cola", "sst2", "mrpc", "qqp", "qnli", "wnli"))
+
+
+def _marks(name):
+    if name in QUICK:
+        return ()
+    return pytest.mark.nightly if name in ALIKE else pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +45,7 @@ def data(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in QUICK else [pytest.mark.slow]) for n in CONFIGS],
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=_marks(n)) for n in CONFIGS])
 def test_a_config_trains_evaluates_and_keeps_the_best(name, data, tmp_path, monkeypatch):
     metric, predicted = CONFIGS[name]
     monkeypatch.chdir(data)
