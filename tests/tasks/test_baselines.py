@@ -18,8 +18,6 @@ from unified_fm.tasks._baselines import (
 from unified_fm.tasks._baselines.base import NotInstalled
 from unified_fm.tasks._metrics import bootstrap, classification, vqa
 
-pytest_plugins = ["tests.demo.conftest"]
-
 
 def texts(*pairs):
     return [{"text": text, "label": label} for text, label in pairs]
