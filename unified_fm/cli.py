@@ -21,6 +21,7 @@ VERBS = {
     "train": "train a config, or go on where its workdir stopped",
     "evaluate": "evaluate a checkpoint of a run",
     "predict": "ask a checkpoint about images and texts, one JSON line each",
+    "scoreboard": "many tasks from a checkpoint, from scratch, and trivial baselines",
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",

@@ -4,13 +4,14 @@
     unified-fm train --config=finetune/glue:mnli --config.init=roberta:data/roberta-base ...
 
 Arguments after a colon, joined by commas: a task (sst2 if none is given), and `smoke`, two steps of
-a tiny model. The folders are those of GLUE's archives below data/glue. X-FM does not say how it
-trains WNLI and has no early stop; a value with the comment "ours" is not the published one.
+a tiny model, or, of sst2 alone, `demo`, a small one on reviews of films. The folders are those of
+GLUE's archives below data/glue. X-FM does not say how it trains WNLI and has no early stop; a value
+with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.glue_files import TASKS
 from unified_fm.data.streams import stream
 
@@ -33,9 +34,9 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: a task and "smoke", either or both.
+        argument: a task, and "smoke" or "demo".
     """
-    c = settings.start(argument, known=(*PUBLISHED, "smoke"))
+    c = settings.start(argument, known=(*PUBLISHED, "demo", "smoke"))
     words = argument.split(",")
     task = next((word for word in words if word in PUBLISHED), "sst2")
     rate, batch, epochs = PUBLISHED[task]
@@ -54,9 +55,17 @@ def get_config(argument: str = "") -> ConfigDict:
         for name, split in (splits or dict(dev="dev")).items()
     }
     c.checkpoint = dict(every="1 epoch", best=f"dev/{HEADLINE.get(task, 'accuracy')}", keep=1)
+    if "demo" in words:
+        _demo(c)
     if "smoke" in words:
         _smoke(c)
     return c
+
+
+def _demo(c: ConfigDict) -> None:
+    """Passages of reviews, good or bad. The corpus has no third split: val is the test."""
+    sources = dict(train="demo:sentiment/train", test="demo:sentiment/val")
+    quick.made(c, "sentiment", sources, steps=300, batch=32, max_len=32)
 
 
 def _smoke(c: ConfigDict) -> None:

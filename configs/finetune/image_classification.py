@@ -2,16 +2,16 @@
 
     unified-fm train --config=finetune/image_classification --config.init=runs/xfm --workdir=...
 
-`--config.streams.task.source=folder:DIR` and the number of classes, as two options of the
-objective and the evaluator's source, make it any other set. Arguments after a colon, joined by
-commas: `layerwise` is a recipe with a decay of the rate by layer, an average of the parameters and
-a linear head, as BEiT's and MAE's are; its numbers are ours. `smoke` runs two steps of a tiny
-model. A value with the comment "ours" is not the published one.
+`--config.streams.task.source=folder:DIR` and the number of classes, as two options of the objective
+and the evaluator's source, make it any other set. Arguments after a colon, joined by commas:
+`layerwise` is a recipe with a decay of the rate by layer, an average of the parameters and a linear
+head, as BEiT's and MAE's are; its numbers are ours. `smoke` runs two steps of a tiny model, `demo`
+a small one on written digits. A value with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
 from unified_fm.optim.layerwise import layerwise
 
@@ -23,9 +23,9 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: any of "layerwise" and "smoke", joined by commas.
+        argument: any of "demo", "layerwise" and "smoke", joined by commas.
     """
-    c = settings.start(argument, known=("layerwise", "smoke"))
+    c = settings.start(argument, known=("demo", "layerwise", "smoke"))
     c.init = dict(path=None, fresh=["class_head/.*"], leave=[".*"])
     c.model = dict(of="init", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     learnt = dict(classes=1000, head="deep", label_smoothing=0.1, mixup=0.8, cutmix=1.0)
@@ -51,6 +51,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
     if "layerwise" in argument:
         _layerwise(c)
+    if "demo" in argument:
+        _demo(c)
     if "smoke" in argument:
         _smoke(c)
     return c
@@ -66,6 +68,15 @@ def _layerwise(c: ConfigDict, decay: float = 0.65) -> None:
     c.rules.update(lr_scale=[*below, (".*", 1.0)], weight_decay="correct")
     c.ema = 0.9999
     c.evaluate.params = "ema"
+
+
+def _demo(c: ConfigDict) -> None:
+    """Ten digits; with few labels of each (`few:30:demo:mnist/train`) it shows more."""
+    c.streams.task.objectives.image_classification = dict(
+        classes=10, head="linear", mixup=0.0, cutmix=0.0, erasing=0.0
+    )
+    sources = {split: f"demo:mnist/{split}" for split in ("train", "val", "test")}
+    quick.made(c, "mnist", sources, steps=200, batch=32, randaugment="none", fit="squash")
 
 
 def _smoke(c: ConfigDict) -> None:

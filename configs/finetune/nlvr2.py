@@ -5,18 +5,18 @@ images. Select by dev; the test set (test-P) is for the end:
     unified-fm evaluate --run=runs/nlvr2 --step=best --source=nlvr2:data/nlvr2/test1.json
 
 The files are the official ones below data/nlvr2, with the images beside them. `:smoke` runs two
-steps of a tiny model.
+steps of a tiny model, `:demo` a small one on composed scenes.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """The config; `argument` is "" or "smoke"."""
-    c = settings.start(argument, known=("smoke",))
+    """The config; `argument` is "", "demo" or "smoke"."""
+    c = settings.start(argument, known=("demo", "smoke"))
     c.init = dict(path=None, fresh=["nlvr2_head/.*"], leave=[".*"])
     c.model = dict(of="init", image_size=384)
     c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
@@ -31,9 +31,17 @@ def get_config(argument: str = "") -> ConfigDict:
         dev=dict(name="nlvr2", like="task", source="nlvr2:data/nlvr2/dev.json")
     )
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument:
+    if argument == "demo":
+        _demo(c)
+    elif argument:
         _smoke(c)
     return c
+
+
+def _demo(c: ConfigDict) -> None:
+    """Sentences about two scenes of the objects of the quick start; the recipe is ours."""
+    sources = {split: f"demo:nlvr2/{split}" for split in ("train", "val", "test")}
+    quick.made(c, "nlvr2", sources, steps=400, batch=32, max_len=16)
 
 
 def _smoke(c: ConfigDict) -> None:

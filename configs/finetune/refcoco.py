@@ -5,20 +5,20 @@
 MDETR's files below data/refcoco, COCO's images below data/coco/train2014; RefCOCO and RefCOCOg are
 other files in their place. Select by val; testA and testB are evaluated beside it. The first stage
 of the paper is `bbox` on regions at 224 pixels, as in pre-training. `:smoke` runs two steps of a
-tiny model.
+tiny model, `:demo` a small one on composed scenes.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
 
 SET, IMAGES = "data/refcoco/finetune_refcoco+", "data/coco/train2014"
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """The config; `argument` is "" or "smoke"."""
-    c = settings.start(argument, known=("smoke",))
+    """The config; `argument` is "", "demo" or "smoke"."""
+    c = settings.start(argument, known=("demo", "smoke"))
     c.init = dict(path=None, leave=[".*"])
     c.model = dict(of="init", image_size=384)
     c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
@@ -33,9 +33,18 @@ def get_config(argument: str = "") -> ConfigDict:
         for split in ("val", "testA", "testB")
     }
     c.checkpoint = dict(every="1 epoch", best="val/val/accuracy", keep=1)
-    if argument:
+    if argument == "demo":
+        _demo(c)
+    elif argument:
         _smoke(c)
     return c
+
+
+def _demo(c: ConfigDict) -> None:
+    """Things by name (testA) and by place (testB) in scenes of the quick start's objects."""
+    sources = {split: f"demo:refcoco/{split}" for split in ("train", "val")}
+    sources["test"] = "demo:refcoco/testA+demo:refcoco/testB"
+    quick.made(c, "refcoco", sources, steps=400, batch=48, max_len=16)
 
 
 def _smoke(c: ConfigDict) -> None:

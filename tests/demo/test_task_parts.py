@@ -18,6 +18,7 @@ from unified_fm.demo import (
     scenes,
     stage,
 )
+from unified_fm.tasks._metrics import vqa_answers
 from unified_fm.tasks._scoring.scorers import SCORERS
 
 
@@ -54,6 +55,9 @@ def test_the_official_readers_read_what_was_counted(small):
     to, account = small
     assert account["vqa"].counts["train"] == 32 and account["vqa"].counts["test pictures"] == 12
     assert account["nlvr2"].counts["test"] == 16 and account["nlvr2"].counts["test pictures"] == 16
+    answers = vqa_answers.load_list(to / "vqa" / "answers.json").answers
+    train = {vqa_answers.normalise(e["answers"][0]) for e in read(f"vqa/train@{to}")}
+    assert set(answers) == train and len(answers) == len(train)
     for part, splits in {
         "vqa": ("train", "val", "test"),
         "nlvr2": ("train", "val", "test"),

@@ -2,6 +2,7 @@
 
     v2_OpenEnded_mscoco_train2014_questions.json    v2_mscoco_train2014_annotations.json
     train2014/COCO_train2014_000000000042.jpg       (and val2014, test2015, all with answers)
+    answers.json                                    those of training, as a classifier has them
 
 | answer type | question | a picture's two answers |
 | --- | --- | --- |
@@ -29,6 +30,7 @@ from unified_fm import files
 from unified_fm.demo import drawings, scenes, stage
 from unified_fm.demo.making import Making
 from unified_fm.demo.stage import Picture, Stage
+from unified_fm.tasks._metrics import vqa_answers
 
 # Split -> its name in COCO's files, and how many pictures it has; questions are twice as many.
 SPLITS = {"train": ("train2014", 1000), "val": ("val2014", 200), "test": ("test2015", 1000)}
@@ -65,6 +67,9 @@ def make(making: Making) -> None:
         making.counts[split] = len(found)
         making.counts[f"{split} pictures"] = count
         first += count
+        if split == "train":
+            answers = vqa_answers.build_list([asked.answer for _, _, asked in found], least=1)
+            answers.save(making.folder / "answers.json")
     making.facts["answer_types"] = ["yes/no", "number", "place", "ground"]
 
 

@@ -209,7 +209,7 @@ def forest(rows: Sequence[ForestRow], *, ours: str = "pre-trained") -> "Figure":
         left.set_ylim(-0.6, len(rows) - 0.4)
         left.set_title("value")
         right.set_title(f"{ours} minus scratch, 95 % interval")
-        _forest_legend(left, ours)
+        _forest_legend(figure, left, ours)
     return figure
 
 
@@ -221,7 +221,7 @@ def _arm(axis: Any, arm: Arm | None, place: float, colour: str, *, filled: bool)
     axis.plot(arm.value, place, "o", color=colour, markerfacecolor=face, markersize=4.5)
 
 
-def _forest_legend(axis: Any, ours: str) -> None:
+def _forest_legend(figure: Any, axis: Any, ours: str) -> None:
     marks = (
         ("|", _TEXT, _TEXT, "chance"),
         ("x", _TEXT, _TEXT, "trivial baseline"),
@@ -230,7 +230,9 @@ def _forest_legend(axis: Any, ours: str) -> None:
     )
     for marker, colour, face, label in marks:
         axis.plot([], [], marker, color=colour, markerfacecolor=face, markersize=5, label=label)
-    axis.legend(fontsize=8, ncols=4, loc="upper left", bbox_to_anchor=(-0.02, -0.06))
+    # Of the figure, below it: with few rows a legend of the axis would lie on its numbers.
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower left")
 
 
 def to_svg(figure: "Figure", *, salt: str = "") -> str:

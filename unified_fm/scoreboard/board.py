@@ -31,6 +31,8 @@ class Task:
         metrics: of the score, a row each; none: its headline.
         labels: amounts of training data, as `few:` takes them; "" is all.
         changes: of the config, in both arms.
+        scratch: further changes of the arm "scratch": the model that `init` has.
+        parts: of the demo corpus that it reads.
         published: {metric: {system: value}}.
     """
 
@@ -44,6 +46,8 @@ class Task:
     metrics: Sequence[str] = ()
     labels: Sequence[str] = ("",)
     changes: Sequence[str] = ()
+    scratch: Sequence[str] = ()
+    parts: Sequence[str] = ()
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     def sources(self, labels: str) -> dict[str, str]:
@@ -62,6 +66,7 @@ class Task:
                 f"streams.task.source={sources['train']}",
                 f"evaluate.evaluators.{fit.EVALUATOR}.source={sources['test']}",
                 *self.changes,
+                *(self.scratch if arm == "scratch" else ()),
             ),
             init=init if arm == "pre-trained" else "",
             labels=labels,
@@ -89,6 +94,7 @@ class Board:
         train: fit.Train | None = None,
         hashes: Callable[[Cell, str], Hashes] = fit.hashes_of,
         told: Callable[[Sequence[Row], int, int], Any] = lambda rows, done, of: None,
+        begun: Callable[[Cell], Any] = lambda cell: None,
     ) -> list[Row]:
         """Measures what is missing below the folder; gives the rows of all.
 
@@ -96,6 +102,7 @@ class Board:
             folder: of the store; interrupted at any moment, the same call goes on.
             train, hashes: as of `fit`.
             told: called with the rows so far after every finished one: (rows, done, of all).
+            begun: called with every cell that is to be trained, before it is.
 
         Raises:
             Stopped, Failed: as of `fit`.
@@ -104,11 +111,24 @@ class Board:
         wanted = [(task, labels) for task in self.tasks for labels in task.labels]
         rows: list[Row] = []
         for number, (task, labels) in enumerate(wanted, start=1):
-            rows += self._rows(task, labels, store, folder / "work", train, hashes)
+            rows += self._rows(task, labels, store, folder / "work", train, hashes, begun)
             told(rows, number, len(wanted))
         return rows
 
-    def _rows(self, task, labels, store, work, train, hashes) -> list[Row]:
+    def missing(
+        self, folder: Path, hashes: Callable[[Cell, str], Hashes] = fit.hashes_of
+    ) -> list[Cell]:
+        """The cells that `run` would train. Raises as `fit.hashes_of`."""
+        store, found = Store(folder), []
+        for task in self.tasks:
+            for labels in task.labels:
+                data = fit.data_hash(task.sources(labels))
+                for cell in cells(dataclasses.replace(self, tasks=[task])):
+                    if cell.labels == labels and store.get(hashes(cell, data).key(cell)) is None:
+                        found.append(cell)
+        return found
+
+    def _rows(self, task, labels, store, work, train, hashes, begun) -> list[Row]:
         sources = task.sources(labels)
         data = fit.data_hash(sources)
         simple, missing = _trivial(task, labels, sources, data, store)
@@ -118,7 +138,7 @@ class Board:
                 if arm == "pre-trained" and not self.init:
                     continue
                 cell = task.cell(arm, labels, seed, self.init)
-                cells.append(_trained(cell, hashes(cell, data), store, work, train))
+                cells.append(_trained(cell, hashes(cell, data), store, work, train, begun))
         return compare.rows(
             compare.Measured(
                 task.name, labels, task.split, task.kind, task.metrics, task.published
@@ -130,10 +150,11 @@ class Board:
         )
 
 
-def _trained(cell: Cell, hashes: Hashes, store: Store, work: Path, train) -> Finished:
+def _trained(cell: Cell, hashes: Hashes, store: Store, work: Path, train, begun) -> Finished:
     key = hashes.key(cell)
     found = store.get(key)
     if found is None:
+        begun(cell)
         _log.info("%s", cell.title)
         started = time.monotonic()
         found = fit.run(cell, hashes, work / key, train)

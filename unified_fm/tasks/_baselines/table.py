@@ -49,6 +49,10 @@ BASELINES: Mapping[str, tuple[Named, ...]] = {
         Named("sentence only", answers.sentence_only),
         Named("pictures only: colours", answers.pictures_only),
     ),
+    # Sets of a million pictures are not read for a baseline: those that need no picture.
+    "many pictures": (Named("most frequent class", guesses.majority),),
+    "many questions": (Named("question only", answers.question_only),),
+    "many pairs of pictures": (Named("sentence only", answers.sentence_only),),
     "expressions": (Named("best constant box", constant_box.constant_box),),
     "captions": (Named("caption of the nearest picture", neighbours.nearest_caption),),
     "retrieval": (Named("captions of the nearest picture", neighbours.retrieval_scores),),

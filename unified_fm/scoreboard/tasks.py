@@ -1,0 +1,170 @@
+"""What a scoreboard can measure: the demo corpus, and official files below `data/`.
+
+The demo tasks are the fine-tuning configs at `:demo`, all with test examples that no choice was
+made by, but for `sentiment`, whose corpus has two splits. Those on official files are the same
+configs as published; there the development set is the test, so nothing is selected by it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from unified_fm import choices
+from unified_fm.data.glue_files import TASKS as GLUE
+from unified_fm.scoreboard.board import Task
+
+
+def _demo(name: str, config: str, **more) -> Task:
+    part = more.pop("part", name)
+    given = {"train": f"demo:{part}/train", "test": f"demo:{part}/test", "parts": (part,)}
+    given["changes"] = ("prepare=None",)  # it is prepared once, for all cells
+    return Task(name=f"{name} (demo)", config=f"finetune/{config}", **given | more)
+
+
+DEMO: Mapping[str, Task] = {
+    "vqa-demo": _demo(
+        "vqa",
+        "vqa:demo",
+        kind="vqa",
+        baselines="questions",
+        metrics=(
+            "accuracy",
+            "accuracy/yes/no",
+            "accuracy/number",
+            "accuracy/place",
+            "accuracy/ground",
+        ),
+    ),
+    "nlvr2-demo": _demo("nlvr2", "nlvr2:demo", kind="nlvr2", baselines="pairs of pictures"),
+    "refcoco-demo": _demo(
+        "refcoco",
+        "refcoco:demo",
+        kind="refcoco",
+        baselines="expressions",
+        test="demo:refcoco/testA+demo:refcoco/testB",
+        split="testA, testB",
+        metrics=("testA/accuracy", "testB/accuracy"),
+    ),
+    "digits-demo": _demo(
+        "digits",
+        "image_classification:demo",
+        kind="classification",
+        baselines="pictures",
+        part="mnist",
+        labels=("10", "30", "100"),
+    ),
+    "sentiment-demo": _demo(
+        "sentiment",
+        "glue:sst2,demo",
+        kind="classification",
+        baselines="texts",
+        test="demo:sentiment/val",
+        split="val",
+        labels=("100", "1000"),
+    ),
+}
+
+
+def _changes(evaluator: str, old: Sequence[str]) -> tuple[str, ...]:
+    """One evaluation, of the last step, and no selection."""
+    return (
+        f"evaluate.evaluators.test={{'name': {evaluator!r}, 'like': 'task'}}",
+        *(f"evaluate.evaluators.{name}=None" for name in old),
+        "evaluate.every=0",
+        "checkpoint.best=None",
+    )
+
+
+def _glue(name: str) -> Task:
+    folder, pair = f"glue:data/glue/{GLUE[name].folder}", len(GLUE[name].texts) == 2
+    classes = bool(GLUE[name].classes)
+    dev = "dev_matched" if name == "mnli" else "dev"
+    kinds = ("pairs of texts" if len(GLUE[name].classes) == 2 else "texts") if pair else "texts"
+    return Task(
+        name=name,
+        kind="classification" if classes else "regression",
+        baselines=kinds if classes else "scores of texts",
+        config=f"finetune/glue:{name}",
+        train=f"{folder}:train",
+        test=f"{folder}:{dev}",
+        split=dev,
+        changes=_changes("glue", ("dev", "mismatched") if name == "mnli" else ("dev",)),
+    )
+
+
+# CoLA is left out: its metric is a correlation, which lines of the kind "classification" have not.
+OWN_GLUE = {name: _glue(name) for name in ("sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")}
+OWN_VISION = {
+    "imagenet": Task(
+        name="imagenet",
+        kind="classification",
+        baselines="many pictures",
+        config="finetune/image_classification",
+        train="folder:data/imagenet/train",
+        test="folder:data/imagenet/val",
+        split="val",
+        changes=_changes("image_classification", ("dev",)),
+    )
+}
+_VQA = "vqa:data/vqa/v2_OpenEnded_mscoco_{0}_questions.json:v2_mscoco_{0}_annotations.json"
+_REFCOCO = "refcoco:data/refcoco/finetune_refcoco+_{}.json@data/coco/train2014"
+OWN_VL = {
+    "vqa": Task(
+        name="vqa",
+        kind="vqa",
+        baselines="many questions",
+        config="finetune/vqa",
+        train=f"{_VQA.format('train2014')}@data/coco",
+        test=f"{_VQA.format('val2014')}@data/coco",
+        split="val",
+        changes=_changes("vqa", ("dev",)),
+    ),
+    "nlvr2": Task(
+        name="nlvr2",
+        kind="nlvr2",
+        baselines="many pairs of pictures",
+        config="finetune/nlvr2",
+        train="nlvr2:data/nlvr2/train.json",
+        test="nlvr2:data/nlvr2/test1.json",
+        split="test-P",
+        changes=_changes("nlvr2", ("dev",)),
+    ),
+    "refcoco": Task(
+        name="refcoco+",
+        kind="refcoco",
+        baselines="expressions",
+        config="finetune/refcoco",
+        train=_REFCOCO.format("train"),
+        test="+".join(_REFCOCO.format(split) for split in ("testA", "testB")),
+        split="testA, testB",
+        metrics=("testA/accuracy", "testB/accuracy"),
+        changes=_changes("refcoco", ("val", "testA", "testB")),
+    ),
+}
+GROUPS: Mapping[str, Mapping[str, Task]] = {
+    "demo": DEMO,
+    "glue": OWN_GLUE,
+    "vision": OWN_VISION,
+    "vl": OWN_VL,
+    "all": {**OWN_GLUE, **OWN_VISION, **OWN_VL},
+}
+TASKS: Mapping[str, Task] = {**DEMO, **GROUPS["all"]}
+
+
+def chosen(text: str) -> dict[str, Task]:
+    """The tasks that a list of names of tasks and groups means, each once.
+
+    Raises:
+        ValueError: another name, with the nearest.
+    """
+    found: dict[str, Task] = {}
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        choices.check("task or group of tasks", word, (*GROUPS, *TASKS))
+        found |= GROUPS.get(word) or {word: TASKS[word]}
+    if not found:
+        raise ValueError(f"no task is named; possible: {', '.join((*GROUPS, *TASKS))}")
+    return found
+
+
+def like(task: Task, init: str, tokenizer: str) -> Task:
+    """The task, whose arm "scratch" has the model and the tokenizer that `init` has."""
+    return dataclasses.replace(task, scratch=(f"model.of={init}", f"tokenizer={tokenizer}"))
