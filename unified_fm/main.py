@@ -206,7 +206,7 @@ def _configured(options: flags.FlagValues, texts: Sequence[str]) -> Settings:
     try:
         if options.run is None:
             return config_file.load(options.config, changes, plugins=options.plugins)
-        other = None if options.source is None else (options["as"].value, options.source)
+        other = None if options.source is None else (str(options["as"].value), options.source)
         return config_file.of_run(options.run, changes, plugins=options.plugins, other=other)
     except (ValueError, TypeError) as error:
         raise Refused(str(error)) from error

@@ -49,7 +49,9 @@ def _given(settings: Settings) -> Iterator[tuple[str, str, Any]]:
                 yield f"config.streams.{name}.{option}", option, value
     for name, entry in settings.evaluate.evaluators.items():
         given = entry.get("options")
-        for option in _VIEWS if isinstance(given, Mapping) else ():
+        if not isinstance(given, Mapping):
+            continue
+        for option in _VIEWS:
             if option in given:
                 place = f"config.evaluate.evaluators.{name}.options.{option}"
                 yield place, option, given[option]

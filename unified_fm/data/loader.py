@@ -9,7 +9,7 @@ one, drawn from the slot's seed: nothing behind it moves.
 
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -181,7 +181,7 @@ class Loader(Batching):
 
     def examples(
         self, numbers: Sequence[int], rng: Callable[[int], np.random.Generator]
-    ) -> Iterator[Example]:
+    ) -> Generator[Example, None, None]:
         """The usable ones of some records in their order, read by Grain's threads.
 
         `rng` gives the random numbers of a record, by its number.

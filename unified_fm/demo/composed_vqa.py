@@ -100,7 +100,7 @@ def _count(there: Stage, rng: np.random.Generator, turn: Iterator[int]):
     sides, colours = [which[:1], which[1:]], _colours(rng)
     if rng.random() < 0.5:
         sides.reverse()
-    return there.halves(*sides, colours, rng), [
+    return there.halves(sides[0], sides[1], colours, rng), [
         Asked(f"how many things are on the {colour} ground?", str(len(side)), "number", "how many")
         for colour, side in zip(colours, sides, strict=True)
     ]

@@ -132,7 +132,7 @@ class Noto:
         width, height = round(right - left), round(bottom - top)
         if min(width, height) < 1:
             return None
-        canvas = Image.new("RGBA", (max(width, height),) * 2)
+        canvas = Image.new("RGBA", (max(width, height), max(width, height)))
         corner = (canvas.width - width) / 2 - left, (canvas.height - height) / 2 - top
         ImageDraw.Draw(canvas).text(corner, text, font=self._font, embedded_color=True)
         if not np.asarray(canvas)[..., 3].any():

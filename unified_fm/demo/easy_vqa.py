@@ -53,6 +53,7 @@ def make(making: Making) -> None:
 
 
 def _asked(question: str, answer: str) -> Asked:
-    kinds = dict.fromkeys(("yes", "no"), "yes/no") | dict.fromkeys(_SHAPES, "shape")
+    kinds: dict[str, str] = dict.fromkeys(("yes", "no"), "yes/no")
+    kinds |= dict.fromkeys(_SHAPES, "shape")
     kind = kinds.get(answer, "colour")
     return Asked(question, answer, kind, " ".join(question.lower().split()[:2]))

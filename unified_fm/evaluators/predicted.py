@@ -169,8 +169,8 @@ class Predicted(base.Evaluator):
         lines, skipped = self._predicted(apply, params)
         text = "".join(f"{_as_json(line)}\n" for line in lines)
         stem = f"{self.place.name}-{self.place.step}"
-        writes = self.place.folder is not None and self.passes.processes.index == 0
-        if writes:
+        folder = None
+        if self.place.folder is not None and self.passes.processes.index == 0:
             folder = self.place.folder / _FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / f"{stem}.jsonl", text)
@@ -188,7 +188,7 @@ class Predicted(base.Evaluator):
         for note in notes:
             _log.warning("%s on %s: %s", self.place.name, self.source, note)
         report = dataclasses.replace(scored, notes=notes).report(self.seed)
-        if writes:
+        if folder is not None:
             about = {"source": self.source, "step": self.place.step, **report}
             write_whole(folder / f"{stem}.json", json.dumps(about, indent=1))
         for name, statistic in scored.statistics.items():
@@ -260,7 +260,7 @@ def best_labels(logits: np.ndarray, labels: Sequence[str], count: int) -> list[s
     if not np.isfinite(logits).all():
         return []
     best = np.argsort(-logits, kind="stable")[:count]
-    return [labels[k] if labels else str(k) for k in best]
+    return [str(labels[k]) if labels else str(k) for k in best]
 
 
 def number(value: Any) -> float | None:

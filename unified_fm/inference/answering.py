@@ -95,8 +95,9 @@ def _written(parts: Parts, head: Head, items: Items, how: dict[str, Any], on_err
 
 def _text(parts: Parts, ids: np.ndarray) -> str:
     """The words of new tokens i32[L], up to the end."""
-    end = np.flatnonzero(ids == parts.tokenizer.sep_id)
-    return parts.tokenizer.decode(ids[: end[0]] if len(end) else ids).strip()
+    tokenizer: Any = parts.tokenizer  # whoever has a decoder has one
+    end = np.flatnonzero(ids == tokenizer.sep_id)
+    return tokenizer.decode(ids[: end[0]] if len(end) else ids).strip()
 
 
 def _chosen(head: Head, choose: Sequence[str] | None) -> list[int]:

@@ -29,7 +29,7 @@ def info(parts: Parts) -> dict[str, Any]:
     hashes = {"parameters": _hash_of_arrays(leaves)}
     if config is not None:
         hashes["config"] = _hash(json.dumps(config, sort_keys=True, default=str))
-    if "texts" in parts.widths:
+    if "texts" in parts.widths and parts.tokenizer is not None:
         hashes["tokenizer"] = _hash(parts.tokenizer.text())
     reading = parts.preprocessing
     return facts | {
@@ -58,7 +58,7 @@ def _hash_of_arrays(leaves: Any) -> str:
     for name, leaf in leaves:
         array = np.ascontiguousarray(leaf)
         found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.view(np.uint8))
+        found.update(array.tobytes())
     return found.hexdigest()
 
 

@@ -176,7 +176,9 @@ def _alone(place: Place, model: Mapping[str, Any], params: Any, dtype: str) -> _
         tokenizer = None
     settings = Settings.of({"model": _precise(model, dtype)})
     ready = setup.prepare(settings, tokenizer=tokenizer or tokenizers.load("bytes"), shapes={})
-    net, image, text, heads = ready.program.model, None, None, []
+    net, heads = ready.program.model, []
+    image: Any = None
+    text: Any = None
     if "patch_embed" in params:
         options = {"size": net.image_size, "patch_size": net.patch_size, "num_masked": 0}
         options["augment"] = "none"

@@ -30,7 +30,7 @@ def classify(
         raise ValueError("labels are for images; found texts (labels=None: the head of the run)")
     prompts = [template.replace("{}", str(label)) for label in labels for template in templates]
     texts = features.of_texts(parts, Items("labels", prompts, False), "raise")
-    each = np.stack(texts).reshape(len(labels), len(templates), -1)
+    each = np.stack([np.asarray(text) for text in texts]).reshape(len(labels), len(templates), -1)
     classes = np.stack([features.unit(own.mean(axis=0)) for own in each])
     scale = float(parts.programs.ask(queries.scale, {}))
     found = []
@@ -45,4 +45,4 @@ def shares(names: Sequence[str], logits: np.ndarray) -> list[tuple[str, float]]:
     powers = np.exp(logits - logits.max())
     probabilities = powers / powers.sum()
     order = np.argsort(-probabilities, kind="stable")
-    return [(names[n], float(probabilities[n])) for n in order]
+    return [(str(names[n]), float(probabilities[n])) for n in order]

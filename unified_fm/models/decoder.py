@@ -20,6 +20,7 @@ From the language encoder, cross-attention from the fusion encoder (the later pa
     ]
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -114,7 +115,9 @@ class TextDecoder(nn.Module):
 
     def remember(self, memory: ImageMemory) -> ImageMemory:
         """The memory with its keys and values projected, for texts that are written."""
-        return memory.replace(image=None, layers=stack.project_memory(self, memory.image))
+        states: Any = memory.image
+        layers = stack.project_memory(self, states)
+        return dataclasses.replace(memory, image=None, layers=layers)
 
     def empty(self, rows: int, texts: int, length: int) -> Cache:
         """What is known of `rows` x `texts` texts of up to `length` tokens before their first.

@@ -32,7 +32,8 @@ def mixed(
     cuts = jax.random.bernoulli(which, switch)
     if not mixup or not cutmix:
         cuts = jnp.bool_(bool(cutmix))
-    drawn = jax.random.beta(share, *[jnp.where(cuts, cutmix or 1.0, mixup or 1.0)] * 2)
+    strength = jnp.where(cuts, cutmix or 1.0, mixup or 1.0)
+    drawn = jax.random.beta(share, a=strength, b=strength)
     height, width = images.shape[1:3]
     box, kept = cut_box(place, drawn, height, width)
     kept = jnp.where(cuts, kept, drawn)
@@ -74,7 +75,10 @@ def erased(rng: jax.Array, images: jax.Array, chance: float) -> jax.Array:
     wide = jnp.clip(jnp.rint(jnp.sqrt(area / aspect)), 1, width)
     top = jnp.floor(jax.random.uniform(keys[2], (rows,)) * (height - tall + 1))
     left = jnp.floor(jax.random.uniform(keys[3], (rows,)) * (width - wide + 1))
-    box = tuple(edge[:, None, None] for edge in (top, top + tall, left, left + wide))
+    top, bottom, left, right = (
+        edge[:, None, None] for edge in (top, top + tall, left, left + wide)
+    )
+    box = top, bottom, left, right
     hidden = inside(box, height, width) & jax.random.bernoulli(keys[4], chance, (rows, 1, 1))
     noise = jax.random.normal(keys[5], images.shape, images.dtype)
     return jnp.where(hidden[..., None], noise, images)

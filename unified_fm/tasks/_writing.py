@@ -49,8 +49,9 @@ class Writer(base.Objective):
     def how(self) -> Writing:
         """How `predict` writes."""
         fields = [field.name for field in dataclasses.fields(Writing)]
-        own = {name: value for name, value in vars(self).items() if name in fields}
-        return Writing(**own | {"samples": 0})
+        own: dict[str, Any] = {name: value for name, value in vars(self).items() if name in fields}
+        own["samples"] = 0
+        return Writing(**own)
 
     @property
     def vocabulary(self) -> Tokenizer:

@@ -242,7 +242,7 @@ def tokenized(answers: Sequence[str], tokenizer: Tokenizer) -> Candidates:
         ValueError: no answer.
     """
     encoded = [tokenizer.encode(answer, _LONGEST) for answer in answers]
-    return ranking.candidates([e.ids[1 : e.length - 1] for e in encoded], tokenizer.sep_id)
+    return ranking.candidates([e.ids[1 : e.length - 1].tolist() for e in encoded], tokenizer.sep_id)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

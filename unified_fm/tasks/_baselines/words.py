@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def text_of(example: Mapping) -> str:
     return " ".join(texts_of(example))
 
 
-def tfidf(train: Sequence[str], test: Sequence[str]):
+def tfidf(train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
     """Sparse TF-IDF features f[N D] and f[M D] of words and pairs of words of training.
 
     Raises:
