@@ -58,13 +58,14 @@ def ask(call, params, batch, **rngs):
     return jax.device_get(compiled(call)(params, batch, rngs or None))
 
 
-def gradients(fn, params, batch, **rngs):
-    """The gradient of the loss of the objective `fn`."""
+def learnt(objective):
+    """(loss, gradient) as a program of (parameters, batch, rngs)."""
+    bound = nn.apply(value(objective), NET)
 
-    def loss(params):
-        return nn.apply(value(fn), NET)({"params": params}, batch, rngs=rngs or None).loss
+    def loss(params, batch, rngs):
+        return bound({"params": params}, batch, rngs=rngs).loss
 
-    return jax.device_get(tiny_xfm.jit(jax.grad(loss))(params))
+    return tiny_xfm.jit(jax.value_and_grad(loss))
 
 
 def parts(grads):
