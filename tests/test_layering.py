@@ -54,6 +54,13 @@ LAYERS = [
         [*CORE, "__version__", "inference", "setup", "data", "convert", *INFERENCE],
         ["jax", "flax.errors", "numpy", "etils", "PIL"],
     ),
+    # The page asks a model that is given; Gradio is given, too, or imported by name.
+    ("page/guard.py", [], []),
+    (
+        "page/",
+        ["page", "inference.abilities", "data.sources.demo"],
+        ["PIL"],
+    ),
     ("placement.py", [], ["jax"]),
     # They ask models for views, and name the records that say which.
     (

@@ -177,7 +177,7 @@ def _skipping():
     except Skip:
         raise
     except UnidentifiedImageError as error:
-        raise Skip("not an image", str(error)) from error
+        raise Skip("not an image", "of no kind that is known") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Skip("oversized image", str(error)) from error
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ... by format
