@@ -21,11 +21,8 @@ VERBS = {
     "train": "train a config, or go on where its workdir stopped",
     "evaluate": "evaluate a checkpoint of a run",
     "predict": "ask a checkpoint about images and texts, one JSON line each",
-<<<<<<< HEAD
     "scoreboard": "many tasks from a checkpoint, from scratch, and trivial baselines",
-=======
     "serve": "a web page that asks a checkpoint, for this machine only",
->>>>>>> d0898e4 (unified-fm serve: a web page that asks a checkpoint, on this machine only)
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
