@@ -247,7 +247,9 @@ PUBLISHED = {path.name for path in (ROOT / "unified_fm/bench/published").glob("*
 def test_what_is_imported_is_declared():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    declared = config["options"]["install_requires"] + config["options.extras_require"]["demo"]
+    extras = config["options.extras_require"]
+    declared = config["options"]["install_requires"]
+    declared += "\n" + "\n".join(extras[name] for name in ("demo", "eval", "page"))
     declared = {Requirement(line).name.lower().replace("_", "-") for line in declared.split()}
     of_import = importlib.metadata.packages_distributions()
     for name, files in imported_by_us().items():

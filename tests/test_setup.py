@@ -107,6 +107,7 @@ def test_a_mesh_of_given_devices():
         three.place({})
 
 
+@pytest.mark.slow
 def test_several_seeds_in_one_program():
     """The plain step, mapped: each seed is the run of that seed."""
     ready = setup.prepare(settings())

@@ -256,6 +256,7 @@ def _tiny(**changes):
     return Settings.of({**config, "ema": 0.9, **changes})
 
 
+@pytest.mark.slow
 def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(tmp_path):
     logs, _, target_of_one = _train(_tiny(), "one", steps=3)
     for name in ("data", "fsdp", "all"):

@@ -287,6 +287,7 @@ def test_B6_a_run_whose_workdir_was_taken_over_saves_nothing_more(run, tmp_path)
     assert loop_runs.steps(folder) == [2]
 
 
+@pytest.mark.slow
 def test_two_real_processes_train_like_one(run, tmp_path):
     """Over gloo, as on a pod: each loads its half of every batch and holds half of the state."""
     port = _free_port()

@@ -26,6 +26,7 @@ def metrics(workdir):
     return {name: row[name] for row in rows for name in row}, rows
 
 
+@pytest.mark.slow
 def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatch):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 simulated devices: XLA_FLAGS in tests/conftest.py")
@@ -48,6 +49,7 @@ def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatc
         assert one[name] == pytest.approx(eight[name], rel=2e-3), name
 
 
+@pytest.mark.slow
 def test_telemetry_is_measured_at_its_own_steps(tmp_path):
     """Of the little model, whose groups share nothing: the text's layer stands for an encoder."""
     config = tiny_config.get_config("6").to_dict() | {

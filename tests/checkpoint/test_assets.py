@@ -128,6 +128,7 @@ def test_a_tokenizer_may_lie_in_a_bucket(tmp_path, monkeypatch):
     assert tokenizers.load("gs://bucket/tokenizer.json").text() == words.text()
 
 
+@pytest.mark.slow
 def test_a_moved_run_goes_on_and_one_of_another_tokenizer_does_not(tmp_path, monkeypatch):
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
