@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -155,6 +156,22 @@ class Trash:
                 path.rmtree()
         except OSError as error:
             _log.warning("%s could not be emptied: %s", folder, error)
+
+
+def remove_while_written(folder: Any) -> None:
+    """Removes a folder into which a thread may still write, and says so where that fails.
+
+    What stays is no harm: no reader takes an unfinished save for a checkpoint.
+    """
+    for patience in (0.1, 0.3, 1.0, 3.0, None):
+        try:
+            folder.rmtree(missing_ok=True)
+            return
+        except OSError as error:
+            if patience is None:
+                _log.warning("the unfinished save %s could not be removed: %s", folder, error)
+                return
+            time.sleep(patience)
 
 
 def _read(path: Any) -> dict[int, dict[str, float]]:

@@ -287,7 +287,7 @@ class Checkpoints:
         """Removes what threads of a failed save wrote after its files had been removed."""
         if self._unfinished and not jax.process_index():
             for path in self.directory.glob("*.orbax-checkpoint-tmp"):
-                path.rmtree(missing_ok=True)
+                retention.remove_while_written(path)
         self._unfinished = False
 
     def _failed(self, step, error):
