@@ -52,6 +52,7 @@ def test_the_published_options_are_one_argument():
 
 
 @pytest.mark.parametrize("argument", ["", ":official"])
+@pytest.mark.slow
 def test_the_base_model_has_the_published_number_of_parameters(argument):
     table = show.params_text(file.load(f"{ROOT}/configs/xfm_base.py{argument}"))
     assert table.endswith("365,898,873")

@@ -119,6 +119,7 @@ def test_show_config_says_what_they_come_to(capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_epochs_stopped_in_the_middle_is_the_run_of_as_many_steps(run, monkeypatch):
     agreed = []
     monkeypatch.setattr(Interruption, "agree", lambda self, name, facts: agreed.append(facts()))

@@ -91,6 +91,7 @@ def test_B2_an_update_that_is_not_finite_is_refused(run, tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_B2_a_run_that_diverges_again_and_again_keeps_its_good_checkpoints(run, tmp_path):
     good = dict(checkpoint__keep=2, optimizer__schedule={"name": "constant"})
     bad = good | dict(checkpoint__every=1, optimizer__lr=1e38, nonfinite={"max_in_a_row": 4})
@@ -104,6 +105,7 @@ def test_B2_a_run_that_diverges_again_and_again_keeps_its_good_checkpoints(run, 
     loop_runs.same_params(workdir, run("whole", steps=6, **good))
 
 
+@pytest.mark.slow
 def test_row_11_a_run_with_nan_losses_is_refused_and_can_go_on_without_them(run, tmp_path):
     letter = int(tokenizer.load("bytes").encode("e", 8).ids[1])
     poison = {"name": "tests.tiny", "kind": "poison", "word": letter}
@@ -163,6 +165,7 @@ def test_B3_a_failed_last_save_is_no_clean_stop(tmp_path, monkeypatch):
     assert main.main(["main", CONFIG, f"--workdir={tmp_path}"]) == 1
 
 
+@pytest.mark.slow
 def test_row_05_a_disk_that_is_full_for_a_while(run, tmp_path, monkeypatch, caplog):
     full = loop_runs.no_large_files()
 

@@ -83,6 +83,7 @@ def averaged(ema, mim):
     return prepared(config_file.made(config | {"ema": ema, "evaluate": held_out("image")}))
 
 
+@pytest.mark.slow
 def test_A10_held_out_losses_ask_the_moving_average(tmp_path):
     ready = averaged(0.9, {"target": "ema"})
     evaluation = Evaluation(ready, tmp_path, Dog())

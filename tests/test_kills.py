@@ -10,10 +10,11 @@ import time
 
 import pytest
 
+from tests import one_device
 from tools import chaos_attempt, chaos_faults
 
 ROOT = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+ENVIRONMENT = os.environ | {"XLA_FLAGS": one_device.FLAGS, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def _save_and_die(folder, kills):

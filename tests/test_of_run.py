@@ -60,6 +60,7 @@ def test_fine_tuning_at_a_larger_size(base, tmp_path, caplog):
     assert ours == theirs | {"image_size": 32}
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_parameters_there(base):
     changes = ["streams.image.size=32", "model.image_size=32"]
     changes += [f"model.of={base}/checkpoints/2", f"init={base}"]

@@ -300,6 +300,7 @@ def test_S1_the_same_losses_in_every_order_of_the_devices():
         _assert_close(_train(config, "data", devices=devices)[0], logs)
 
 
+@pytest.mark.slow
 def test_micro_batches_on_a_mesh():
     config = _tiny(model={"name": "tests.tiny"})  # without dropout, which a cut batch draws anew
     streams = {name: entry.replace(batch_size=16) for name, entry in config.streams.items()}

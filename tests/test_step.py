@@ -204,6 +204,7 @@ def test_micro_batches_are_exact():
     _close(cut.params, whole.params, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_micro_batches_with_padded_rows_are_exact():
     batches = _batches()
     batches["text"]["weight"] = np.array([1, 0, 1, 1, 0, 0, 1, 1], np.float32)

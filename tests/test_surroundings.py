@@ -62,6 +62,7 @@ def test_row_28_what_will_be_missing_is_named(tmp_path, monkeypatch, warnings):
     assert "s before the last start" in warnings()
 
 
+@pytest.mark.slow
 def test_row_28_a_run_needs_no_network_no_home_no_clock_and_no_current_folder(
     tmp_path, monkeypatch
 ):

@@ -69,6 +69,7 @@ def taught(config, batches):
     return [jax.tree.map(np.asarray, each["mlm"]) for each in found]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_cache_is_the_run_with_the_teacher(folder, tmp_path):
     live = ufm_runs.run(config(folder), tmp_path / "live")
     cached = ufm_runs.run(config(folder, "all"), tmp_path / "cached")
@@ -78,6 +79,7 @@ def test_a_run_from_the_cache_is_the_run_with_the_teacher(folder, tmp_path):
         np.testing.assert_allclose(cached[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_best_five(folder):
     with_teacher, with_five = opened(config(folder)), opened(config(folder, "five"))
     batches = [next(with_teacher)["text"] for _ in range(2)]

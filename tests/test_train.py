@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests import loop_runs
+from tests import loop_runs, one_device
 from unified_fm import setup, train
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.data import tokenizer
@@ -23,7 +23,7 @@ from unified_fm.runtime import nonfinite, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 # For processes of their own: the same program as in this one, on one device.
-ONE_DEVICE = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+ONE_DEVICE = os.environ | {"XLA_FLAGS": one_device.FLAGS, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def test_a_run_logs_saves_and_ends(run, caplog, monkeypatch):
@@ -53,6 +53,7 @@ def test_a_run_that_is_extended_goes_on_and_keeps_one_log(run):
     loop_runs.same_params(workdir, whole)
 
 
+@pytest.mark.slow
 def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
     changes = dict(optimizer__schedule=dict(name="constant"), ema=0.9)  # and dropout 0.1
     changes["streams__text__source"] = "synthetic:text:50"  # six batches and a quarter
@@ -67,6 +68,7 @@ def test_row_10_resumed_in_mid_epoch_twenty_more_steps_are_the_same_bits(run):
         }
 
 
+@pytest.mark.slow
 def test_killed_between_two_saves_and_restarted_the_result_is_the_same(run, tmp_path):
     whole = run("whole", steps=300, checkpoint__every=100, log__every=50)
     workdir = tmp_path / "killed"
@@ -220,6 +222,7 @@ def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
         run("empty", mode=train.evaluate, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_the_parameters_of_another(run):
     before = run("before", steps=2)
     workdir = run("after", steps=1, init={"path": str(before)}, optimizer__lr=0.0)

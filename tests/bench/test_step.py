@@ -41,6 +41,7 @@ def test_it_reports_step_and_comparison(capsys, tmp_path):
     assert float(lines["memory"].split()[0]) > 0.05
 
 
+@pytest.mark.slow
 def test_batches_are_drawn_where_there_is_no_source(capsys):
     lines = printed(capsys, "step", "--steps=1", "--config.streams.text.source=jsonl:/no/such.file")
     assert lines["batches"].startswith("synthetic (") and "/no/such.file" in lines["batches"]

@@ -74,6 +74,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_command_works(files, capsys):
     for command in COMMANDS:
         if "package:" in command:  # real weights: tests/convert/test_parity.py

@@ -68,6 +68,7 @@ def values(tree):
     return {name: leaf.tobytes() for name, leaf in flatten(tree).items()}
 
 
+@pytest.mark.slow
 def test_D5_two_hundred_wrong_folders(tmp_path):
     refused = sum(check(seed, tmp_path / "x") for seed in range(200))
     assert 80 < refused < 200

@@ -8,11 +8,12 @@ import sys
 
 import pytest
 
+from tests import one_device
 from tests.evaluators import apart
 from tests.runtime.meeting import free_port
 
 ROOT = pathlib.Path(__file__).parents[2]
-ENV = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+ENV = os.environ | {"XLA_FLAGS": one_device.FLAGS, "PYTHONPATH": str(ROOT)}
 
 
 pytestmark = pytest.mark.slow

@@ -50,6 +50,7 @@ def _match(net, batch):
     return net.itm_head(fused[:, 0])[:, 1]
 
 
+@pytest.mark.slow
 def test_pair_scores_equal_the_model_on_each_image_with_its_caption(setting):
     model, params, images, text, mask = setting
     pairs = np.array([[i, t] for t in range(5) for i in range(4)])

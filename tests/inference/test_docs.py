@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+import pytest
+
 import unified_fm
 from tests.inference import runs
 from unified_fm.inference.abilities import METHODS
@@ -10,6 +12,7 @@ from unified_fm.inference.abilities import METHODS
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "inference.md"
 
 
+@pytest.mark.slow
 def test_every_example_runs(model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(unified_fm, "load", lambda path: model, raising=False)

@@ -60,6 +60,7 @@ def agrees(found, names, logits):
     np.testing.assert_allclose([x for _, x in found], [shares[n] for n, _ in found], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_images_and_a_sentence(tmp_path):
     pixels = {"size": 16, "patch_size": 8, "max_len": 12}
     model, predict = make(tmp_path, "nlvr2", {"nlvr2": 1.0}, **pixels)

@@ -69,7 +69,10 @@ def world():
     return net, make_params(net)
 
 
-@pytest.mark.parametrize(("masked", "chunk"), [(False, 1), (True, 4)])
+SLOWER = pytest.param(False, 1, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("masked", "chunk"), [SLOWER, (True, 4)])
 def test_token_by_token_gives_the_logits_of_the_whole_text(world, chunk, masked):
     net, params = world
     batch = make_batch()
@@ -81,6 +84,7 @@ def test_token_by_token_gives_the_logits_of_the_whole_text(world, chunk, masked)
     np.testing.assert_allclose(steps, whole, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_so_it_is_for_other_layers_scanned_with_other_positions():
     layer = {"layers": 2, "norm": "pre", "layer_scale": 0.5}
     net = tiny_xfm.model(

@@ -139,6 +139,7 @@ def test_odd_lengths_are_padded_and_the_padding_is_not_seen():
     np.testing.assert_allclose(y, attend(query, key, value, implementation="einsum"), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padded_texts_on_a_gpu_are_told_by_their_lengths(monkeypatch):
     """With XLA in cuDNN's place, the encoder gives what the einsum gives."""
     config = EncoderConfig(

@@ -40,6 +40,7 @@ def results():
 
 
 @pytest.mark.parametrize("name", ["itc", "itm"])
+@pytest.mark.slow
 def test_losses_are_equal(results, name):
     assert results[8][0][name] == pytest.approx(results[1][0][name], rel=1e-5)
 

@@ -64,7 +64,7 @@ def test_D10_settings_that_cannot_work_are_refused(options, message):
         Spikes(**options)
 
 
-@pytest.mark.parametrize("policy", ["clip", "skip"])
+@pytest.mark.parametrize("policy", [pytest.param("clip", marks=pytest.mark.slow), "skip"])
 def test_row_12_spikes_are_counted_and_skipped_if_so_configured(run, caplog, policy):
     """With sigma near 0 every norm above the mean of the two before is a spike."""
     workdir = run(
@@ -84,6 +84,7 @@ def test_row_12_spikes_are_counted_and_skipped_if_so_configured(run, caplog, pol
         assert same == (policy == "skip" and spiked[step - 1])
 
 
+@pytest.mark.slow
 def test_D10_a_resumed_run_sees_the_spikes_of_an_undisturbed_one(run):
     options = dict(
         spikes={"policy": "skip", "sigma": 0.5, "window": 3},
@@ -100,12 +101,13 @@ def test_D10_a_resumed_run_sees_the_spikes_of_an_undisturbed_one(run):
         ]
 
 
+@pytest.mark.slow
 def test_D10_to_count_spikes_changes_no_training(run):
     counting = run("counting", spikes={"policy": "clip", "sigma": 0.1, "window": 2})
     without = run("without", spikes={"policy": "clip", "sigma": 6.0, "window": 0})
     assert loop_runs.lines(counting)[-1]["spikes"] > 0
     assert "spikes" not in loop_runs.lines(without)[-1]
-    loop_runs.same_params(counting, without)
+    loop_runs.same_params(counting, without, rtol=1e-5)  # two programs, which may round apart
 
 
 def test_D10_a_refused_step_is_no_spike_and_hides_none(tmp_path, caplog):

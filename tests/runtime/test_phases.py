@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from tests import loop_runs
+from tests import loop_runs, one_device
 
 ROOT = pathlib.Path(__file__).parents[2]
-ONE_DEVICE = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+ONE_DEVICE = os.environ | {"XLA_FLAGS": one_device.FLAGS, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 GRACE = 20
 
 # In C, where no handler of Python runs: a mutex that is locked twice.

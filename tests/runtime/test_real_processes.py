@@ -11,12 +11,17 @@ import time
 
 import pytest
 
+from tests import one_device
 from tests.runtime.meeting import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
-ENV = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+ENV = os.environ | {
+    "XLA_FLAGS": one_device.FLAGS,
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "PYTHONPATH": str(ROOT),
+}
 SPLIT = ("--config.mesh.fsdp=2", "--config.rules.sharding=fsdp")
 # A host that says nothing for a minute is lost; a test does not wait so long.
 SOONER = (

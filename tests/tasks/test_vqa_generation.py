@@ -138,6 +138,7 @@ def test_the_loss_is_the_weighted_sum_of_the_pairs_over_the_questions(world):
     assert found.metrics["dropped"] == pytest.approx(0.5 / 3, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_reaches_all_encoders(world):
     objective, params, batch = world
     reached = writers.parts(writers.learnt(objective)(params, batch, None)[1])
@@ -151,6 +152,7 @@ def ranked(world, **options):
     return writers.ask(writers.said(objective), params, asked)["ranked"]
 
 
+@pytest.mark.slow
 def test_ranking_is_scoring_one_by_one(world):
     _, params, batch = world
     expected, first = np.zeros((4, len(ANSWERS))), np.zeros((4, len(ANSWERS)))
