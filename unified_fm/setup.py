@@ -36,7 +36,7 @@ from unified_fm.optim import build, schedules
 from unified_fm.optim import spikes as gradient_spikes
 from unified_fm.optim import telemetry as measurements
 from unified_fm.optim.merge.base import Refresh
-from unified_fm.runtime import compile_times
+from unified_fm.runtime import compile_times, heap
 from unified_fm.teachers import cache as teacher_cache
 from unified_fm.teachers import transform as teachers
 
@@ -251,7 +251,10 @@ class Prepared:
         if source := self.settings.plain()["init"]:
             start.warn_of_other_numbers(source, self.program.model.towers())
             params = start.start(params, source)
-        return jax.jit(self.init_state, out_shardings=self.shardings)(params)
+        made = jax.jit(self.init_state, out_shardings=self.shardings, donate_argnums=0)
+        state = jax.block_until_ready(made(params))
+        heap.give_back()
+        return state
 
     def train_step(self, *, measured: bool = False) -> Any:
         """The jitted step, `(state, teacher_params, batches) -> (state, metrics)`.

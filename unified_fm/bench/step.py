@@ -12,6 +12,7 @@ from unified_fm import setup
 from unified_fm.bench import flops, machine, synthetic, traced
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.runtime import heap
 
 _SAID = 80  # characters of why there are no sources
 Batches = Mapping[str, Mapping[str, Any]]
@@ -100,6 +101,7 @@ def compiled(ready: setup.Prepared, batches: Batches, made: str = "") -> Step:
     machine.say(f"traced in {between - started:.0f} s; compiling it, which takes minutes")
     program = lowered.compile()
     ended, after = time.perf_counter(), machine.cpu_seconds()
+    heap.give_back()
     machine.say(f"compiled in {ended - between:.0f} s; running it")
     memory = program.memory_analysis()
     step = Step(

@@ -13,6 +13,7 @@ import jax
 
 import unified_fm
 from unified_fm import files
+from unified_fm.runtime import heap
 
 _log = logging.getLogger(__name__)
 _NAME, _MOST = "unified_fm_times.json", 200  # programs that are remembered
@@ -41,6 +42,7 @@ def compiled(
     started = time.monotonic()
     made = lower().compile()
     seconds = time.monotonic() - started
+    heap.give_back()
     record(name, seconds)
     count = sum(leaf.size for leaf in leaves)
     _log.info("%s parameters; compiled in %.1f s", f"{count:,}", seconds)
