@@ -15,12 +15,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 
 
-def test_help_lists_every_verb_and_needs_no_jax():
+def test_neither_the_package_nor_the_list_of_verbs_needs_jax():
     script = (
-        "import sys; from unified_fm import cli; cli.main(['--help']); print('jax' in sys.modules)"
+        "import sys, unified_fm; from unified_fm import cli; cli.main(['--help']);"
+        "print(unified_fm.__version__, 'jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert done.stdout.splitlines()[-1] == f"{unified_fm.__version__} False", done.stderr
     assert [f"    {verb} " in done.stdout for verb in cli.VERBS] == [True] * len(cli.VERBS)
 
 

@@ -145,7 +145,10 @@ def get_config():
 def test_init_is_all_that_a_fine_tuning_is_told(tmp_path):
     config = tmp_path / "fine.py"
     config.write_text(OF_INIT)
-    alone = file.load(str(config))
+    for nothing in ([], ["init=None"]):  # new parameters are never an oversight
+        with pytest.raises(ValueError, match=r"config\.init says not what to start from.*=scratch"):
+            file.load(str(config), nothing)
+    alone = file.load(str(config), ["init=scratch"])
     assert alone.init is None and alone.tokenizer == "data/other"
     assert alone.model["text"]["width"] == 8 and alone.model["max_positions"] == 40
 
@@ -180,3 +183,8 @@ def test_init_may_be_weights_of_another_library(tmp_path):
     (weights / "config.json").unlink()
     with pytest.raises(ValueError, match=r"has no config\.json, which would tell its model"):
         file.load(str(config), [f"init=roberta:{weights}"])
+
+
+def test_a_config_without_an_init_may_be_told_so(tmp_path):
+    config = f"{ROOT}/tests/tiny_config.py"
+    assert file.load(config, ["init=scratch"]).init is None

@@ -92,7 +92,7 @@ def test_a_config_of_the_library_is_found_by_its_name(call):
         "show", "config", "--config=ufm_quickstart:smoke"
     )
     assert "evaluate.evaluators.mismatched.source = 'glue:data/glue/MNLI:dev_mismatched'" in call(
-        "show", "config", "--config=finetune/glue:mnli"
+        "show", "config", "--config=finetune/glue:mnli", "--config.init=scratch"
     )
 
 

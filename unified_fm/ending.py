@@ -242,11 +242,11 @@ def _tell_time(run):
 def _close_streams(run):
     if run.stop.signum is None:
         run.batches.close()
-        run.streams.close()
+        run.streams.end()
         return
     run.batches.close(timeout=0)
     # A reader that is stuck would hold up the exit.
-    closer = threading.Thread(target=run.streams.close, daemon=True)
+    closer = threading.Thread(target=run.streams.end, daemon=True)
     closer.start()
     closer.join(timeout=_CLOSING_S)
 

@@ -76,6 +76,7 @@ def _scst(c: ConfigDict, writing: dict) -> None:
 
 def _smoke(c: ConfigDict) -> None:
     """Two steps, one layer: everything runs, nothing is learnt."""
+    c.init.path = "scratch"
     c.total_steps, c.evaluate.every, c.checkpoint.every = 2, 1, 1
     c.tokenizer = "bytes"
     layers = dict(layers=1, width=16, heads=2, mlp_width=32)

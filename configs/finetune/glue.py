@@ -70,6 +70,7 @@ def _demo(c: ConfigDict) -> None:
 
 def _smoke(c: ConfigDict) -> None:
     """Two steps, one layer: everything runs, nothing is learnt."""
+    c.init.path = "scratch"
     c.total_steps, c.evaluate.every, c.checkpoint.every = 2, 1, 1
     c.tokenizer = "bytes"
     layers = dict(layers=1, width=16, heads=2, mlp_width=32)

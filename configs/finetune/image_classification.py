@@ -81,6 +81,7 @@ def _demo(c: ConfigDict) -> None:
 
 def _smoke(c: ConfigDict) -> None:
     """Two steps, one layer, two classes: everything runs, nothing is learnt."""
+    c.init.path = "scratch"
     c.total_steps, c.evaluate.every, c.checkpoint.every = 2, 1, 1
     c.optimizer.schedule.warmup = 1
     layers = dict(layers=1, width=16, heads=2, mlp_width=32)

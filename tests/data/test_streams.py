@@ -356,3 +356,16 @@ def test_wrong_options_name_the_nearest():
         open_streams({"r": stream("regions", "synthetic:regions", 4, size=32, patch_size=8)})
     with pytest.raises(ValueError, match="images=3 does not divide among 2 groups"):
         open_streams({"r": FOUR["regions"] | {"images": 3}})
+
+
+def test_streams_that_were_ended_start_no_thread_again():
+    """One thread ends them while another is about to ask for the next batch."""
+    streams = open_streams({"text": FOUR["text"]})
+    next(streams)
+    streams.close()
+    next(streams)  # closed for a while: it goes on
+    streams.end()
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="the streams were ended"):
+        next(streams)
+    assert threading.active_count() == before

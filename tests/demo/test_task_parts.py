@@ -1,6 +1,7 @@
 """Tasks on composed scenes: what official readers read is true of the pictures, and balanced."""
 
 import collections
+import dataclasses
 import itertools
 import re
 
@@ -15,6 +16,7 @@ from unified_fm.demo import (
     composed_refcoco,
     composed_vqa,
     corpus,
+    recipes,
     scenes,
     stage,
 )
@@ -85,6 +87,22 @@ def test_a_second_preparation_makes_the_same_files(small, tmp_path):
     for path in files - {path for path in files if path.name in ("stamp.json", ".lock")}:
         if path.parts[0] in ("vqa", "nlvr2", "refcoco", "captions"):
             assert (to / path).read_bytes() == (again / path).read_bytes(), path
+
+
+def test_a_part_that_lacks_what_it_holds_today_is_made_again(small):
+    to, _ = small
+    (to / "vqa" / "answers.json").unlink()  # as an earlier version of the recipe left it
+    account = corpus.prepare(to, parts=["vqa", "nlvr2"], progress=False)
+    assert (to / "vqa" / "answers.json").exists()
+    assert account["vqa"].seconds > 0 and account["nlvr2"].seconds == 0
+
+
+def test_a_maker_that_writes_what_the_table_does_not_say_is_refused(small, monkeypatch):
+    to, _ = small
+    part = dataclasses.replace(recipes.PARTS["refcoco"], contents=("refcoco.jsonl", "more.json"))
+    monkeypatch.setitem(recipes.PARTS, "refcoco", part)
+    with pytest.raises(RuntimeError, match=r"lacks \['more.json'\] and has \['images'\]"):
+        corpus.prepare(to, parts=["refcoco"], progress=False)
 
 
 def ground_of(picture, side: int) -> str:

@@ -222,3 +222,19 @@ def test_a_mask_over_queries_and_keys_makes_a_causal_encoder(x):
     before, after = (run(encoder, p, y, causal) for y in (x, changed))
     np.testing.assert_allclose(before[:, :3], after[:, :3], atol=1e-6)
     assert np.abs(before[:, 3:] - after[:, 3:]).max() > 0.1
+
+
+def test_what_the_log_says_of_masks_is_what_the_attention_gets():
+    images, slots = jnp.ones((2, 5, 8)), jnp.ones((2, 8))
+    plain, padded = ImageMemory(image=images), jnp.ones((2, 5), bool)
+    regions = ImageMemory(image=images, pooled=slots, row_mask=jnp.ones((2, 4), bool))
+    texts = ImageMemory(image=images, slot_mask=padded)
+    for memory, view, told in (
+        (plain, "row", {"images": False}),
+        (regions, "row", {"regions": True}),
+        (regions, "image", {"images": False}),
+        (texts, "row", {"padded texts": True}),
+    ):
+        looks = look_together([(memory, None, view)], shards=1)
+        _, mask = memory.seen((images, slots), None, looks.looks[0].view)
+        assert looks.masked() == told == {next(iter(told)): mask is not None}

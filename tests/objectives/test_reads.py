@@ -154,3 +154,10 @@ def test_distillation_says_what_it_reads_of_its_teacher():
     assert hidden.lessons == {"bert": ("text_hidden", "hidden_cos", 1.0)}
     words = build("objectives", "distill", teacher="b", of="mlm", positions="all", temperature=2)
     assert words.lessons == {"b": ("mlm_all", "kl", 2)}
+
+
+def test_a_model_without_a_common_space_says_so():
+    made = program(tiny_ufm.student(), pairs=["itc"])
+    text, image = tiny_ufm.batches().values()
+    with pytest.raises(ValueError, match=r"models.ufm.* has no common space of texts and images"):
+        jax.eval_shape(lambda batch: step.init_params(made, {}, {"pairs": batch}), text | image)

@@ -53,7 +53,7 @@ class Trainer:
         (workdir / "predictions").mkdir(parents=True, exist_ok=True)
         if len(self.asked) == self._stop_at:
             return self._status
-        started = 0.8 if "config.init.path" in options else 0.5
+        started = 0.5 if options["config.init.path"] == "scratch" else 0.8
         few = 0.1 if options["config.streams.task.source"].startswith("few:") else 0.0
         seed = int(options["config.seed"])
         test = options["config.evaluate.evaluators.test.source"].removeprefix("jsonl:")

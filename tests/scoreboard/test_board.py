@@ -11,7 +11,7 @@ import pytest
 
 from tests.scoreboard.made_up import N, Trainer, lines
 from unified_fm.scoreboard import board, fit, page, row
-from unified_fm.scoreboard.cell import Hashes, short_hash
+from unified_fm.scoreboard.cell import Cell, Hashes, short_hash
 
 WORDS = ("cat", "dog", "cow", "hen")
 
@@ -107,7 +107,7 @@ def test_what_is_asked_of_a_run():
         "--config.total_steps=9",
         "--config.seed=3",
     ]
-    assert "--config.init" not in " ".join(fit.command(task.cell("scratch", "", 3, "x"), "w"))
+    assert fit.command(task.cell("scratch", "", 3, "x"), "w")[2] == "--config.init.path=scratch"
 
 
 def test_a_baseline_that_cannot_be_computed_is_said_in_its_column(task, tmp_path, monkeypatch):
@@ -225,3 +225,25 @@ def test_a_forest_plot_draws_every_row():
     ]
     svg = charts.to_svg(charts.forest(some), salt="x")
     assert ">a<" in svg and ">b<" in svg and "pre-trained minus scratch" in svg
+
+
+def test_a_checkpoint_is_hashed_once_for_a_board(task, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(fit, "checkpoint_hash", lambda init: read.append(init) or "abc")
+    monkeypatch.setattr(fit, "hashes_of", lambda cell, data, there: Hashes(config="c", data=data))
+    whole = board.Board(tasks=[task], init="runs/x", seeds=(0, 1))
+    assert len(whole.missing(tmp_path)) == 8 and whole.checkpoint == "abc"
+    assert read == ["runs/x"]
+
+
+def test_a_text_may_hold_a_separator_of_lines(tmp_path):
+    text = json.dumps({"id": 1, "prediction": "a\u2028b", "truth": ["c"]}, ensure_ascii=False)
+
+    def train(arguments):
+        (tmp_path / "predictions").mkdir()
+        (tmp_path / "predictions" / "test-5.jsonl").write_text(f"{text}\n", "utf-8")
+        return 0
+
+    cell = Cell(task="x", arm="scratch", config="c")
+    found = fit.run(cell, Hashes(config="c", data="d"), tmp_path, train)
+    assert [line["prediction"] for line in found.lines] == ["a\u2028b"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.scoreboard.made_up import finished, lines
-from unified_fm.scoreboard import compare, row
+from unified_fm.scoreboard import compare, row, trivial
 from unified_fm.scoreboard import lines as scored_lines
 from unified_fm.scoreboard.row import Value
 from unified_fm.tasks._metrics import bootstrap, statistic
@@ -124,7 +124,7 @@ def test_lines_of_every_kind_are_scored():
     boxes = [{"id": 1, "prediction": [1, 1, 4, 4], **box}, {"id": 2, "prediction": None, **box}]
     assert scored_lines.score("refcoco", boxes).statistics["val/accuracy"].value == 0.5
     scores = [{"id": k, "prediction": k / 3, "truth": float(k)} for k in range(5)]
-    assert scored_lines.score("regression", scores).statistics["pearson"].value == pytest.approx(1)
+    assert scored_lines.score("glue stsb", scores).statistics["pearson"].value == pytest.approx(1)
     texts = [{"id": k, "prediction": f"a {w} cat", "truth": [f"a {w} cat"]} for k, w in
              enumerate(["red", "big", "old"])]  # fmt: skip
     assert scored_lines.score("captions", texts).statistics["bleu1"].value == pytest.approx(1)
@@ -144,3 +144,49 @@ def test_ranks_of_a_retrieval_are_those_of_its_scores():
     scored = scored_lines.score("retrieval", found)
     assert next(iter(scored.statistics)) == "mean_recall"
     assert scored.counts == {"images": 2, "captions": 3}
+
+
+def test_a_metric_of_a_part_says_how_many_examples_that_has():
+    rows = [
+        {"id": k, "prediction": [0, 0, 1, 1], "truth": [0, 0, 1, 1], "size": [9, 9], "image_id": k}
+        | {"split": "testA" if k < 3 else "testB"}
+        for k in range(10)
+    ]
+    about = compare.Measured("r", "", "t", "refcoco", ("testA/accuracy", "testB/mean_iou"))
+    found = compare.rows(
+        about, trivial=[], scratch=[finished("scratch", 0.5, lines=rows)], pre_trained=[]
+    )
+    assert [row.n for row in found] == [3, 7]
+
+
+def test_what_evaluators_noted_stands_beside_the_numbers():
+    note = "3 records could not be used"
+    [found] = compare.rows(
+        ABOUT,
+        trivial=[],
+        scratch=[finished("scratch", 0.5, facts={"notes": [note]})],
+        pre_trained=[finished("pre-trained", 0.5, facts={"notes": [note]})],
+    )
+    assert found.notes == [note]
+
+
+def test_what_is_not_finite_is_a_wrong_label_of_every_class():
+    said = [{"id": k, "prediction": None, "truth": str(k % 2)} for k in range(4)]
+    assert scored_lines.score("glue cola", said).statistics["matthews"].value == -1
+    lists = [["a", "b", "c", "d", "e"], []]
+    rows = [{"id": k, "prediction": each, "truth": "e"} for k, each in enumerate(lists)]
+    found = scored_lines.score("classification", rows).statistics
+    assert found["top5"].value == 0.5 and found["accuracy"].value == 0
+
+
+def test_baselines_say_classes_by_the_names_that_they_have_learnt():
+    data = trivial.Data(
+        train=[],
+        test=[{"id": 1, "label": 0}, {"id": 2, "label": 1}],
+        class_names=("cat", "cow", "dog"),
+        test_names=("cow", "dog"),  # a folder that lacks a class numbers the others otherwise
+    )
+    rows = trivial.as_lines("classification", [1, 1], data)
+    assert [(row["prediction"], row["truth"]) for row in rows] == [("cow", "cow"), ("cow", "dog")]
+    told = trivial.as_lines("glue cola", [1, 0], data)
+    assert [(row["prediction"], row["truth"]) for row in told] == [("1", "0"), ("0", "1")]

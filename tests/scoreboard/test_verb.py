@@ -1,5 +1,6 @@
 """`unified-fm scoreboard` on two small tasks: its files, its rerun, its refusals."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -12,6 +13,7 @@ from tests.scoreboard.made_up import Trainer
 from tests.tasks import finetuning
 from unified_fm import cli
 from unified_fm.config import file as config_file
+from unified_fm.data import tokenizer
 from unified_fm.scoreboard import fit, lines, tasks
 from unified_fm.scoreboard.board import Task
 from unified_fm.tasks._baselines.table import BASELINES
@@ -100,7 +102,7 @@ def test_the_scratch_arm_has_the_model_of_the_checkpoint(places, monkeypatch):
     monkeypatch.setattr(unified_fm.main, "main", lambda given: asked.append(given) or 1)
     assert board("--seeds=1") == 1
     assert "--config.model.of=run" in asked[0]
-    assert not any(text.startswith("--config.init") for text in asked[0])
+    assert "--config.init.path=scratch" in asked[0]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +154,26 @@ def test_every_task_names_a_config_a_kind_and_baselines_that_there_are():
         settings = config_file.load(task.config, fit.changes(task.cell("scratch", "", 0, "")))
         assert {fit.EVALUATOR} <= set(settings.evaluate.evaluators) <= {fit.EVALUATOR, "val"}, name
         assert settings.evaluate.every == 0 and settings.checkpoint.best is None, name
+
+
+def test_a_cell_is_known_by_what_files_hold_and_by_how_it_starts(places):
+    """Not by where they lie: another tokenizer at the same path is another cell."""
+    vocabulary = places / "vocabulary"
+    vocabulary.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film"]
+    (vocabulary / "vocab.txt").write_text("\n".join(words))
+    task = tasks.like(tasks.TASKS["films"], "run", str(vocabulary))
+
+    def key(arm, task=task, init="run"):
+        cell = task.cell(arm, "", 0, init)
+        tokenizer._load.cache_clear()  # as in another process
+        return fit.hashes_of(cell, "data", "abc").key(cell)
+
+    before = key("scratch")
+    (vocabulary / "vocab.txt").rename(places / "kept")
+    (vocabulary / "vocab.txt").write_text("\n".join([*words, "good"]))
+    assert key("scratch") != before
+    started = dataclasses.replace(task, changes=(*task.changes, "init.fresh=['.*_head/.*']"))
+    assert key("pre-trained", started) != key("pre-trained")
+    (places / "elsewhere").symlink_to(places / "run")
+    assert key("pre-trained", started, "elsewhere") == key("pre-trained", started)

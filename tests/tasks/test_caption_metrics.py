@@ -9,6 +9,7 @@ import pytest
 
 from unified_fm.data.official import WrongFile
 from unified_fm.tasks._metrics import bleu, captions, cider, ngrams, ptb, rouge
+from unified_fm.tasks._scoring import scorers
 
 REFERENCES = [
     ["a man riding a wave on a surfboard", "a surfer rides a big wave", "man surfing in the ocean"],
@@ -211,3 +212,11 @@ def test_an_image_without_references_is_refused():
 def test_chance_is_the_caption_of_another_image():
     expected = captions.metrics([r[0] for r in (*REFERENCES[1:], REFERENCES[0])], REFERENCES)
     assert captions.chance(REFERENCES) == expected
+
+
+def test_one_image_has_no_chance_and_says_so():
+    with pytest.raises(ValueError, match="there is one image alone"):
+        captions.chance([["a dog"]])
+    scored = scorers.captions_scored(["a dog"], [["a dog"]])
+    assert scored.chance == {} and scored.statistics["cider"].value == 0
+    assert any("one image alone: CIDEr-D is 0" in note for note in scored.notes)

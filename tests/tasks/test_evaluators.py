@@ -8,7 +8,7 @@ from etils import epath
 
 from tests.tasks import answering
 from tests.tasks import official_files as files
-from unified_fm.tasks import image_classification, nlvr2, refcoco, vqa
+from unified_fm.tasks import glue, image_classification, nlvr2, refcoco, vqa
 from unified_fm.tasks._scoring import scorers
 
 SMALL = {"size": 16, "patch_size": 8}
@@ -128,3 +128,53 @@ def test_other_classes_than_the_heads_are_refused_before_the_first_step(
     )
     with pytest.raises(ValueError, match=message):
         made.check()
+
+
+def test_labels_that_are_numbers_are_those_of_the_model(tmp_path):
+    """Of `jsonl:`, beside a stream of folders: not "3" against "cat", which is always wrong."""
+    for name in ("a", "b"):
+        files.write_image(tmp_path / "val" / name / "1.jpg")
+    rows = [{"id": k, "image": "val/a/1.jpg", "label": k} for k in range(3)]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = dict(learnt={"classes": 3}, **SMALL)
+
+    def say(batch):
+        return {"logits": one_hot([1] * len(batch["image"]), 3)}
+
+    source = f"jsonl:{tmp_path / 'val.jsonl'}"
+    named = answering.evaluator(
+        image_classification, source, epath.Path(tmp_path), class_names=["a", "b", "c"], **given
+    )
+    assert run(named, say)["accuracy"].value == pytest.approx(1 / 3)
+    assert [line["truth"] for line in lines(tmp_path)] == ["a", "b", "c"]
+    nameless = answering.evaluator(
+        image_classification, f"folder:{tmp_path / 'val'}", epath.Path(tmp_path), **given
+    )
+    with pytest.raises(ValueError, match=r"has classes with names .* numbers without any"):
+        nameless.check()
+
+
+def test_a_classifier_of_answers_without_its_list_is_refused(tmp_path):
+    questions, annotations = files.write_vqa(tmp_path)
+    source = f"vqa:{questions}:{annotations}@{tmp_path}"
+    made = answering.evaluator(
+        vqa, source, None, learnt={"classes": 3}, answers="gone.json", classes=3, **SMALL
+    )
+    with pytest.raises(ValueError, match="has no list of answers"):
+        made.check()
+
+
+def test_where_a_part_has_no_label_nothing_is_scored_and_it_is_said(tmp_path, caplog):
+    rows = [{"text": f"film {k}", "label": k} for k in range(4)]  # there are two classes
+    (tmp_path / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = answering.evaluator(
+        glue,
+        f"jsonl:{tmp_path / 'dev.jsonl'}",
+        epath.Path(tmp_path),
+        learnt={"task": "sst2"},
+        task="sst2",
+        max_len=16,
+    )
+    assert run(made, lambda batch: {"logits": one_hot([1] * len(batch["text"]), 2)}) == {}
+    assert "2 of 4 records" in caplog.text and "the first is 2" in caplog.text
+    assert len(lines(tmp_path)) == 4

@@ -102,6 +102,9 @@ def test_records_that_cannot_be_used_are_said(files, tmp_path, caplog):
     assert "1 records could not be used" in caplog.text
     report = json.loads((tmp_path / "predictions" / "dev-7.json").read_text())
     assert report["n"] == 2 and "1 records could not be used" in report["notes"]
+    # A row is missing, so there is nothing for the server, which is said.
+    assert not (tmp_path / "predictions" / "dev-7.tsv").exists()
+    assert "dev-7.tsv is not written: GLUE's server wants every row" in caplog.text
 
 
 def test_what_is_not_finite_is_wrong_and_never_the_best(files, tmp_path):

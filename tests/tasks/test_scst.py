@@ -291,3 +291,8 @@ def test_eight_devices_draw_and_learn_what_one_does(world, monkeypatch):
 def test_options_that_cannot_be_are_refused(options, fault):
     with pytest.raises(ValueError, match=fault):
         build("objectives", "scst", frequencies="df.json", **options)
+
+
+def test_a_stream_without_references_is_refused():
+    with pytest.raises(ValueError, match="set the option references"):
+        build("objectives", "scst", frequencies="f.json")(None, None, {"prompt": None})

@@ -137,6 +137,19 @@ def changes(workdir: Any, before: Mapping[str, Any], now: Settings) -> list[str]
     return data_changes(before, after)
 
 
+def by_content(settings: Settings) -> dict[str, Any]:
+    """The plain settings, with what the tokenizer and pipelines' files hold in place of paths.
+
+    Raises:
+        ValueError, OSError: one of them is not there, or is no tokenizer.
+    """
+    tokenizer = _hash(tokenizers.load(settings.tokenizer))
+    found = settings.plain() | {"tokenizer": f"sha256 {tokenizer}"}
+    for stream, option, path in list(_named_files(found)):
+        found = _with_file(found, stream, option, f"sha256 {_hash_of(epath.Path(path))}")
+    return found
+
+
 def kept_tokenizer(workdir: Any) -> epath.Path | None:
     """The file of the tokenizer that the run has kept; None if it has not.
 

@@ -119,7 +119,7 @@ def _there(options: argparse.Namespace) -> dict[str, Task]:
     Raises:
         ValueError: a task that was named has no data, or none has.
     """
-    found, named = {}, options.tasks.split(",")
+    found, named = {}, [word.strip() for word in options.tasks.split(",")]
     for name, task in tasks.chosen(options.tasks).items():
         if task.parts:
             corpus.prepare(parts=("tokenizer", *task.parts))
@@ -155,7 +155,7 @@ def _facts(board: Board, command: str) -> dict[str, str]:
     device = jax.devices()[0]
     facts = {"command": command, "seeds": ", ".join(map(str, board.seeds))}
     if board.init:
-        facts["checkpoint"] = f"{board.init}, {fit.checkpoint_hash(board.init)}"
+        facts["checkpoint"] = f"{board.init}, {board.checkpoint}"
     if commit := _commit():
         facts["commit"] = commit
     host = f"{platform.machine()}, {os.cpu_count()} cores"

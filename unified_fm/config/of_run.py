@@ -10,7 +10,8 @@ config may be written before there is such a run:
     c.init = dict(path=None, fresh=["nlvr2_head/.*"], leave=[".*"])
     c.model = dict(of="init", otherwise=dict(name="xfm"), image_size=384)
 
-Then `otherwise` is the model, from scratch, as long as no path is given.
+Nothing starts from new parameters by oversight: a config with such an `init` is refused until a
+path is given, or `--config.init=scratch`, with which `otherwise` is the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from unified_fm.config import saved
 from unified_fm.config.settings import Settings
 
 _INIT, _OWN = "init", ("of", "otherwise")
+SCRATCH = "scratch"  # as a path of `init`: new parameters, on purpose
 
 
 def filled(
@@ -38,10 +40,11 @@ def filled(
         place: what messages call it.
 
     Raises:
-        ValueError: no such run, one that names no model, or that has another than `model.name`.
+        ValueError: no such run, one that names no model, or that has another than `model.name`;
+            or a start that nobody has chosen.
         plugins.Unnamed: the run names a plugin of a module that the user has not named.
     """
-    given = _without_path(given)
+    given = _started(given, place)
     model = given.get("model")
     if not isinstance(model, Mapping) or "of" not in model:
         return given
@@ -91,10 +94,22 @@ def _takes_a_path(given: Mapping[str, Any]) -> bool:
     return isinstance(given.get("init"), Mapping) and "path" in given["init"]
 
 
-def _without_path(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A start whose path is None is none yet."""
-    if _takes_a_path(given) and not any(given["init"].get(key) for key in ("path", *start.PARTS)):
+def _started(given: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """The config without a start, if that is from new parameters.
+
+    Raises:
+        ValueError: it leaves open what it starts from.
+    """
+    init = given.get("init")
+    path = init.get("path") if isinstance(init, Mapping) else init
+    if path == SCRATCH:
         return {**given, "init": None}
+    named: Mapping[str, Any] = init if isinstance(init, Mapping) else {}
+    if "path" in named and not any(named.get(key) for key in ("path", *start.PARTS)):
+        raise ValueError(
+            f"{place}.init says not what to start from: --config.init=RUN, a checkpoint or"
+            f" FAMILY:PATH of another library; --config.init={SCRATCH} trains new parameters"
+        )
     return given
 
 

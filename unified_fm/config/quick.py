@@ -3,7 +3,7 @@
     sources = dict(train="demo:vqa/train", test="demo:vqa/test")
     c = quick.made(c, "vqa", sources, steps=400, batch=32)
 
-From `init` the model is the one there; without, that of the quick start from new parameters. There
+From `init` the model is the one there; from "scratch" that of the quick start. There
 is no early stop and nothing is selected: the last step counts, and is evaluated once, on `val` (by
 which the recipe was chosen) and on `test`.
 """

@@ -46,7 +46,7 @@ class Init(Record):
 
     sparse = True
 
-    path: str | None = setting(None, "a run, a checkpoint, or FAMILY:PATH of another library")
+    path: str | None = setting(None, "a run, a checkpoint, FAMILY:PATH of another library; scratch")
     all: str | None = setting(None, "the same as path")
     text: str | None = setting(None, "the same for the text side alone")
     vision: str | None = setting(None, "the same for the image side alone")

@@ -54,7 +54,7 @@ def stream(
 
 
 class Streams:
-    """Endless iterator of {stream: batch}, loaded ahead in the background; `close()` ends it.
+    """Endless iterator of {stream: batch}, loaded ahead in the background; `end()` ends it.
 
     Every batch holds this process's rows of the global batch. The batches depend on the configs,
     the seed and the position only, not on the number of processes or threads.
@@ -108,6 +108,7 @@ class Streams:
         for loader in self.loaders.values():
             loader.check_filled()
         self.wait_time = 0.0
+        self._lock, self._ended = threading.Lock(), False  # of who is the feeder
         self._samples = dict.fromkeys(self.loaders, 0)  # global slots handed out
 
     def __iter__(self) -> "Streams":
@@ -120,6 +121,7 @@ class Streams:
 
         Raises:
             TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
+            RuntimeError: they were closed meanwhile, or ended.
         """
         feeder = self.start()
         began = time.perf_counter()
@@ -134,10 +136,17 @@ class Streams:
         return batches
 
     def start(self) -> "_Feeder":
-        """Begins to load in the background, before the first batch is asked for."""
-        if self._feeder is None:
-            self._feeder = _Feeder(self.loaders, self._samples)
-        return self._feeder
+        """Begins to load in the background, before the first batch is asked for.
+
+        Raises:
+            RuntimeError: they were ended.
+        """
+        with self._lock:
+            if self._ended:
+                raise RuntimeError("no batch is loaded any more: the streams were ended")
+            if self._feeder is None:
+                self._feeder = _Feeder(self.loaders, self._samples)
+            return self._feeder
 
     def spec(self) -> dict[str, Tree]:
         """{stream: {array: its shape and dtype}} of the global batches; nothing is read for it."""
@@ -211,9 +220,16 @@ class Streams:
 
     def close(self) -> None:
         """Ends the threads; the next batch asked for starts them again."""
-        if self._feeder is not None:
-            self._feeder.close()
-            self._feeder = None
+        with self._lock:
+            feeder, self._feeder = self._feeder, None
+        if feeder is not None:
+            feeder.close()
+
+    def end(self) -> None:
+        """Ends the threads for good: one that is about to ask for a batch starts none again."""
+        with self._lock:
+            self._ended = True
+        self.close()
 
     def __del__(self):
         if self._feeder is not None:

@@ -134,6 +134,14 @@ def _colours(rng: np.random.Generator) -> tuple[str, str]:
     return first, second
 
 
+def official_names(subtype: str) -> tuple[str, str]:
+    """The files of questions and of annotations of a split ("train2014")."""
+    return (
+        f"v2_OpenEnded_mscoco_{subtype}_questions.json",
+        f"v2_mscoco_{subtype}_annotations.json",
+    )
+
+
 def write_official(
     to: pathlib.Path, subtype: str, found: list[tuple[int, int, Asked]], description: str
 ) -> None:
@@ -170,11 +178,6 @@ def write_official(
         }
         for key, image, asked in found
     ]
-    files.write_whole(
-        to / f"v2_OpenEnded_mscoco_{subtype}_questions.json",
-        json.dumps({**head, "questions": questions}, ensure_ascii=False),
-    )
-    files.write_whole(
-        to / f"v2_mscoco_{subtype}_annotations.json",
-        json.dumps({**head, "annotations": annotations}, ensure_ascii=False),
-    )
+    contents = {"questions": questions}, {"annotations": annotations}
+    for name, content in zip(official_names(subtype), contents, strict=True):
+        files.write_whole(to / name, json.dumps({**head, **content}, ensure_ascii=False))

@@ -5,7 +5,8 @@
 
 A part is made in a folder of another name and moved into place when it is whole, with its stamp
 inside. So an interrupted preparation leaves no half a part, and a part made by another version of
-this recipe, of other packages, or with another `--without` is made again.
+this recipe, of other packages, with another `--without`, or without all that it holds today is made
+again.
 """
 
 import dataclasses
@@ -147,6 +148,7 @@ def _make(root, name, without, ratings, below, progress):
             debian=below,
         )
         part.make(making)
+    _check_contents(name, making_folder, making.counts)
     stamp = {
         "made_from": made_from,
         "counts": making.counts,
@@ -173,7 +175,33 @@ def _is_current(root, name, without):
     if made_from is None:
         return not (root / name).exists()
     stamp = read_stamp(root / name)
-    return stamp is not None and stamp["made_from"] == made_from
+    if stamp is None or stamp["made_from"] != made_from:
+        return False
+    return not _lacks(name, root / name, stamp["counts"])
+
+
+def _lacks(name, folder, counts):
+    """Patterns of what the part holds for which there is nothing; an empty split has no shard."""
+    empty = {f"{split}-*" for split, count in counts.items() if not count}
+    wanted = [each for each in recipes.PARTS[name].contents if each not in empty]
+    return [each for each in wanted if not any(folder.glob(each))]
+
+
+def _check_contents(name, folder, counts):
+    """Refuses a maker whose part holds other things than the table says: then nobody could tell an
+    old part from a new one.
+
+    Raises:
+        RuntimeError: with what is missing and what is too much.
+    """
+    known = recipes.PARTS[name].contents
+    others = [p.name for p in folder.iterdir() if not any(p.match(each) for each in known)]
+    lacks = _lacks(name, folder, counts)
+    if others or lacks:
+        raise RuntimeError(
+            f"part {name!r} lacks {lacks} and has {sorted(others)}, against"
+            " `contents` in demo/recipes.py"
+        )
 
 
 def _made_from(root, name, without):

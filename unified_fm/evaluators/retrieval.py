@@ -79,12 +79,13 @@ class Evaluator(base.HeldOut):
 
     def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
         positive = [gallery.positive(images, texts) for images, texts in sets]
+        owners = gallery.image_of[np.concatenate([texts for _, texts in sets])]
         directions = (
-            ("image_to_text", scores.of_images, positive),
-            ("text_to_image", scores.of_texts, [p.T for p in positive]),
+            ("image_to_text", scores.of_images, positive, None),
+            ("text_to_image", scores.of_texts, [p.T for p in positive], owners),
         )
         hits, chances = [], []
-        for direction, found, matches in directions:
+        for direction, found, matches, units in directions:
             ranks = np.concatenate([first_rank(s, p) for s, p in zip(found, matches, strict=True)])
             among = matches[0].shape[1]
             for k in self.ranks:
@@ -94,6 +95,7 @@ class Evaluator(base.HeldOut):
                     ranks < k,
                     chance=chance,
                     chance_is=f"random order of {among}",
+                    units=units,
                 )
                 chances.append(chance)
             hits.append((ranks[:, None] < np.array(self.ranks)).mean(axis=1))

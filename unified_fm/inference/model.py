@@ -221,7 +221,7 @@ class Model:
         Args:
             images, questions: of equal number, or one of them alone, which goes with all others.
             answers: to choose from; None: the list of the checkpoint, if it has one; "open": the
-                decoder writes one answer.
+                decoder writes one answer. For a decoder another list is another program.
             k: answers of a question.
             on_error: see the class.
         """

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from unified_fm import sharding, step
 
 _LENGTHS = (16, 32, 64, 128, 256, 512)
+_KEPT = 16  # programs of predictions: each list of answers to choose from is another one
 
 
 class Programs:
@@ -91,8 +92,11 @@ class Programs:
                     program = self._program
                     if change is not None:
                         program = _changed(program, stream, name, change)
+                    while len(self._predictions) >= _KEPT:  # the one that was asked longest ago
+                        del self._predictions[next(iter(self._predictions))]
                     self._predictions[key] = step.make_predictions(program, self._place)
-                return self._predictions[key](stream, name, self._params, batch)
+                self._predictions[key] = asked = self._predictions.pop(key)
+                return asked(stream, name, self._params, batch)
 
         return self._cut(ask, rows)
 

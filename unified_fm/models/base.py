@@ -11,6 +11,10 @@ import jax.numpy as jnp
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.views import INPUTS, Views
 
+_NO_SPACE = (
+    "this model ({model}) has no common space of texts and images, in which `itc`, retrieval and "
+    "search compare them; unified_fm.models.xfm and unified_fm.models.clip have"
+)
 Batch = Mapping[str, Any]
 
 
@@ -116,6 +120,26 @@ class Model(nn.Module):
             ValueError: there is no such head.
         """
         raise ValueError(f"this model ({type(self).__module__}) has no image head")
+
+    def text_feature(self, views: Views) -> jax.Array:
+        """Projections f32[B E] of texts into the space that they share with images, of length 1.
+
+        Raises:
+            ValueError: there is no such space; so in the next three.
+        """
+        raise ValueError(_NO_SPACE.format(model=type(self).__module__))
+
+    def image_feature(self, views: Views) -> jax.Array:
+        """The same f32[B E] of each row's image or region."""
+        raise ValueError(_NO_SPACE.format(model=type(self).__module__))
+
+    def scale(self) -> jax.Array:
+        """What cosines are multiplied by before a softmax, f32[]."""
+        raise ValueError(_NO_SPACE.format(model=type(self).__module__))
+
+    def clipped_temperature(self) -> jax.Array:
+        """What cosines are divided by, f32[]: one over the scale."""
+        return 1 / self.scale()
 
     @nn.nowrap
     def text_decoder(self, fields: Mapping[str, Any] | None = None) -> nn.Module:

@@ -64,12 +64,21 @@ class ImageMemory:
         if self.image_index is not None:
             images = self._take(self.image_index, rows)
         whole = self._take(whole, images)
-        if view == "image" or self.row_mask is None:
-            return whole, self._take(self.slot_mask, images)
-        slots, mask = self._take((slots, self.row_mask), rows)
+        mask = self.mask(view)
+        if mask is self.slot_mask:
+            return whole, self._take(mask, images)
+        slots, mask = self._take((slots, mask), rows)
         # The patches of the whole image stay; the mask says which of them the region has.
         whole = jax.tree.map(lambda x, slot: x.at[:, 0].set(slot), whole, slots)
         return whole, jnp.concatenate([jnp.ones_like(mask[:, :1]), mask], axis=1)
+
+    def mask(self, view: str) -> jax.Array | None:
+        """Which slots may be seen, of each row or of each image; None = all.
+
+        Fused attention knows no such mask but as a bias f[B H Q K] for every row, with a gradient
+        as large: the einsum is less.
+        """
+        return self.row_mask if view == "row" and self.row_mask is not None else self.slot_mask
 
     def _take(self, tree: Any, index: jax.Array | None) -> Any:
         if index is None:
@@ -86,27 +95,12 @@ class Look:
         view: see `ImageMemory.seen`.
         rows: i32[B'], or None.
         parts: numbers of the texts in the pass.
-        padded: whether the memory has slots that may not be seen.
     """
 
     memory: int
     view: str
     rows: jax.Array | None
     parts: list[int]
-    padded: bool = False
-
-    @property
-    def masked(self) -> bool:
-        """Whether each row sees patches of its own. Fused attention knows no such mask but as a
-        bias f[B H Q K] for every row, with a gradient as large: the einsum is less."""
-        return self.view == "row" or self.padded
-
-    @property
-    def what(self) -> str:
-        """What is looked at, for the log."""
-        if self.padded:
-            return "padded texts"
-        return "regions" if self.view == "row" else "images"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,6 +140,16 @@ class Looks:
             for part, piece in zip(look.parts, pieces, strict=True):
                 found[part] = piece
         return attention.out(rows.join(found))
+
+    def masked(self) -> dict[str, bool]:
+        """{what is looked at: whether slots of it may not be seen}, for the log."""
+        found: dict[str, bool] = {}
+        for look in self.looks:
+            memory = self.memories[look.memory]
+            texts = "padded texts" if memory.slot_mask is not None else "images"
+            what = "regions" if look.view == "row" else texts
+            found[what] = memory.mask(look.view) is not None
+        return found
 
     def projected(self) -> Any:
         """What was projected in advance, f[layers ...] each: to be cut by layer."""
@@ -219,8 +223,7 @@ def look_together(
         number = list(memories).index(id(memory))
         if memory.row_mask is None:
             view = "image"  # a row is its image
-        padded = memory.slot_mask is not None
-        look = looks.setdefault((number, id(rows), view), Look(number, view, rows, [], padded))
+        look = looks.setdefault((number, id(rows), view), Look(number, view, rows, []))
         look.parts.append(part)
     new = [memory.image for memory in memories.values() if memory.layers is None]
     sizes = tuple(len(image) for image in new if image is not None)

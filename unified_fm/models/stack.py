@@ -113,7 +113,7 @@ def _tell(module: Any, rows: Any, mask: Any, lengths: Any, looks: Looks | None) 
     config = module.config
     own = {"itself": mask is not None and lengths is None}
     if looks is not None:
-        own |= {look.what: look.masked for look in looks.looks}
+        own |= looks.masked()
     drops = config.attention_dropout > 0 and rows is not None and rows.keys is not None
     found: dict[str, list[str]] = {}
     for seen, masked in own.items():

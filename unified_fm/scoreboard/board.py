@@ -1,7 +1,9 @@
 """The scoreboard: every task of a list, in all arms and seeds, one cell after the other."""
 
 import dataclasses
+import functools
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,12 +89,25 @@ class Board:
     init: str
     seeds: Sequence[int] = (0, 1, 2)
 
+    @functools.cached_property
+    def checkpoint(self) -> str:
+        """The hash of what `init` names, read once; "" where there is none.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+        """
+        return fit.checkpoint_hash(self.init) if self.init else ""
+
+    def hashes(self, cell: Cell, data: str) -> Hashes:
+        """What a cell's numbers depend on; `data` is the hash of its data. See `fit.hashes_of`."""
+        return fit.hashes_of(cell, data, self.checkpoint)
+
     def run(
         self,
         folder: Path,
         *,
         train: fit.Train | None = None,
-        hashes: Callable[[Cell, str], Hashes] = fit.hashes_of,
+        hashes: Callable[[Cell, str], Hashes] | None = None,
         told: Callable[[Sequence[Row], int, int], Any] = lambda rows, done, of: None,
         begun: Callable[[Cell], Any] = lambda cell: None,
     ) -> list[Row]:
@@ -100,14 +115,15 @@ class Board:
 
         Args:
             folder: of the store; interrupted at any moment, the same call goes on.
-            train, hashes: as of `fit`.
+            train: as of `fit`.
+            hashes: in place of the method of that name.
             told: called with the rows so far after every finished one: (rows, done, of all).
             begun: called with every cell that is to be trained, before it is.
 
         Raises:
             Stopped, Failed: as of `fit`.
         """
-        store = Store(folder)
+        store, hashes = Store(folder), hashes or self.hashes
         wanted = [(task, labels) for task in self.tasks for labels in task.labels]
         rows: list[Row] = []
         for number, (task, labels) in enumerate(wanted, start=1):
@@ -116,16 +132,18 @@ class Board:
         return rows
 
     def missing(
-        self, folder: Path, hashes: Callable[[Cell, str], Hashes] = fit.hashes_of
+        self, folder: Path, hashes: Callable[[Cell, str], Hashes] | None = None
     ) -> list[Cell]:
         """The cells that `run` would train. Raises as `fit.hashes_of`."""
-        store, found = Store(folder), []
-        for task in self.tasks:
-            for labels in task.labels:
-                data = fit.data_hash(task.sources(labels))
-                for cell in cells(dataclasses.replace(self, tasks=[task])):
-                    if cell.labels == labels and store.get(hashes(cell, data).key(cell)) is None:
-                        found.append(cell)
+        store, found, data = Store(folder), [], {}
+        hashes = hashes or self.hashes
+        for cell in cells(self):
+            task = next(task for task in self.tasks if task.name == cell.task)
+            amount = task.name, cell.labels
+            if amount not in data:
+                data[amount] = fit.data_hash(task.sources(cell.labels))
+            if store.get(hashes(cell, data[amount]).key(cell)) is None:
+                found.append(cell)
         return found
 
     def _rows(self, task, labels, store, work, train, hashes, begun) -> list[Row]:
@@ -159,6 +177,7 @@ def _trained(cell: Cell, hashes: Hashes, store: Store, work: Path, train, begun)
         started = time.monotonic()
         found = fit.run(cell, hashes, work / key, train)
         store.put(found)
+        shutil.rmtree(work / key)  # only now: what is killed before goes on there
         _log.info("%s: done in %.0f s", cell.title, time.monotonic() - started)
     return found
 

@@ -82,6 +82,8 @@ def _row(
         _value(arms[arm], scores, name) if arms[arm] else None for arm in ("scratch", "pre-trained")
     )
     chance = first.chance.get(name)
+    # Records that a model could not use are known to its evaluator alone.
+    notes = [*first.notes, *(note for cell in cells for note in cell.facts.get("notes", ()))]
     difference, said = None, row.MISSING
     if scratch is not None and pre_trained is not None:
         difference = _difference(arms["pre-trained"], arms["scratch"], scores, name)
@@ -94,7 +96,7 @@ def _row(
         task=about.task,
         labels=about.labels,
         split=about.split,
-        n=next(iter(first.counts.values())),
+        n=_examples(first, name),
         metric=name,
         unit=first.statistics[name].unit,
         chance=chance,
@@ -114,7 +116,7 @@ def _row(
         },
         seconds=sum(cell.seconds for cell in cells),
         tested=len(cells),
-        notes=first.notes,
+        notes=list(dict.fromkeys(notes)),
     )
 
 
@@ -163,6 +165,14 @@ def _difference(
         ci95=(found.low, found.high),
         seeds={str(seed): a.value - b.value for seed, a, b in pairs},
     )
+
+
+def _examples(scored: Scored, name: str) -> int:
+    """How many examples a metric is of: those of one split or of one type, where it is of these."""
+    found = scored.statistics[name]
+    if found.additive and found.rows.shape[1] == 2:  # hits, and what they are a share of
+        return round(found.rows[:, 1].sum())
+    return next(iter(scored.counts.values()))
 
 
 def _different(hashes) -> list[str]:

@@ -3,20 +3,21 @@
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from unified_fm.checkpoint import start
+from unified_fm.checkpoint import assets, start
 from unified_fm.config import file as config_file
+from unified_fm.config import of_run
 from unified_fm.data import identity
 from unified_fm.data.source import open_source
 from unified_fm.scoreboard.cell import Cell, Finished, Hashes, short_hash
+from unified_fm.tasks._scoring.lines import of_text
 
 EVALUATOR = "test"  # the evaluator of a cell's config whose predictions count
 _INIT = "init.path"  # the setting by which a fine-tuning says what it starts from
-_PLACES = ("init", "tokenizer", "prepare")  # settings that say where something lies
+_SOURCES = ("path", "all")  # of `init`: where the checkpoint lies, whose content is hashed
 _STOPPED = (130, 143)  # exit statuses of a signal
 Train = Callable[[Sequence[str]], int]
 
@@ -40,7 +41,7 @@ class Failed(RuntimeError):
 def run(cell: Cell, hashes: Hashes, workdir: Path, train: Train | None = None) -> Finished:
     """Trains and evaluates a cell; goes on where an earlier attempt in this workdir stopped.
 
-    The workdir is removed when the cell is done: its predictions are what is kept.
+    The workdir stays until its caller has kept what is returned.
 
     Args:
         cell: of the arm "scratch" or "pre-trained".
@@ -61,15 +62,13 @@ def run(cell: Cell, hashes: Hashes, workdir: Path, train: Train | None = None) -
     if status:
         raise Failed(f"{cell.title}: the run ended with status {status}; see {workdir}")
     step, path = _last(workdir, cell)
-    finished = Finished(
+    return Finished(
         cell=cell,
         hashes=hashes,
-        lines=[json.loads(line) for line in path.read_text("utf-8").splitlines()],
+        lines=of_text(path.read_text("utf-8")),
         seconds=time.monotonic() - started,
-        facts={"steps": step},
+        facts={"steps": step, "notes": _notes(path)},
     )
-    shutil.rmtree(workdir)
-    return finished
 
 
 def command(cell: Cell, workdir: Path) -> list[str]:
@@ -83,24 +82,28 @@ def command(cell: Cell, workdir: Path) -> list[str]:
 
 def changes(cell: Cell) -> list[str]:
     """The changes of a cell's config, with its seed and what it starts from."""
-    first = [f"{_INIT}={cell.init}"] if cell.init else []
-    return [*first, *cell.changes, f"seed={cell.seed}"]
+    return [f"{_INIT}={cell.init or of_run.SCRATCH}", *cell.changes, f"seed={cell.seed}"]
 
 
-def hashes_of(cell: Cell, data: str) -> Hashes:
+def hashes_of(cell: Cell, data: str, checkpoint: str) -> Hashes:
     """What a trained cell's numbers depend on; the settings are made and checked.
 
     Args:
         cell: to be trained.
         data: hash of its data (`data_hash`).
+        checkpoint: of what `init` names (`checkpoint_hash`), if the cell starts from it.
 
     Raises:
         ValueError, TypeError: settings that cannot work.
+        OSError: a file that they name is not there.
     """
-    settings = config_file.load(cell.config, changes(cell)).plain()
-    kept = {name: value for name, value in settings.items() if name not in _PLACES}
-    checkpoint = checkpoint_hash(cell.init) if cell.init else ""
-    return Hashes(config=short_hash(kept), data=data, checkpoint=checkpoint)
+    kept = assets.by_content(config_file.load(cell.config, changes(cell)))
+    del kept["prepare"]  # says only what is made where it is not there
+    if isinstance(kept["init"], Mapping):
+        kept["init"] = {key: x for key, x in kept["init"].items() if key not in _SOURCES}
+    elif cell.init:
+        kept["init"] = ""  # a path alone
+    return Hashes(config=short_hash(kept), data=data, checkpoint=checkpoint if cell.init else "")
 
 
 def data_hash(sources: Mapping[str, str]) -> str:
@@ -133,6 +136,12 @@ def checkpoint_hash(init: str) -> str:
         name = file.relative_to(path).as_posix() if path.is_dir() else ""
         total.update(f"{name} {digest}\n".encode())
     return total.hexdigest()[:12]
+
+
+def _notes(path: Path) -> list[str]:
+    """What the evaluator said beside its score: records that could not be used, above all."""
+    report = path.with_suffix(".json")
+    return json.loads(report.read_text("utf-8"))["notes"] if report.exists() else []
 
 
 def _last(workdir: Path, cell: Cell) -> tuple[int, Path]:

@@ -1,41 +1,40 @@
-"""From predictions to a score: what the evaluators of tasks write, read back by kind of task.
+"""From the predictions of a cell to a score: by kind of task, as its evaluator scores them.
 
-    {"id": 17, "prediction": "yes", "truth": ["yes", ...], "answer_type": "yes/no", "image_id": 3}
+A kind is what `tasks/_scoring/lines.py` reads, "glue TASK", or "retrieval", whose lines are
 
-| kind | prediction | truth, and further fields |
-| --- | --- | --- |
-| vqa | an answer | the annotators' answers; `answer_type`, `image_id` |
-| nlvr2 | "True" or "False" | alike; `id` is the identifier |
-| refcoco | x, y, width, height | alike; `size`, `split`, `image_id` |
-| classification | a label, or several, best first | a label |
-| regression | a number | a number |
-| captions | a caption | captions |
-| retrieval | {"caption": rank, "image": ranks} | nothing: see `ranks` |
+    {"id": 7, "prediction": {"caption": rank, "image": [ranks]}}        see `ranks`
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from unified_fm import choices
-from unified_fm.tasks._metrics import captions, retrieval
-from unified_fm.tasks._scoring import scorers
+from unified_fm.tasks._metrics import glue as glue_metrics
+from unified_fm.tasks._metrics import retrieval
+from unified_fm.tasks._scoring import lines as of_lines
+from unified_fm.tasks._scoring.lines import Lines
 from unified_fm.tasks._scoring.scored import Scored
 
-Lines = Sequence[Mapping[str, Any]]
+_UNTOLD = ("retrieval",)  # kinds whose truth is in the prediction
 
 
-def score(kind: str, lines: Lines) -> Scored:
-    """The score of the lines of one set of predictions.
+def score(kind: str, lines: Sequence[Mapping[str, Any]]) -> Scored:
+    """The score of the lines of one set of predictions, as JSON has them.
 
     Raises:
-        ValueError: an unknown kind, or lines of another one.
+        ValueError: an unknown kind, lines of another one, or some without a truth.
     """
+    scored = KINDS[choices.check("kind of predictions", kind, KINDS)]
+    fields = ", ".join(lines[0]) if lines else "nothing"
     try:
-        return KINDS[choices.check("kind of predictions", kind, KINDS)](lines)
+        found = [of_lines.of_fields(line) for line in lines]
+        if kind not in _UNTOLD and any(line.truth is None for line in found):
+            raise KeyError("truth")
+        return scored(found)
     except KeyError as error:
-        fields = ", ".join(lines[0]) if lines else "nothing"
         raise ValueError(f"predictions of {kind} need {error}; a line has {fields}") from error
 
 
@@ -56,59 +55,8 @@ def ranks(image_to_text: np.ndarray, text_to_image: np.ndarray, of: Sequence[Any
     ]
 
 
-def _vqa(lines: Lines) -> Scored:
-    return scorers.vqa_scored(
-        [line["prediction"] or "" for line in lines],
-        [line["truth"] for line in lines],
-        [line.get("answer_type", "") for line in lines],
-        [str(line.get("image_id", line["id"])) for line in lines],
-    )
-
-
-def _nlvr2(lines: Lines) -> Scored:
-    # What is not finite is answered with the other word: it must not be right by chance.
-    other = {"True": "False", "False": "True"}
-    answers = [line["prediction"] or other[line["truth"]] for line in lines]
-    return scorers.nlvr2_scored(
-        answers, [line["truth"] for line in lines], [line["id"] for line in lines]
-    )
-
-
-def _refcoco(lines: Lines) -> Scored:
-    return scorers.refcoco_scored(
-        np.array([line["prediction"] or [0.0] * 4 for line in lines], np.float64),
-        np.array([line["truth"] for line in lines], np.float64),
-        np.array([line["size"] for line in lines]),
-        [str(line["split"]) for line in lines],
-        [str(line["image_id"]) for line in lines],
-    )
-
-
-def _classification(lines: Lines) -> Scored:
-    said = [line["prediction"] for line in lines]
-    lists = [[str(x) for x in (one if isinstance(one, list) else [one])] for one in said]
-    return scorers.classification_scored(lists, [str(line["truth"]) for line in lines])
-
-
-def _regression(lines: Lines) -> Scored:
-    said = [float("nan") if line["prediction"] is None else line["prediction"] for line in lines]
-    return scorers.glue_scored("stsb", said, [float(line["truth"]) for line in lines])
-
-
-def _captions(lines: Lines) -> Scored:
-    texts = [line["truth"] for line in lines]
-    return Scored(
-        counts={"images": len(lines), "references": sum(map(len, texts))},
-        statistics=captions.measures([line["prediction"] for line in lines], texts),
-        chance=captions.chance(texts),
-        chance_is="a reference of the next image",
-        unit="images",
-        resamples=captions.RESAMPLES,
-    )
-
-
 def _retrieval(lines: Lines) -> Scored:
-    found = [line["prediction"] for line in lines]
+    found = [line.prediction for line in lines]
     image_of = np.repeat(np.arange(len(found)), [len(each["image"]) for each in found])
     own = np.concatenate([each["image"] for each in found])
     measured = retrieval.measures(np.array([f["caption"] for f in found]), own, image_of)
@@ -122,11 +70,11 @@ def _retrieval(lines: Lines) -> Scored:
 
 
 KINDS: Mapping[str, Callable[[Lines], Scored]] = {
-    "vqa": _vqa,
-    "nlvr2": _nlvr2,
-    "refcoco": _refcoco,
-    "classification": _classification,
-    "regression": _regression,
-    "captions": _captions,
+    "vqa": of_lines.vqa,
+    "nlvr2": of_lines.nlvr2,
+    "refcoco": of_lines.refcoco,
+    "classification": of_lines.classification,
+    "captions": of_lines.captions,
     "retrieval": _retrieval,
+    **{f"glue {t}": functools.partial(of_lines.glue, task=t) for t in glue_metrics.METRICS},
 }

@@ -38,7 +38,7 @@ class Row:
         task: its name.
         labels: how much of the training data was used, as `few:` takes it; "": all.
         split: of the test data.
-        n: test examples.
+        n: test examples that the metric is of.
         metric: its name.
         unit: "%" for a share, "" for another number.
         chance: what a guess reaches; None: it was not said.

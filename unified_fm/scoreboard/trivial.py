@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm import choices
+from unified_fm.data.glue_files import TASKS
 from unified_fm.data.skips import Skip
 from unified_fm.data.source import open_source
 from unified_fm.data.sources import base as sources
@@ -24,12 +25,14 @@ class Data:
 
     Attributes:
         train, test: as their sources give them, without those that cannot be read.
-        class_names: of `label`; empty where there are none.
+        class_names: of `label` in training; empty where there are none.
+        test_names: of `label` in the test, which another folder of classes may number otherwise.
     """
 
     train: Sequence[Example]
     test: Sequence[Example]
     class_names: Sequence[str] = ()
+    test_names: Sequence[str] = ()
 
 
 def load(train: str, test: str) -> Data:
@@ -38,7 +41,8 @@ def load(train: str, test: str) -> Data:
     return Data(
         train=_readable(opened[0]),
         test=_readable(opened[1]),
-        class_names=tuple(opened[1].class_names),
+        class_names=tuple(opened[0].class_names),
+        test_names=tuple(opened[1].class_names),
     )
 
 
@@ -79,7 +83,9 @@ def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
         of = [e["id"] for e in data.test for _ in e["text"]]
         scores = np.asarray(predictions)
         return lines.ranks(scores, scores.T, of)
-    names = data.class_names
+    learnt = data.class_names or data.test_names
+    true = data.test_names or data.class_names
+    words = TASKS[kind.removeprefix("glue ")].words if kind.startswith("glue ") else ()
     found = []
     for example, said in zip(data.test, predictions, strict=True):
         line: dict[str, Any] = {"id": example["id"], "prediction": said}
@@ -93,8 +99,10 @@ def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
             line |= {key: example[key] for key in ("size", "split", "image_id")}
         elif kind == "captions":
             line["truth"] = example["text"]
-        elif kind == "classification" and names:
-            line |= {"prediction": names[said], "truth": names[example["label"]]}
+        elif words:
+            line |= {"prediction": words[said], "truth": words[example["label"]]}
+        elif kind == "classification" and true:
+            line |= {"prediction": learnt[said], "truth": true[example["label"]]}
         else:
             line["truth"] = example["label"]
         found.append(line)

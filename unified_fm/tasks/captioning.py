@@ -20,23 +20,24 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from unified_fm import choices
 from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions
-from unified_fm.evaluators.predicted import Line, Predicted
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted
 from unified_fm.models.memory import ImageMemory
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 from unified_fm.tasks._metrics.ptb import tokenize
+from unified_fm.tasks._scoring import lines as of_lines
 from unified_fm.tasks._scoring import predictions
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import captions_scored
 from unified_fm.tasks._writing import Writer, text_of
 
 NAME = "caption_decoder"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
+class Pipeline(ImageOptions, TextOptions, TruthOptions):
     """Gives `image u8[H W 3]`, `prompt i32[P]` and, of one of the captions, `text i32[L]` (which
     begins with the prompt), `text_mask bool[L]` and `loss_mask bool[L]`, True on the tokens behind
     the prompt, the end included.
@@ -46,7 +47,6 @@ class Pipeline(ImageOptions, TextOptions):
         references: so many of the captions come along as `references u8[R C]`: their words as the
             metrics read them, in UTF-8 with spaces between, for `scst`; 0: none.
         reference_bytes: C; what is longer is cut behind a word.
-        truth: "needed", or "unused": then no captions are looked for.
     """
 
     prompt: str = "a picture of"
@@ -57,12 +57,9 @@ class Pipeline(ImageOptions, TextOptions):
     num_masked: int = 0
     max_len: int = 40
     mask_rate: float = 0.0
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-        choices.check("truth", self.truth, ("needed", "unused"))
+        super().__post_init__()
         if self.max_len < len(self.prompt_ids) + 2:
             raise ValueError(
                 f"max_len is {self.max_len}; the prompt {self.prompt!r}, a word and the end need "
@@ -78,7 +75,7 @@ class Pipeline(ImageOptions, TextOptions):
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable image or caption."""
         start = {"prompt": self.prompt_ids}
-        if self.truth == "unused":
+        if self.predicts:
             return start | self.image_arrays(example, rng)
         text = self.pick_text(example.get("text"), rng)
         arrays = self.image_arrays(example, rng, [text])
@@ -162,7 +159,7 @@ class Evaluator(Predicted):
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """With the frequencies of these references."""
-        return captions_scored([line.prediction for line in lines], [line.truth for line in lines])
+        return of_lines.captions(lines)
 
     def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
         """Writes STEM_results.json, COCO's form of results."""

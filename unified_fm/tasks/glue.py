@@ -9,6 +9,7 @@ another one elsewhere.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,21 +24,24 @@ from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, TextOptions
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources.glue import texts_of
-from unified_fm.evaluators.predicted import Line, Predicted, best_label, number
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted, best_label, number
 from unified_fm.files import write_whole
 from unified_fm.models.heads import PairHead, PooledHead
 from unified_fm.objectives import base
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 from unified_fm.tasks._metrics import glue as metrics
 from unified_fm.tasks._scoring import glue_submission
+from unified_fm.tasks._scoring import lines as of_lines
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import glue_scored
 
+_log = logging.getLogger(__name__)
 HEADS = ("auto", "layers", "pooled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(TextOptions):
+class Pipeline(TextOptions, TruthOptions):
     """Gives `text i32[L]`, `text_mask bool[L]`, of pairs `segments i32[L]`, and `label`: a class
     i32 in TFDS's order, or a score f32 (STS-B).
 
@@ -45,19 +49,16 @@ class Pipeline(TextOptions):
 
     Attributes:
         task: which one ("cola", "sst2", ..., "ax").
-        truth: "needed", or "unused": then no label is looked for, as in a test set without any.
     """
 
     task: str
     max_len: int = 128
     mask_rate: float = 0.0
     clean: str = "none"
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choices.check("task", self.task, TASKS)
-        choices.check("truth", self.truth, ("needed", "unused"))
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -68,7 +69,7 @@ class Pipeline(TextOptions):
         """Raises `Skip` without the texts of the task, or without a usable label."""
         texts = [self.pick_text(text, rng) for text in texts_of(example, self.task)]
         arrays = self.text_arrays(texts[0], rng, *texts[1:])
-        if self.truth == "unused":
+        if self.predicts:
             return arrays
         task, word = TASKS[self.task], word_of(example, TASKS[self.task])
         if word is None:
@@ -140,7 +141,10 @@ class Evaluator(Predicted):
         """Words as the task's files spell them; of STS-B the score."""
         del source
         logits, record, task = found["logits"], example.record, self.task
-        truth: Any = word_of(record, task)
+        try:
+            truth: Any = word_of(record, task)
+        except Skip:
+            truth = None  # which is said, and then nothing is scored
         if task.classes:
             return Line(record["id"], best_label(logits, task.words), truth)
         truth = None if truth is None else float(truth)
@@ -148,18 +152,19 @@ class Evaluator(Predicted):
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """By GLUE's metrics; what is not finite is a wrong answer, or NaN as a score."""
-        answers = [line.prediction for line in lines]
-        if not self.task.classes:
-            answers = [float("nan") if answer is None else answer for answer in answers]
-        return glue_scored(self.task.name, answers, [line.truth for line in lines])
+        return of_lines.glue(lines, self.task.name)
 
     def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
         """Writes STEM.tsv with `index` and `prediction`, if every row has a prediction."""
         answers = [line.prediction for line in lines]
-        in_order = [line.id for line in lines] == list(range(len(lines)))
-        if None not in answers and in_order:
-            text = glue_submission.table(self.task, answers)
-            write_whole(folder / f"{stem}.tsv", text)
+        if [line.id for line in lines] != list(range(len(lines))) or None in answers:
+            _log.warning(
+                "%s.tsv is not written: GLUE's server wants every row, and some could not be used"
+                " or have no finite prediction",
+                stem,
+            )
+            return
+        write_whole(folder / f"{stem}.tsv", glue_submission.table(self.task, answers))
 
 
 def word_of(record: Mapping[str, Any], task: Task) -> str | None:

@@ -19,45 +19,44 @@ import optax
 from unified_fm import choices
 from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, label
-from unified_fm.evaluators.predicted import Line, Predicted, best_labels
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted, best_labels
 from unified_fm.models.heads import ClassHead, DeepHead
 from unified_fm.objectives import base
 from unified_fm.objectives.base import Output, row_weights, weighted_mean
 from unified_fm.tasks import _mixing
+from unified_fm.tasks._scoring import lines as of_lines
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import classification_scored
 
 HEADS = ("linear", "deep")
 _TOP = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions):
+class Pipeline(ImageOptions, TruthOptions):
     """Gives `image u8[H W 3]` and `label i32`.
 
     Attributes:
         fit: what of an image is seen where nothing is augmented: "centre", a square in its middle,
             or "squash", all of it, resized without its aspect.
         centre: side of that square as a share of the shorter side; 0.875 is 224 of 256.
-        truth: "needed", or "unused": then no label is looked for.
     """
 
     num_masked: int = 0
     crop_scale: tuple[float, float] = (0.08, 1.0)
     fit: str = "centre"
     centre: float = 0.875
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choices.check("fit", self.fit, ("centre", "squash"))
-        choices.check("truth", self.truth, ("needed", "unused"))
         if not 0 < self.centre <= 1:
             raise ValueError(f"centre is {self.centre}; it is a share of the side, in (0, 1]")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` without a usable image or label."""
-        target = {} if self.truth == "unused" else {"label": label(example)}
+        target = {} if self.predicts else {"label": label(example)}
         if self.augment != "none" or self.fit == "squash":
             return self.image_arrays(example, rng) | target
         picture = self.open_picture(example)
@@ -149,7 +148,9 @@ class Evaluator(Predicted):
         return ("accuracy", "mean_per_class", *(["top5"] if classes >= _TOP else []))
 
     def check_labels(self, names: Sequence[str]) -> None:
-        """Also refuses a head of another number of classes than the stream's labels have."""
+        """Also refuses a head of another number of classes than the stream's labels have, and names
+        of classes where the model has learnt numbers alone: which is which, nobody could tell.
+        """
         classes = self.objective_options["classes"]
         if self.labels and len(self.labels) != classes:
             raise ValueError(
@@ -157,11 +158,18 @@ class Evaluator(Predicted):
                 f" ({', '.join(self.labels[:3])}, ...), and the head of its objective"
                 f" {self.key!r} {classes}: set the option classes"
             )
+        if names and not self.labels:
+            raise ValueError(
+                f"{self.source!r} has classes with names ({', '.join(names[:3])}, ...), and those"
+                f" of the stream {self.like!r} are numbers without any: no prediction could be"
+                " compared; give a source whose labels are these numbers"
+            )
         super().check_labels(names)
 
     def line(self, example: Example, found: Mapping[str, np.ndarray], source: Any) -> Line:
         """The five best labels, by name where the classes have names."""
-        record, names = example.record, source.class_names
+        # Labels that are numbers alone are those that the model has learnt.
+        record, names = example.record, source.class_names or self.labels
         best = best_labels(found["logits"], self.labels, _TOP)
         number = record.get("label")
         if number is None or number < 0:
@@ -170,6 +178,4 @@ class Evaluator(Predicted):
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """As `unified-fm score --task=classification`."""
-        return classification_scored(
-            [line.prediction for line in lines], [line.truth for line in lines]
-        )
+        return of_lines.classification(lines)

@@ -7,6 +7,7 @@ states side by side. There is no swap of the images: a sentence may say left and
 """
 
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unified_fm import choices
 from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions, label
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources.nlvr2 import LABELS
-from unified_fm.evaluators.predicted import Line, Predicted, best_label
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted, best_label
 from unified_fm.models.heads import PairHead
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
@@ -30,18 +31,17 @@ from unified_fm.objectives.base import (
     row_weights,
     weighted_mean,
 )
+from unified_fm.tasks._scoring import lines as of_lines
 from unified_fm.tasks._scoring import predictions
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import nlvr2_scored
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
-    """Gives `images u8[2 H W 3]`, `text i32[L]`, `text_mask bool[L]` and `label i32` (1 = true).
-
-    Attributes:
-        truth: "needed", or "unused": then no label is looked for.
-    """
+class Pipeline(ImageOptions, TextOptions, TruthOptions):
+    """Gives `images u8[2 H W 3]`, `text i32[L]`, `text_mask bool[L]` and `label i32` (1 = true)."""
 
     class_names: ClassVar[Sequence[str]] = LABELS
 
@@ -52,12 +52,6 @@ class Pipeline(ImageOptions, TextOptions):
     max_len: int = 40
     max_words: int = 40
     mask_rate: float = 0.0
-    truth: str = "needed"
-
-    def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-        choices.check("truth", self.truth, ("needed", "unused"))
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` unless there are two usable images, a sentence and a label."""
@@ -67,7 +61,7 @@ class Pipeline(ImageOptions, TextOptions):
         text = self.pick_text(example.get("text"), rng)
         pair = [self.image_arrays({"image": image}, rng, [text])["image"] for image in found]
         arrays = self.text_arrays(text, rng) | {"images": np.stack(pair)}
-        return arrays | ({} if self.truth == "unused" else {"label": label(example)})
+        return arrays | ({} if self.predicts else {"label": label(example)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,21 +105,17 @@ class Evaluator(Predicted):
         """ "True" or "False", as words."""
         del source
         record = example.record
-        truth = LABELS[record["label"]] if "label" in record else None
+        truth = LABELS[record["label"]] if record.get("label") in (0, 1) else None
         return Line(str(record["id"]), best_label(found["logits"], LABELS), truth)
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """By the published metrics; without published identifiers each pair is its own sentence."""
-        names = [line.id for line in lines]
-        if any(len(name.split("-")) != 4 for name in names):
-            names = [f"x-{number}-0-0" for number in range(len(names))]
-        # What is not finite is answered with the other word: it must not be right by chance.
-        wrong = dict(zip(LABELS, LABELS[::-1], strict=True))
-        answers = [line.prediction or wrong[line.truth] for line in lines]
-        return nlvr2_scored(answers, [line.truth for line in lines], names)
+        return of_lines.nlvr2(lines)
 
     def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
         """Writes STEM.csv of `identifier,prediction`."""
-        if all(line.prediction for line in lines):
-            rows = [(line.id, line.prediction) for line in lines]
-            predictions.write_csv(folder / f"{stem}.csv", rows)
+        if not all(line.prediction for line in lines):
+            _log.warning("%s.csv is not written: some predictions are not finite", stem)
+            return
+        rows = [(line.id, line.prediction) for line in lines]
+        predictions.write_csv(folder / f"{stem}.csv", rows)

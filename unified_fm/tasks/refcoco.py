@@ -17,25 +17,25 @@ from unified_fm.data import boxes, images
 from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions
 from unified_fm.data.skips import Skip
-from unified_fm.evaluators.predicted import Line, Predicted
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted
 from unified_fm.objectives import bbox
 from unified_fm.tasks._metrics import refcoco as metrics
+from unified_fm.tasks._scoring import lines as of_lines
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import refcoco_scored
 
 CONVENTIONS = ("continuous", "pixel")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
+class Pipeline(ImageOptions, TextOptions, TruthOptions):
     """Gives `image u8[H W 3]`, `text i32[L]`, `text_mask bool[L]`, `box f32[4]` (cx, cy, w, h in
     0..1) and `is_image bool` (False), one expression in a row.
 
     In training the crop contains the box, and the picture is mirrored unless the text says left or
-    right. A crop may change who is "the left one": published all the same.
-
-    Attributes:
-        truth: "needed", or "unused": then no box is looked for, and the whole image is seen.
+    right. A crop may change who is "the left one": published all the same. Where no truth is looked
+    for the whole image is seen.
     """
 
     size: int = 384
@@ -46,12 +46,9 @@ class Pipeline(ImageOptions, TextOptions):
     max_len: int = 40
     max_words: int = 40
     mask_rate: float = 0.0
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-        choices.check("truth", self.truth, ("needed", "unused"))
+        super().__post_init__()
         if self.randaugment == "A":
             raise ValueError('randaugment "A" moves the image under its boxes; use "B" or "none"')
 
@@ -60,7 +57,7 @@ class Pipeline(ImageOptions, TextOptions):
         text = self.pick_text(example.get("text"), rng)
         picture = self.open_picture(example)
         whole = (0, 0, picture.height, picture.width)
-        if self.truth == "unused":
+        if self.predicts:
             return {"image": self.cut(picture, whole)} | self.text_arrays(text, rng)
         box, problem = boxes.parse(example.get("box"), picture.height, picture.width)
         if box is None:
@@ -113,11 +110,4 @@ class Evaluator(Predicted):
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """By split; what is not finite is a box without a size."""
-        return refcoco_scored(
-            np.array([line.prediction or [0.0] * 4 for line in lines], np.float64),
-            np.array([line.truth for line in lines], np.float64),
-            np.array([line.more["size"] for line in lines]),
-            [str(line.more["split"]) for line in lines],
-            [str(line.more["image_id"]) for line in lines],
-            self.convention,
-        )
+        return of_lines.refcoco(lines, self.convention)

@@ -76,6 +76,11 @@ class Objective(captioning.Objective):
             raise ValueError(f"label_smoothing is {self.label_smoothing}; there are no labels here")
 
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+        if "references" not in batch:
+            raise ValueError(
+                "objective 'scst' compares with references, and the stream gives none: set the"
+                " option references of its pipeline 'captioning' to 5, say"
+            )
         decoder = self.attached(net, captioning.NAME)
         memory, prompt = ImageMemory(image=views.image), batch["prompt"]
         if net.is_initializing():

@@ -24,7 +24,8 @@ from unified_fm.data.loader import Example
 from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions
 from unified_fm.data.skips import Skip
 from unified_fm.data.specs import ArraySpec
-from unified_fm.evaluators.predicted import Line, Predicted, best_label
+from unified_fm.data.truth import TruthOptions
+from unified_fm.evaluators.predicted import Predicted, best_label
 from unified_fm.models.heads import PairHead
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
@@ -37,13 +38,14 @@ from unified_fm.objectives.base import (
 )
 from unified_fm.tasks._metrics import vqa as metrics
 from unified_fm.tasks._metrics import vqa_answers
+from unified_fm.tasks._scoring import lines as of_lines
 from unified_fm.tasks._scoring import predictions
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._scoring.scored import Scored
-from unified_fm.tasks._scoring.scorers import vqa_scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
+class Pipeline(ImageOptions, TextOptions, TruthOptions):
     """Gives `image u8[H W 3]`, `text i32[L]`, `text_mask bool[L]` (the question) and `targets
     f32[C]`: 0.3, 0.6, 0.9 or 1 for each answer of the list, by how many of ten gave it.
 
@@ -51,7 +53,6 @@ class Pipeline(ImageOptions, TextOptions):
         answers: path of the list, a JSON array of strings; the run keeps a copy.
         classes: how many it has.
         lone_weight: the target of an answer that is the only one given, as in Visual Genome.
-        truth: "needed", or "unused": then no answers are looked for.
     """
 
     files: ClassVar[Sequence[str]] = ("answers",)
@@ -66,12 +67,9 @@ class Pipeline(ImageOptions, TextOptions):
     max_len: int = 40
     max_words: int = 40
     mask_rate: float = 0.0
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-        choices.check("truth", self.truth, ("needed", "unused"))
+        super().__post_init__()
         if self.classes < 2:
             raise ValueError(f"classes is {self.classes}; a classifier needs 2 answers")
 
@@ -97,7 +95,7 @@ class Pipeline(ImageOptions, TextOptions):
         text = self.pick_text(example.get("question"), rng)
         # A mirrored picture has another left, whether the question says so or the answer.
         arrays = self.image_arrays(example, rng, [text, *given]) | self.text_arrays(text, rng)
-        if self.truth == "unused":
+        if self.predicts:
             return arrays
         if not given:
             raise Skip("no answers")
@@ -114,7 +112,7 @@ class Pipeline(ImageOptions, TextOptions):
         """As `Pipeline.spec`; the list itself need not be there."""
         without = dataclasses.replace(self, truth="unused")
         found = super(Pipeline, without).spec()
-        if self.truth == "unused":
+        if self.predicts:
             return found
         return found | {"targets": ArraySpec((self.classes,), np.dtype(np.float32))}
 
@@ -164,12 +162,27 @@ class Evaluator(Predicted):
     """
 
     metric_names: ClassVar[Sequence[str]] = ("accuracy",)
+    without_list: ClassVar[str] = ""  # what is possible
 
     version: str = "2021"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choices.check("version", self.version, metrics.VERSIONS)
+
+    def check(self) -> None:
+        """As `Predicted.check`; raises ValueError, too, where there is no list of answers."""
+        if not self.labels and self.needs_list:
+            raise ValueError(
+                f"the stream {self.like!r} has no list of answers to rank (option answers)"
+                f"{self.without_list}"
+            )
+        super().check()
+
+    @property
+    def needs_list(self) -> bool:
+        """Whether an answer is one of the run's list."""
+        return True
 
     def line(self, example: Example, found: Mapping[str, np.ndarray], source: Any) -> Line:
         """The most probable answer of the run's list, and the annotators' answers."""
@@ -181,13 +194,7 @@ class Evaluator(Predicted):
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """By the official evaluator's rules."""
-        return vqa_scored(
-            [line.prediction or "" for line in lines],
-            [line.truth for line in lines],
-            [line.more.get("answer_type", "") for line in lines],
-            [str(line.more.get("image_id", line.id)) for line in lines],
-            self.version,
-        )
+        return of_lines.vqa(lines, self.version)
 
     def submit(self, lines: Sequence[Line], folder: Any, stem: str) -> None:
         """Writes STEM_results.json, the array that the server takes."""

@@ -29,14 +29,15 @@ from unified_fm.data.pipelines.base import Arrays, ImageOptions, TextOptions
 from unified_fm.data.skips import Skip
 from unified_fm.data.specs import ArraySpec
 from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.data.truth import TruthOptions
 from unified_fm.evaluators import base as evaluators
-from unified_fm.evaluators.predicted import Line
 from unified_fm.models import ranking
 from unified_fm.models.memory import ImageMemory
 from unified_fm.models.ranking import Candidates
 from unified_fm.objectives.base import Asking, Fuse, Output, Result, predicted
 from unified_fm.tasks import vqa
 from unified_fm.tasks._metrics import vqa_answers
+from unified_fm.tasks._scoring.lines import Line
 from unified_fm.tasks._writing import Writer, text_of
 
 NAME = "answer_decoder"
@@ -44,7 +45,7 @@ _LONGEST = 64  # tokens of an answer of a list
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pipeline(ImageOptions, TextOptions):
+class Pipeline(ImageOptions, TextOptions, TruthOptions):
     """Gives, of each question, `image u8[H W 3]`, `text i32[L]`, `text_mask bool[L]` and `asked
     f32`, the weight of all its answers (0: an empty slot); of each pair `answer i32[A]`,
     `answer_mask bool[A]`, `answer_weight f32` (the share of the annotators who gave it) and
@@ -59,7 +60,6 @@ class Pipeline(ImageOptions, TextOptions):
         answer_form: "normalised", as the official evaluator compares them, or "as_is".
         max_answer_len: tokens of an answer, cls and sep included.
         genome_weight: of the one answer of a question of Visual Genome.
-        truth: "needed", or "unused": then no answers are looked for.
     """
 
     packed: ClassVar[bool] = True
@@ -76,12 +76,9 @@ class Pipeline(ImageOptions, TextOptions):
     max_len: int = 40
     mask_rate: float = 0.0
     clean: str = "question"
-    truth: str = "needed"
 
     def __post_init__(self) -> None:
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-        choices.check("truth", self.truth, ("needed", "unused"))
+        super().__post_init__()
         choices.check("answer_form", self.answer_form, ("normalised", "as_is"))
         if self.max_answer_len < 3:
             raise ValueError(f"max_answer_len is {self.max_answer_len}; cls, sep and a word need 3")
@@ -97,7 +94,7 @@ class Pipeline(ImageOptions, TextOptions):
         text = self.pick_text(example.get("question"), rng)
         # A mirrored picture has another left, whether the question says so or the answer.
         arrays = self.image_arrays(example, rng, [text, *given]) | self.text_arrays(text, rng)
-        if self.truth == "unused":
+        if self.predicts:
             return arrays
         of_genome = example.get("dataset") == "vg"
         weights = self._weights(given, self.genome_weight if of_genome else 1.0)
@@ -111,7 +108,7 @@ class Pipeline(ImageOptions, TextOptions):
 
     def spec(self) -> dict[str, ArraySpec]:
         """As `Pipeline.spec`; the questions have the axis of the images."""
-        if self.truth == "unused":
+        if self.predicts:
             return super().spec()
         batch, blank = self.collate([None], rows=1, groups=1), self._blank()
         return {
@@ -265,20 +262,18 @@ class Evaluator(vqa.Evaluator):
             evaluator normalises it.
     """
 
+    without_list: ClassVar[str] = "; possible: method='written'"
+
     method: str = "ranked"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         choices.check("method", self.method, ("ranked", "written"))
 
-    def check(self) -> None:
-        """As `Predicted.check`; raises ValueError, too, where there is no list to rank."""
-        super().check()
-        if self.method == "ranked" and not self.labels:
-            raise ValueError(
-                f"the stream {self.like!r} has no list of answers to rank (option answers); "
-                "possible: method='written'"
-            )
+    @property
+    def needs_list(self) -> bool:
+        """Where answers are ranked; what is written needs none."""
+        return self.method == "ranked"
 
     def ask(self, apply: evaluators.Apply, params: Any, batch: Mapping[str, Any]) -> Any:
         """`ranked` or `ids` of the rows of a batch."""

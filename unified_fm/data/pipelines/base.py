@@ -26,8 +26,8 @@ class Pipeline(Protocol):
 
     Derive from it (or from `TextOptions`, `ImageOptions`): then `__call__` is all that is to be
     written. A field called `tokenizer` is given the run's; one called `augment` is set to "none"
-    for evaluation, `num_masked` and `mask_rate` to 0, and one called `truth` to "unused" where a
-    task predicts and compares by itself.
+    for evaluation, `num_masked` and `mask_rate` to 0, and one called `truth` (`data.truth`) to
+    "unused" where a task predicts and compares by itself.
 
     Attributes:
         packed: whether a batch has another number of rows than of examples; such a stream has the
@@ -40,6 +40,9 @@ class Pipeline(Protocol):
     packed: ClassVar[bool] = False
     files: ClassVar[Sequence[str]] = ()
     class_names: ClassVar[Sequence[str]] = ()
+
+    def __post_init__(self) -> None:
+        """Looks at its options; whoever derives calls it, too. Raises ValueError: a wrong one."""
 
     @abstractmethod
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -173,7 +176,8 @@ class TextOptions(Pipeline):
     clean: str = "caption"
     max_words: int = 30
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_len < 3:
             raise ValueError(f"max_len is {self.max_len}; cls, sep and one word need 3")
         choices.check("clean", self.clean, captions.KINDS)
@@ -227,7 +231,7 @@ class PairOptions(TextOptions):
 
     second: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.second and self.max_len < _LEAST_OF_A_PAIR:
             raise ValueError(
@@ -283,7 +287,8 @@ class ImageOptions(Pipeline):
     randaugment: str = "A"
     max_pixels: int = images.MAX_PIXELS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.size, self.patch_size) < 1 or self.size % self.patch_size:
             raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")
         if not 0 <= self.num_masked <= self.grid**2:

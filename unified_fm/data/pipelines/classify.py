@@ -26,9 +26,8 @@ class Pipeline(ImageOptions, PairOptions):
     mask_rate: float = 0.0
     clean: str = "none"
 
-    def __post_init__(self):
-        ImageOptions.__post_init__(self)
-        PairOptions.__post_init__(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         choices.check("inputs", self.inputs, ("image", "text"))
         if self.inputs == "text" and self.tokenizer is None:
             raise ValueError('inputs="text" needs a tokenizer; none was given')

@@ -15,10 +15,6 @@ class Pipeline(ImageOptions, TextOptions):
     Of several captions a random one is taken, and cleaned as X-FM 1.7.
     """
 
-    def __post_init__(self):
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
-
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
         """Raises `Skip` if there is no usable image or caption."""
         text = self.pick_text(example.get("text"), rng)

@@ -38,9 +38,8 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
     max_regions: int = 5
     caption: str = "first"
 
-    def __post_init__(self):
-        ImageOptions.__post_init__(self)
-        TextOptions.__post_init__(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         boxes.BoxOptions.__post_init__(self)
         choices.check("caption", self.caption, ("first", "none"))
         if self.max_regions < 1:

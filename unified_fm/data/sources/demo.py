@@ -160,8 +160,8 @@ def parse(arguments: str) -> Address:
 
 def _vqa(folder: Path, split: str) -> base.Source:
     name = composed_vqa.SPLITS[split][0]
-    questions = folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
-    return vqa.Source(f"{questions}:v2_mscoco_{name}_annotations.json")
+    questions, annotations = composed_vqa.official_names(name)
+    return vqa.Source(f"{folder / questions}:{annotations}")
 
 
 def _nlvr2(folder: Path, split: str) -> base.Source:

@@ -62,6 +62,12 @@ def metrics(
 
 
 def chance(truth: Sequence[Sequence[str]]) -> dict[str, float]:
-    """What the first reference of the next image reaches, which is right by accident only."""
+    """What the first reference of the next image reaches, which is right by accident only.
+
+    Raises:
+        ValueError: there is no other image.
+    """
+    if len(truth) < 2:
+        raise ValueError("a guess is a reference of another image, and there is one image alone")
     others = [truth[(place + 1) % len(truth)][0] for place in range(len(truth))]
     return metrics(others, truth)

@@ -86,13 +86,14 @@ def measures(
     """`accuracy`, `mean_per_class`, and `top5` where each prediction is a list of at least five.
 
     Args:
-        predictions: a label of each example, or its labels from the best one on.
+        predictions: a label of each example, or its labels from the best one on; an empty list is
+            wrong.
         truth: the label of each.
     """
     lists = [list(p) if isinstance(p, list | tuple | np.ndarray) else [p] for p in predictions]
     first = [one[0] if one else None for one in lists]
     found = {"accuracy": accuracy(first, truth), "mean_per_class": mean_per_class(first, truth)}
-    if lists and min(map(len, lists)) >= 5:
+    if min(map(len, filter(None, lists)), default=0) >= 5:
         found["top5"] = top(lists, truth, 5)
     return found
 

@@ -231,15 +231,21 @@ def score_captions(said: Path, truth: Path, *, split: str = "") -> Scored:
 
 def captions_scored(answers: Sequence[str], texts: Sequence[Sequence[str]]) -> Scored:
     """The score of a caption of each image, beside its references."""
+    notes = ["METEOR and SPICE need Java and are not offered"]
+    if len(texts) == 1:
+        notes.append(
+            "one image alone: CIDEr-D is 0 whatever is said, for no word is rarer than another,"
+            " and no other image's caption can be guessed"
+        )
     return Scored(
         counts={"images": len(texts), "references": sum(map(len, texts))},
         statistics=captions.measures(answers, texts),
-        chance=captions.chance(texts),
+        chance=captions.chance(texts) if len(texts) > 1 else {},
         chance_is="a reference of the next image",
         unit="images",
         resamples=captions.RESAMPLES,
         settings={"tokens": "PTB without Java", "cider": "D, frequencies of these references"},
-        notes=["METEOR and SPICE need Java and are not offered"],
+        notes=notes,
     )
 
 
