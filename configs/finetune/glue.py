@@ -75,7 +75,7 @@ def _demo(c: ConfigDict) -> None:
 def _sentences(c: ConfigDict) -> None:
     """Sentences of reviews, good or bad; the test are those that VADER alone has.
 
-    The settings are of BERT's grid (section A.3 of its paper), and nothing is selected. Of 48 tokens
+    The settings are of BERT's grid (section A.3 of its paper); nothing is selected. Of 48 tokens
     one sentence of 25 is longer. Without `init` the model has MiniLM's shape and the small
     vocabulary of the corpus.
     """

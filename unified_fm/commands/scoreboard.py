@@ -190,7 +190,8 @@ def _ready(name: str, task: Task, options: argparse.Namespace) -> Task:
     if not options.init:
         return task
     try:
-        settings = config_file.load(task.config, [f"init.path={options.init}"])
+        changes = [f"init.path={options.init}", *task.changes]
+        settings = config_file.load(task.config, changes)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} from --init={options.init}: {error}") from error
     return tasks.like(task, options.init, settings.tokenizer)
