@@ -86,7 +86,7 @@ def _sentences(c: ConfigDict) -> None:
     layers = dict(layers=6, width=384, heads=12, mlp_width=1536)
     c.model = dict(of="init", otherwise=dict(name="bert", vocab_size=2000, text=layers))
     c.optimizer = dict(lr=5e-5, b2=0.999, eps=1e-6, weight_decay=0.01, clip=1.0)
-    c.optimizer.schedule.warmup = "10%"
+    c.optimizer.schedule = dict(warmup="10%")
     c.checkpoint.every = "1 epoch"
 
 
