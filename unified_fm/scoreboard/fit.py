@@ -120,8 +120,9 @@ def checkpoint_hash(init: str) -> str:
 
     Raises:
         FileNotFoundError: there is nothing.
+        ValueError: it is in a package that is not installed.
     """
-    path = Path(init.partition(":")[2] if start.is_foreign(init) else init)
+    path = Path(start.place_of(init))
     saved = [p for p in (path / "checkpoints").glob("*") if p.name.isdecimal()]
     if saved:
         path = max(saved, key=lambda p: int(p.name))

@@ -1,8 +1,10 @@
 """What a scoreboard can measure: the demo corpus, and official files below `data/`.
 
 The demo tasks are the fine-tuning configs at `:demo`, all with test examples that no choice was
-made by, but for `sentiment`, whose corpus has two splits. Those on official files are the same
-configs as published; there the development set is the test, so nothing is selected by it.
+made by, but for `sentiment`, whose corpus has two splits. `sentences` has BERT's recipe in place of
+that of a small model, and for the test a file of its own (`demo.packages.RATINGS`). Those on
+official files are the same configs as published; there the development set is the test, so nothing
+is selected by it.
 """
 
 import dataclasses
@@ -61,6 +63,15 @@ DEMO: Mapping[str, Task] = {
         test="demo:sentiment/val",
         split="val",
         labels=("100", "1000"),
+    ),
+    "sentences-demo": _demo(
+        "sentences",
+        "glue:sst2,sentences",
+        kind="classification",
+        baselines="texts",
+        train="demo:sentiment/train+demo:sentiment/val",
+        test="demo:ratings/test",
+        parts=("sentiment", "ratings"),
     ),
 }
 
