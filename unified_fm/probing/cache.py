@@ -58,8 +58,8 @@ class Rows:
         """Some of the rows, i[K] of 0..N-1."""
         return Rows(
             self.features[which],
-            [self.labels[k] for k in which],
-            [self.ids[k] for k in which],
+            [self.labels[k] for k in which.tolist()],
+            [self.ids[k] for k in which.tolist()],
             self.numbers[which],
         )
 
@@ -171,7 +171,7 @@ def identity(source: Source) -> str:
         if isinstance(image, _PATH):
             fields += _file(image)
         elif isinstance(image, np.ndarray):
-            fields += [image.shape, hashlib.sha256(np.ascontiguousarray(image)).hexdigest()]
+            fields += [image.shape, hashlib.sha256(image.tobytes()).hexdigest()]
         elif image is not None:
             fields.append(hashlib.sha256(image).hexdigest())
         total.update(repr(fields).encode("utf-8", "surrogatepass"))
@@ -181,7 +181,7 @@ def identity(source: Source) -> str:
 def label_of(example: Mapping[str, Any], names: Sequence[str]) -> str:
     """How the class of an example is called: its name, else its number."""
     label = example["label"]
-    return label if isinstance(label, str) else names[label] if names else str(label)
+    return label if isinstance(label, str) else names[int(label)] if names else str(label)
 
 
 def _usable(source: Source, number: int) -> Mapping[str, Any] | None:

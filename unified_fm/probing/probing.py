@@ -8,6 +8,7 @@ from typing import Any
 from unified_fm.data.sources.base import Source
 from unified_fm.probing import cache, methods, prompts, results, splits
 from unified_fm.probing.asked import PROJECTED, SUMMARY, Asked
+from unified_fm.probing.methods import Options
 from unified_fm.probing.results import Result
 from unified_fm.tasks._baselines.base import NotInstalled
 from unified_fm.tasks._baselines.table import BASELINES, Named
@@ -33,7 +34,7 @@ class Wanted:
     """
 
     methods: Sequence[str]
-    options: methods.Options = dataclasses.field(default_factory=methods.Options)
+    options: Options = dataclasses.field(default_factory=Options)
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prompts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     baselines: bool = True

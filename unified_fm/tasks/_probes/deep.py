@@ -121,7 +121,8 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 def _step(head: DeepHead, optimizer: optax.GradientTransformation, smoothing: float) -> Callable:
     def loss(params, features, labels):
         targets = optax.smooth_labels(jax.nn.one_hot(labels, head.classes), smoothing)
-        return optax.softmax_cross_entropy(head.apply(params, features), targets).mean()
+        logits: Any = head.apply(params, features)
+        return optax.softmax_cross_entropy(logits, targets).mean()
 
     @jax.jit
     def step(params, state, features, labels):
