@@ -58,8 +58,8 @@ class Rows:
         """Some of the rows, i[K] of 0..N-1."""
         return Rows(
             self.features[which],
-            [self.labels[k] for k in which.tolist()],
-            [self.ids[k] for k in which.tolist()],
+            [self.labels[int(k)] for k in which],
+            [self.ids[int(k)] for k in which],
             self.numbers[which],
         )
 

@@ -146,7 +146,7 @@ def by_texts(
         best = _matched(test, prompts, match, best, options.rerank, told)
     texts = zero_shot.prompts_of(prompts.names, prompts.templates)
     settings = {"rerank": options.rerank, "templates": list(prompts.templates), "prompts": texts}
-    predictions = [[prompts.labels[k] for k in row[:BEST]] for row in best.tolist()]
+    predictions = [[prompts.labels[int(k)] for k in row[:BEST]] for row in best]
     return Said(predictions, settings, list(prompts.notes))
 
 
@@ -172,7 +172,7 @@ def _numbered(parts: Parts) -> tuple:
 
 def _best(logits: np.ndarray, names: Sequence[str]) -> list[list[str]]:
     order = np.argsort(-logits, axis=1, kind="stable")[:, :BEST]
-    return [[names[k] for k in row] for row in order.tolist()]
+    return [[names[int(k)] for k in row] for row in order]
 
 
 def _matched(test, prompts, match, best, rerank, told) -> np.ndarray:

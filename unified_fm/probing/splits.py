@@ -44,7 +44,7 @@ def split(row: ProbeSet, sources: dict[str, Rows]) -> Parts:
     if row.validation:
         train, validation = first.take(rest), sources[row.validation]
     else:
-        own = np.array([_hash(first.ids[k]) < _VALIDATION for k in rest.tolist()], bool)
+        own = np.array([_hash(first.ids[int(k)]) < _VALIDATION for k in rest], bool)
         train, validation = first.take(rest[~own]), first.take(rest[own])
     parts = Parts(train, validation, test)
     for name, rows in parts._asdict().items():
