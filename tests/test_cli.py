@@ -40,7 +40,9 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"{unified_fm.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["bench", "convert", "data", "golden", "predict", "score", "show"])
+@pytest.mark.parametrize(
+    "verb", ["bench", "convert", "data", "golden", "predict", "probe", "score", "show"]
+)
 def test_help_of_a_verb_is_under_its_name(verb, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([verb, "--help"])

@@ -20,6 +20,8 @@ SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "repor
 SCORED += ["checkpoint.start", "checkpoint.assets"]
 LINES = ["tasks._scoring.lines", "tasks._scoring.scored"]
 INFERENCE = ["evaluators.base", "objectives.base"]
+# Of tasks, what evaluators share with them.
+SHARED = ["tasks._metrics", "tasks._probes.regression", *LINES]
 CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
 # Of models, what a task attaches, and what that looks at: never a model.
 FOR_TASKS = [f"models.{name}" for name in ("heads", "decoder", "beam", "ranking", "memory")]
@@ -55,6 +57,12 @@ LAYERS = [
         [*CORE, "__version__", "inference", "setup", "data", "convert", *INFERENCE],
         ["jax", "flax.errors", "numpy", "etils", "PIL"],
     ),
+    # Probes ask a model that is given; what they fit is of the tasks.
+    (
+        "probing/",
+        ["probing", "inference", "evaluators.knn", "tasks.probe_sets", "tasks._probes", *SCORED],
+        ["numpy"],
+    ),
     # The page asks a model that is given; Gradio is given, too, or imported by name.
     ("page/guard.py", [], []),
     (
@@ -80,12 +88,13 @@ LAYERS = [
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (
         "evaluators/",
-        ["evaluators", "queries", "data", "plugins", "tasks._metrics", *LINES],
+        ["evaluators", "queries", "data", "plugins", *SHARED],
         ["jax", "numpy", "scipy", "sklearn", "PIL"],
     ),
     # Files in, numbers out: `unified-fm score` runs where no device is.
     ("tasks/_metrics/", ["tasks._metrics", "data.official"], ["numpy"]),
     ("tasks/_baselines/", ["tasks._baselines", "tasks._metrics", "data"], ["numpy", "sklearn"]),
+    ("tasks/_probes/regression.py", [], ["numpy", "scipy"]),
     ("tasks/_scoring/", ["tasks._scoring", "tasks._metrics", "data"], ["numpy"]),
     ("tasks/", ["tasks", "objectives", "data", "evaluators", *FOR_TASKS], ["*"]),
     # What is learnt reaches the loop through plugins only: no models, objectives or tasks here.

@@ -181,6 +181,20 @@ def test_classes_by_their_texts_are_normalised_before_and_after_the_mean(model, 
     )
 
 
+def test_the_best_classes_are_ordered_again_by_the_matching_head(model):
+    labels, templates = [*runs.COLOURS], ("a {} square",)
+    plain = model.classify(IMAGES[:2], labels, templates=templates)
+    found = model.classify(IMAGES[:2], labels, templates=templates, rerank=3)
+    for image, before, after in zip(IMAGES[:2], plain, found, strict=True):
+        best = [label for label, _ in before[:3]]
+        match = dict(zip(best, model.match(image, [f"a {x} square" for x in best]), strict=True))
+        assert [label for label, _ in after[:3]] == sorted(best, key=match.get, reverse=True)
+        assert after[3] == before[3]  # and the best share what they had together
+        assert sum(x for _, x in after) == pytest.approx(1)
+    with pytest.raises(ValueError, match="rerank is 1; 0, or at least the 2 best"):
+        model.classify(IMAGES[0], labels, rerank=1)
+
+
 def test_a_bad_item_is_named_or_skipped(model):
     given = [IMAGES[0], "missing.png", IMAGES[2]]
     with pytest.raises(BadItem, match=r"images\[1\] \('missing.png'\): missing image"):

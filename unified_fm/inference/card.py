@@ -36,7 +36,7 @@ def info(parts: Parts) -> dict[str, Any]:
         "tasks": list(parts.abilities.tasks),
         "parameters": sum(int(np.size(leaf)) for _, leaf in leaves),
         "sha256": hashes,
-        "images": _options(reading.image, ("size", "patch_size", "max_pixels")),
+        "images": _options(reading.image, ("size", "patch_size", "max_pixels", "fit", "centre")),
         "texts": {
             "about images": _options(reading.caption, ("clean", "max_len", "max_words")),
             "alone": _options(reading.text, ("clean", "max_len", "max_words")),

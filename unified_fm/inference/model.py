@@ -180,6 +180,7 @@ class Model:
         labels: Sequence[str] | None = None,
         *,
         templates: Sequence[str] = ("a photo of a {}",),
+        rerank: int = 0,
         on_error: str = "raise",
     ) -> Any:
         """The classes of each item with their probabilities, the most probable first.
@@ -191,12 +192,14 @@ class Model:
             labels: classes without training: the names are put into the templates, and an image is
                 of the class whose texts are nearest to it. None: the classes of the run's own head.
             templates: with {} for the name; the features of a class are averaged.
+            rerank: with `labels`, so many of the best are ordered again by the matching head and
+                the first template, and come first.
             on_error: see the class.
         """
         if labels is not None:
             self._parts.abilities.need("similarity")
             images, check = listed(items, "items"), check_on_error(on_error)
-            told = zero_shot.classify(self._parts, images, labels, templates, check)
+            told = zero_shot.classify(self._parts, images, labels, templates, rerank, check)
             return told[0] if images.single else told
         self._parts.abilities.need("class_head")
         head = self._parts.head("class")
