@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "evaluate a checkpoint of a run",
     "predict": "ask a checkpoint about images and texts, one JSON line each",
     "scoreboard": "many tasks from a checkpoint, from scratch, and trivial baselines",
+    "card": "a model card of a run or an exported folder, from what was measured",
     "serve": "a web page that asks a checkpoint, for this machine only",
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",

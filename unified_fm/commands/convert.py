@@ -11,6 +11,7 @@ name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each 
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -26,11 +27,14 @@ from unified_fm.checkpoint import store as checkpoint
 from unified_fm.commands import verify
 from unified_fm.convert import config_values, families, hf_folder, hf_models, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
-from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import open_safetensors, write_safetensors
 from unified_fm.convert.readers.weights import parse_object, read_config
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.tables import augreg, xfm
+from unified_fm.model_card import data as card_data
+from unified_fm.model_card import page as card_page
+from unified_fm.model_card.about import About
 from unified_fm.models.config import EncoderConfig
 from unified_fm.runtime import workdir
 
@@ -124,6 +128,7 @@ def export_checkpoint(options: argparse.Namespace) -> int:
             tokenizer=options.tokenizer,
             report=report,
         )
+        _write_card(options)
     elif options.to == "xfm":
         arrays = export_params(xfm.TABLE, params, allow=options.allow, report=report)
         out = _file(out, "model.safetensors")
@@ -138,6 +143,45 @@ def export_checkpoint(options: argparse.Namespace) -> int:
     print(report)
     print(f"wrote {out}")
     return 0
+
+
+def _write_card(options: argparse.Namespace) -> None:
+    """README.md beside exported weights; one that somebody has written stays."""
+    out = pathlib.Path(options.out)
+    path = out / "README.md"
+    if path.exists() and card_page.MARK not in path.read_text("utf-8", errors="replace"):
+        print(f"{path} is not by `unified-fm convert`, and stays as it is")
+        return
+    told = parse_object(BESIDE, (out / BESIDE).read_bytes())
+    arrays = open_safetensors(out / "model.safetensors")
+    about = About(
+        name=out.resolve().name,
+        info={
+            "model": told["model_type"],
+            "parameters": sum(arrays[name].size for name in arrays),
+            "sha256": {"model.safetensors": _sha256(out / "model.safetensors")},
+            "classes": told.get("id2label"),
+        },
+        config=_run_of(options.checkpoint),
+        library="transformers",
+        exported=options.to,
+    )
+    about = dataclasses.replace(about, used=card_data.used(about.config))
+    files.write_whole(path, card_page.card(about))
+
+
+def _run_of(directory: str) -> dict:
+    """The config of the run that a checkpoint is of; {} of imported weights. Nothing is run."""
+    folder = workdir.absolute(directory)
+    folder = next((f for f in (folder, *list(folder.parents)[:2]) if (f / BESIDE).exists()), folder)
+    file = folder / BESIDE
+    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
+    return config if isinstance(config.get("streams"), Mapping) else {}
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(out: str, name: str) -> str:
