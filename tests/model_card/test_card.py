@@ -1,4 +1,4 @@
-"""A model card: its YAML and its text are what the checkpoint and the scoreboard say, and no more."""
+"""A model card: its YAML and its text are what checkpoint and scoreboard say, and no more."""
 
 import dataclasses
 import json
@@ -169,9 +169,7 @@ def test_a_scoreboard_of_another_checkpoint_is_refused(tmp_path):
     saved = tmp_path / "run" / "checkpoints" / "7"
     saved.mkdir(parents=True)
     (saved / "params").write_text("made up")
-    with pytest.raises(
-        ValueError, match=r"from the checkpoint da4d4aa237c8, and .*run is [0-9a-f]"
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint da4d4aa237c8, and .*run is [0-9a-f]"):
         command.measured(str(BOARD.parent), str(tmp_path / "run"))
 
 
