@@ -81,7 +81,8 @@ def test_a_file_holds_no_outputs_and_nothing_of_a_machine(notebook):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_is_written_in_one_way(name):
     text = (FOLDER / f"{name}.ipynb").read_text()
-    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
+    again = json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True)
+    assert text == again + "\n"
 
 
 def test_it_begins_with_what_it_shows_how_long_it_takes_and_the_installation(notebook):
