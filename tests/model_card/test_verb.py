@@ -23,11 +23,13 @@ def test_a_run_with_a_scoreboard_that_started_from_it(run, tmp_path, capsys):
     board = tmp_path / "scoreboard.json"
     board.write_text(BOARD.read_text().replace("da4d4aa237c8", fit.checkpoint_hash(str(run))))
     given = [f"--run={run}", f"--scoreboard={tmp_path}", "--license=mit", "--name=tiny"]
+    given.append("--language=en")
     assert cli.main(["card", *given]) == 0
     assert capsys.readouterr().out == f"wrote {run / 'README.md'}\n"
     text = (run / "README.md").read_text()
     read = ModelCard(text).data
-    assert (read.license, read.datasets, len(read.eval_results)) == ("mit", ["records"], 5)
+    assert (read.license, read.language, read.datasets) == ("mit", "en", ["records"])
+    assert len(read.eval_results) == 5
     info = json.loads((run / "config.json").read_text())
     assert f"| `text` | {info['model']['text']['layers']} layers of width 16, 2 heads |" in text
     assert "| pairs | `jsonl:records.jsonl` | 8 | `" in text

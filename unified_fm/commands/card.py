@@ -5,8 +5,8 @@ unified-fm card --run=runs/nlvr2 --out=README.md
 
 Sizes, data with hashes, scores with intervals and chance, what it cannot do, how to do it again:
 all from the checkpoint, the run's own scores and the scoreboard, which must have started from this
-checkpoint. Numbers of papers are labelled so. Nothing is asked of a network. Written anew, the file
-loses what was added by hand; --out=- prints it.
+checkpoint. Numbers of papers are labelled so. Nothing is asked of a network. A card is replaced by a
+later one, a README.md of somebody's own is not; --out=- prints it.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_fm import files
 from unified_fm.inference import places
 from unified_fm.inference.loading import load
 from unified_fm.model_card import data, evaluated, page
@@ -36,12 +35,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         about = _about(options)
-        text = page.card(about)
         if options.out == "-":
-            print(text, end="")
+            print(page.card(about), end="")
             return 0
         out = Path(options.out or Path(options.run) / "README.md")
-        files.write_whole(out, text)
+        page.write(out, about)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -71,6 +69,7 @@ def _about(options: argparse.Namespace) -> About:
         board=board or scoreboard.Facts(),
         hub_tasks=hub_tasks(),
         license=options.license,
+        language=options.language,
         library="transformers" if place.kind == places.FOREIGN else LIBRARY,
     )
 
@@ -120,5 +119,6 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--out", default="", help="file to write (RUN/README.md); - prints it")
     add("--name", default="", help="of the model (the name of the folder)")
     add("--license", default=UNSTATED, help=f"identifier of the Hub, as you state it ({UNSTATED})")
+    add("--language", default="", help="of the texts, as the Hub abbreviates it: en")
     add("--plugins", default="", help="modules, by commas, whose plugins the run may name")
     return parser

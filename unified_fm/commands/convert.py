@@ -148,10 +148,6 @@ def export_checkpoint(options: argparse.Namespace) -> int:
 def _write_card(options: argparse.Namespace) -> None:
     """README.md beside exported weights; one that somebody has written stays."""
     out = pathlib.Path(options.out)
-    path = out / "README.md"
-    if path.exists() and card_page.MARK not in path.read_text("utf-8", errors="replace"):
-        print(f"{path} is not by `unified-fm convert`, and stays as it is")
-        return
     told = parse_object(BESIDE, (out / BESIDE).read_bytes())
     arrays = open_safetensors(out / "model.safetensors")
     about = About(
@@ -166,8 +162,11 @@ def _write_card(options: argparse.Namespace) -> None:
         library="transformers",
         exported=options.to,
     )
-    about = dataclasses.replace(about, used=card_data.used(about.config))
-    files.write_whole(path, card_page.card(about))
+    try:
+        about = dataclasses.replace(about, used=card_data.used(about.config))
+        card_page.write(out / "README.md", about)
+    except FileExistsError as error:
+        print(error)
 
 
 def _run_of(directory: str) -> dict:

@@ -26,6 +26,7 @@ class About:
         rows, board: of a scoreboard that started from these parameters; none: no rows.
         hub_tasks: {task of a row: its name on the Hub, or of ours}.
         license: identifier of the Hub, stated by whoever publishes.
+        language: of the texts, as the Hub abbreviates it; "": not stated.
         library: that loads the folder.
         exported: the kind of an exported folder ("hf-roberta"); "": none.
     """
@@ -39,6 +40,7 @@ class About:
     board: Facts = dataclasses.field(default_factory=Facts)
     hub_tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     license: str = UNSTATED
+    language: str = ""
     library: str = LIBRARY
     exported: str = ""
 

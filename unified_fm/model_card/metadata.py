@@ -42,6 +42,7 @@ def front_matter(about: About) -> ModelCardData:
     tags = [LIBRARY, *(() if about.library == LIBRARY else (about.library,)), "jax", model]
     return ModelCardData(
         license=about.license,
+        language=about.language or None,
         library_name=about.library,
         pipeline_tag=pipeline_tag(about),
         tags=list(dict.fromkeys([*tags, *_pipelines(about.config)])),

@@ -5,10 +5,12 @@ where nothing was measured the card says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 
+from unified_fm import files
 from unified_fm.model_card.about import LIBRARY, UNSTATED, About
 from unified_fm.model_card.data import NOT_HERE, without_folders
 from unified_fm.model_card.metadata import front_matter
@@ -24,6 +26,18 @@ def card(about: About) -> str:
     sections = (_head, _use, _model, _data, _own, _fine_tuned, _cannot, _reading, _again, _licence)
     text = "\n\n".join("\n".join(lines) for part in sections if (lines := list(part(about))))
     return str(ModelCard.from_template(front_matter(about), template_str=_TEMPLATE, text=text))
+
+
+def write(path: Path, about: About) -> None:
+    """Writes the card; again in place of an earlier one.
+
+    Raises:
+        FileExistsError: somebody has written what is there; it stays.
+        OSError: it could not be written.
+    """
+    if path.exists() and MARK not in path.read_text("utf-8", errors="replace"):
+        raise FileExistsError(f"{path} was not made by unified-fm card, and stays as it is")
+    files.write_whole(path, card(about))
 
 
 def _head(about: About) -> Iterator[str]:
@@ -64,6 +78,7 @@ def _model(about: About) -> Iterator[str]:
         **{f"of these `{name}`": f"{count:,}" for name, count in info.get("parts", {}).items()},
         **_towers(about.config.get("model", {})),
         "step of the checkpoint": info.get("step"),
+        "seed": about.config.get("seed"),
         "parameters are": "their running average" if info.get("averaged") else None,
         "started from": _started(about.config.get("init")),
         **{f"sha256 of {name}": f"`{digest}`" for name, digest in info.get("sha256", {}).items()},
