@@ -5,8 +5,8 @@ unified-fm card --run=runs/nlvr2 --out=README.md
 
 Sizes, data with hashes, scores with intervals and chance, what it cannot do, how to do it again:
 all from the checkpoint, the run's own scores and the scoreboard, which must have started from this
-checkpoint. Numbers of papers are labelled so. Nothing is asked of a network. A card is replaced by a
-later one, a README.md of somebody's own is not; --out=- prints it.
+checkpoint. Numbers of papers are labelled so. Nothing is asked of a network. A later card replaces
+an earlier one, but no README.md of somebody's own; --out=- prints it.
 """
 
 import argparse

@@ -93,10 +93,7 @@ def numbers_of(directory: str) -> tuple[dict, str]:
     Raises:
         ConversionError, CheckpointFormatError: the file is damaged or holds wrong values.
     """
-    folder = workdir.absolute(directory)
-    folder = folder.parent if folder.name == "checkpoints" else folder
-    file = folder / BESIDE
-    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
+    config, file = _beside(directory)
     if "source" in config:
         return source.checked(config["source"]), str(file)
     model = config_values.section(config, "model") if "model" in config else {}
@@ -150,6 +147,9 @@ def _write_card(options: argparse.Namespace) -> None:
     out = pathlib.Path(options.out)
     told = parse_object(BESIDE, (out / BESIDE).read_bytes())
     arrays = open_safetensors(out / "model.safetensors")
+    config, _ = _beside(options.checkpoint)
+    if not isinstance(config.get("streams"), Mapping):
+        config = {}  # of imported weights: it tells of no data
     about = About(
         name=out.resolve().name,
         info={
@@ -158,24 +158,27 @@ def _write_card(options: argparse.Namespace) -> None:
             "sha256": {"model.safetensors": _sha256(out / "model.safetensors")},
             "classes": told.get("id2label"),
         },
-        config=_run_of(options.checkpoint),
+        config=config,
+        used=card_data.used(config),
         library="transformers",
         exported=options.to,
     )
     try:
-        about = dataclasses.replace(about, used=card_data.used(about.config))
         card_page.write(out / "README.md", about)
     except FileExistsError as error:
         print(error)
 
 
-def _run_of(directory: str) -> dict:
-    """The config of the run that a checkpoint is of; {} of imported weights. Nothing is run."""
+def _beside(directory: str) -> tuple[dict, Any]:
+    """(what `config.json` of a run or of imported weights says, the file); {} where there is none.
+
+    Raises:
+        ConversionError, CheckpointFormatError: the file is damaged.
+    """
     folder = workdir.absolute(directory)
-    folder = next((f for f in (folder, *list(folder.parents)[:2]) if (f / BESIDE).exists()), folder)
+    folder = folder.parent if folder.name == "checkpoints" else folder
     file = folder / BESIDE
-    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
-    return config if isinstance(config.get("streams"), Mapping) else {}
+    return parse_object(str(file), file.read_bytes()) if file.exists() else {}, file
 
 
 def _sha256(path: pathlib.Path) -> str:
