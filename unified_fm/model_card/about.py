@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unified_fm.model_card.data import Used
+from unified_fm.model_card.data import Used, streams
 from unified_fm.model_card.evaluated import Evaluated
 from unified_fm.scoreboard.page import Facts
 from unified_fm.scoreboard.row import Row
@@ -43,6 +43,18 @@ class About:
     language: str = ""
     library: str = LIBRARY
     exported: str = ""
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The model of the config; {} of a config that nobody has checked and that has none."""
+        found = self.config.get("model")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def pipelines(self) -> list[str]:
+        """Of the run's streams, the library's alone: other names are modules of the user's."""
+        names = [str(entry.get("pipeline", "")) for _, entry in streams(self.config)]
+        return list(dict.fromkeys(name for name in names if name and "." not in name))
 
     @property
     def measured_rows(self) -> list[Row]:

@@ -46,9 +46,9 @@ def used(config: Mapping[str, Any]) -> list[Used]:
         config: of a run; {} of what has none. Only sources of the library are opened.
     """
     found = []
-    for stream, entry in config.get("streams", {}).items():
-        given = entry.get("source", ())
-        spec = given if isinstance(given, str) else "+".join(given)
+    for stream, entry in streams(config):
+        given = entry.get("source")
+        spec = "+".join(map(str, given)) if isinstance(given, list | tuple) else str(given or "")
         if not spec:
             continue
         records, digest = _looked_at(spec)
@@ -63,6 +63,13 @@ def used(config: Mapping[str, Any]) -> list[Used]:
             )
         )
     return found
+
+
+def streams(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(name, entry) of the streams of a config, which nobody may have checked."""
+    found = config.get("streams")
+    entries = found.items() if isinstance(found, Mapping) else ()
+    return [(str(name), entry) for name, entry in entries if isinstance(entry, Mapping)]
 
 
 def without_folders(text: str) -> str:

@@ -1,7 +1,7 @@
 """The YAML at the head of a model card, by the records of huggingface_hub; no network is asked."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -45,7 +45,7 @@ def front_matter(about: About) -> ModelCardData:
         language=about.language or None,
         library_name=about.library,
         pipeline_tag=pipeline_tag(about),
-        tags=list(dict.fromkeys([*tags, *_pipelines(about.config)])),
+        tags=list(dict.fromkeys([*tags, *about.pipelines])),
         datasets=list(dict.fromkeys(name for used in about.used for name in used.names)) or None,
         eval_results=results or None,
         model_name=about.name,
@@ -57,23 +57,16 @@ def pipeline_tag(about: About) -> str | None:
     if about.exported:
         classes = about.info.get("classes")
         return "image-classification" if classes else _EXPORTED.get(about.exported)
-    for pipeline in _pipelines(about.config):
+    for pipeline in about.pipelines:
         if pipeline in HUB_TASKS:
             return HUB_TASKS[pipeline]
     works = about.info.get("tasks", ())
     return next((tag for method, tag in _BY_METHOD.items() if method in works), None)
 
 
-def _pipelines(config: Mapping[str, Any]) -> list[str]:
-    """Of the run's streams, the library's alone: other names are modules of the user's."""
-    found = [str(entry["pipeline"]) for entry in config.get("streams", {}).values()]
-    return list(dict.fromkeys(name for name in found if "." not in name))
-
-
 def _own(about: About) -> Iterator[EvalResult]:
     """What the run has measured of itself."""
-    streams = _pipelines(about.config)
-    family = next(iter(streams), "other")
+    family = next(iter(about.pipelines), "other")
     for one in about.evaluated:
         yield EvalResult(
             task_type=HUB_TASKS.get(family, family),

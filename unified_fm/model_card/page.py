@@ -76,7 +76,7 @@ def _model(about: About) -> Iterator[str]:
     facts = {
         "parameters": f"{info['parameters']:,}",
         **{f"of these `{name}`": f"{count:,}" for name, count in info.get("parts", {}).items()},
-        **_towers(about.config.get("model", {})),
+        **_towers(about.model),
         "step of the checkpoint": info.get("step"),
         "seed": about.config.get("seed"),
         "parameters are": "their running average" if info.get("averaged") else None,
@@ -98,7 +98,7 @@ def _towers(model: Mapping[str, Any]) -> dict[str, str]:
 
 def _started(init: Any) -> str | None:
     """The names that a config starts from, without folders of this machine."""
-    given = {"path": init} if isinstance(init, str) else init or {}
+    given = init if isinstance(init, Mapping) else {"path": init}
     sources = [str(given[key]) for key in ("path", "all", "text", "vision") if given.get(key)]
     return ", ".join(f"`{without_folders(each)}`" for each in sources) or None
 
@@ -123,7 +123,8 @@ def _data(about: About) -> Iterator[str]:
     yield from scoreboard.table(head, lines)
     yield ""
     yield "A hash is of some records, as they are read; records may be composed as they are read."
-    if teachers := about.config.get("teachers"):
+    teachers = about.config.get("teachers")
+    if isinstance(teachers, Mapping) and teachers:
         yield f"Teachers: {', '.join(f'`{name}`' for name in teachers)}."
 
 
@@ -209,7 +210,7 @@ def _cannot(about: About) -> Iterator[str]:
 
 
 def _reading(about: About) -> Iterator[str]:
-    info, model = about.info, about.config.get("model", {})
+    info = about.info
     facts = {"images": info.get("images"), **(info.get("texts") or {})}
     lines = [
         (what, ", ".join(f"{name} {value}" for name, value in options.items()))
@@ -217,8 +218,8 @@ def _reading(about: About) -> Iterator[str]:
         if options
     ]
     for name in ("mean", "std"):
-        if name in model:
-            lines.append((f"{name} of the channels", ", ".join(map(str, model[name]))))
+        if isinstance(numbers := about.model.get(name), list | tuple):
+            lines.append((f"{name} of the channels", ", ".join(map(str, numbers))))
     if lines:
         yield "## How pictures and texts are read"
         yield ""
@@ -226,7 +227,7 @@ def _reading(about: About) -> Iterator[str]:
 
 
 def _again(about: About) -> Iterator[str]:
-    if about.exported or not about.config.get("streams"):
+    if about.exported or not about.used:
         return
     yield "## To do it again"
     yield ""
