@@ -193,8 +193,14 @@ def installed_by(name, wheel, newer, first=None) -> dict[str, str]:
     return found
 
 
+def test_the_two_ways_to_install_are_these():
+    ways = {name: sources(json.loads((FOLDER / f"{name}.ipynb").read_text()))[0] for name in NAMES}
+    assert ways["fine_tune"] == ways["inference"] == ways["own_data"]
+    assert ways["fine_tune"].startswith(ways["merging"])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["fine_tune", "merging"])
 def test_the_installation_keeps_a_jax_that_works(name, wheel, tmp_path):
     newer = jax_at_hand(tmp_path / "newer", "0.12.99")
     assert "jax" not in installed_by(name, wheel, newer)
