@@ -52,7 +52,7 @@ def test_a_scoreboard_of_another_checkpoint_is_an_error(run, tmp_path, capsys):
 
 def test_an_export_has_a_card_and_leaves_one_that_was_written_by_hand(run, tmp_path, capsys):
     out = tmp_path / "vision"
-    export = ["convert", "export", f"--checkpoint={run}", "--to=hf-vit"]
+    export = ["convert", "export", f"--checkpoint={run}", "--to=hf-beit"]
     assert cli.main([*export, f"--out={out}"]) == 0, capsys.readouterr().err
     text = (out / "README.md").read_text()
     read = ModelCard(text).data
