@@ -280,7 +280,7 @@ def test_fine_tuning_from_a_checkpoint(tuned):
     assert re.search(r"test/testA/accuracy +\d+\.\d \+- \d+\.\d %", said["training"])
     assert re.search(r"by_place/testB/accuracy +\d+\.\d \+- \d+\.\d %", said["evaluation"])
     assert re.search(r"by_place-4\.jsonl", said["evaluation"])
-    assert re.search(r"-> x \d+ to \d+, y \d+ to \d+ pixels; the phrase fits", said["asking"])
+    assert re.search(r"^the thing .* -> x \d+ to \d+, y \d+ to \d+ pixels", said["asking"])
     assert "<image/png>" in said["asking"]
     assert "pipeline_tag: zero-shot-object-detection\n" in said["card"]
 
