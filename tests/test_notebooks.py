@@ -48,7 +48,8 @@ def python(source: str) -> str:
     head, _, rest = source.partition("\n")
     if head.startswith("%%"):
         return rest if head.startswith("%%writefile") else ""
-    return "\n".join("" if line.startswith("%") else line for line in source.split("\n"))
+    lines = source.replace("\\\n", "").split("\n")
+    return "\n".join("" if line.startswith("%") else line for line in lines)
 
 
 def commands(notebook: dict) -> list[list[str]]:
@@ -182,7 +183,7 @@ def installed_by(name, wheel, newer, first=None) -> dict[str, str]:
     """{package: version} that the first cell of a notebook would install, pip says."""
     notebook = json.loads((FOLDER / f"{name}.ipynb").read_text())
     found = {}
-    for line in re.findall(r"^%pip (.*)$", sources(notebook)[0], re.M):
+    for line in re.findall(r"^%pip (.*)$", sources(notebook)[0].replace("\\\n", ""), re.M):
         words = shlex.split(line.replace("{WHEEL}", str(wheel)))
         asked = [*words, "--dry-run", "--report", "-", "--no-index", "--find-links", newer]
         env = os.environ | {"PYTHONPATH": str(first or "")}
