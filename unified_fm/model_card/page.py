@@ -76,7 +76,7 @@ def _model(about: About) -> Iterator[str]:
     facts = {
         "parameters": f"{info['parameters']:,}",
         **{f"of these `{name}`": f"{count:,}" for name, count in info.get("parts", {}).items()},
-        **_towers(about.model),
+        **({} if about.exported else _towers(about.model)),
         "step of the checkpoint": info.get("step"),
         "seed": about.config.get("seed"),
         "parameters are": "their running average" if info.get("averaged") else None,
@@ -123,6 +123,8 @@ def _data(about: About) -> Iterator[str]:
     yield from scoreboard.table(head, lines)
     yield ""
     yield "A hash is of some records, as they are read; records may be composed as they are read."
+    if started := _started(about.config.get("init")):
+        yield f"It started from {started}, whose own data are not in this list."
     teachers = about.config.get("teachers")
     if isinstance(teachers, Mapping) and teachers:
         yield f"Teachers: {', '.join(f'`{name}`' for name in teachers)}."
@@ -132,7 +134,7 @@ def _own(about: About) -> Iterator[str]:
     yield "## What was measured"
     yield ""
     if not about.evaluated:
-        yield "The run has kept no scored predictions of this step."
+        yield "No scored predictions are kept beside these parameters."
         return
     head = ("metric", "data", "n", "value [95 % interval]", "chance", "chance is")
     lines = [
@@ -203,7 +205,7 @@ def _cannot(about: About) -> Iterator[str]:
         if options:
             lines.append(f"Texts {kind} are cut after {options['max_len']} tokens.")
     if about.used:
-        lines.append("It has seen nothing but the data above; about other data nothing is claimed.")
+        lines.append("Nothing is claimed about other data than those above.")
     if lines:
         yield "## What it cannot do"
         yield from _listed(lines)
