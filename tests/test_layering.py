@@ -43,6 +43,12 @@ LAYERS = [
     ("bench/", ["*"], ["*"]),
     # It trains as `unified-fm train` does, and reads what that leaves: no model, no device.
     ("scoreboard/", ["scoreboard", *SCORED, "main"], ["numpy", "markupsafe"]),
+    # Facts that others have found, as text: no model, no device.
+    (
+        "model_card/",
+        ["model_card", "scoreboard.page", "scoreboard.row", "data", "demo", "plugins"],
+        ["huggingface_hub"],
+    ),
     ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
     ("evaluation.py", [*CORE, "setup", "evaluators.base"], ["jax", "numpy", "etils"]),
     # Settings name what there is, and so look at all of it; but they know no run, and make none.

@@ -6,52 +6,29 @@ What it needs of others it finds in this environment, so that no index is asked.
 import json
 import os
 import pathlib
-import shutil
 import subprocess
-import sys
 import zipfile
 
 import pytest
 
 import unified_fm
+from tests import built_wheel
 
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
-SOURCES = [
-    "unified_fm",
-    "configs",
-    "setup.py",
-    "setup.cfg",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-]
-
-
-def pip(*arguments):
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy: setuptools leaves folders behind, which would get into the next wheel."""
-    copy = tmp_path_factory.mktemp("sources")
-    for name in SOURCES:
-        place = ROOT / name
-        (shutil.copytree if place.is_dir() else shutil.copy)(place, copy / name)
-    dist = copy / "dist"
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", dist, copy)
-    [found] = dist.glob("*.whl")
-    return found
+    return built_wheel.build(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
 def call(wheel, tmp_path_factory):
     """Runs the installed command in an empty folder."""
     site, here = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("here")
-    pip("install", "--no-deps", "--no-index", "--target", site, wheel)
+    built_wheel.pip("install", "--no-deps", "--no-index", "--target", site, wheel)
     env = os.environ | {"PYTHONPATH": str(site), "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)  # one device, as a user has; the tests' eight take longer
     # One corpus for all; made here if there is none yet, as the quick start does.

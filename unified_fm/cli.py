@@ -23,6 +23,7 @@ VERBS = {
     "predict": "ask a checkpoint about images and texts, one JSON line each",
     "scoreboard": "many tasks from a checkpoint, from scratch, and trivial baselines",
     "probe": "frozen features on labelled pictures: linear, k-NN, mlp5, zero-shot",
+    "card": "a model card of a run or an exported folder, from what was measured",
     "serve": "a web page that asks a checkpoint, for this machine only",
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",

@@ -57,6 +57,8 @@ def test_import_and_export_give_back_the_folder(name, kind, tmp_path, capsys):
         same_values(written.pop(tower), config[tower])
     same_values(written, config)
     assert (tmp_path / "out" / "vocab.txt").exists()
+    said = (tmp_path / "out" / "README.md").read_text()
+    assert "library_name: transformers\n" in said and f"exported as `{kind}`" in said
     back = open_weights(tmp_path / "out")
     values = sorted(value.tobytes() for value in params.values())
     assert sorted(back[key].tobytes() for key in back) == values

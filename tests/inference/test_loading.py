@@ -45,6 +45,9 @@ def test_info_says_what_it_is_and_json_keeps_it(model, workdir):
     assert {*info["sha256"]} == {"parameters", "config", "tokenizer"}
     assert tuple(info["tasks"]) == model.tasks
     assert info["dtype"] == "float32"
+    assert info["parameters"] == sum(info["parts"].values()) > 10_000
+    assert {*info["lacks"]} == {"answer", "caption"}
+    assert info["lacks"]["answer"].endswith("configs/finetune/vqa.py trains it")
 
 
 def test_tasks_are_what_was_trained(model):

@@ -11,6 +11,7 @@ name hf:OWNER/MODEL is downloaded. docs/checkpoints.md has a table of what each 
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -26,11 +27,14 @@ from unified_fm.checkpoint import store as checkpoint
 from unified_fm.commands import verify
 from unified_fm.convert import config_values, families, hf_folder, hf_models, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
-from unified_fm.convert.readers.safetensors_file import write_safetensors
+from unified_fm.convert.readers.safetensors_file import open_safetensors, write_safetensors
 from unified_fm.convert.readers.weights import parse_object, read_config
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
 from unified_fm.convert.tables import augreg, xfm
+from unified_fm.model_card import data as card_data
+from unified_fm.model_card import page as card_page
+from unified_fm.model_card.about import About
 from unified_fm.models.config import EncoderConfig
 from unified_fm.runtime import workdir
 
@@ -89,10 +93,7 @@ def numbers_of(directory: str) -> tuple[dict, str]:
     Raises:
         ConversionError, CheckpointFormatError: the file is damaged or holds wrong values.
     """
-    folder = workdir.absolute(directory)
-    folder = folder.parent if folder.name == "checkpoints" else folder
-    file = folder / BESIDE
-    config = parse_object(str(file), file.read_bytes()) if file.exists() else {}
+    config, file = _beside(directory)
     if "source" in config:
         return source.checked(config["source"]), str(file)
     model = config_values.section(config, "model") if "model" in config else {}
@@ -124,6 +125,7 @@ def export_checkpoint(options: argparse.Namespace) -> int:
             tokenizer=options.tokenizer,
             report=report,
         )
+        _write_card(options)
     elif options.to == "xfm":
         arrays = export_params(xfm.TABLE, params, allow=options.allow, report=report)
         out = _file(out, "model.safetensors")
@@ -138,6 +140,50 @@ def export_checkpoint(options: argparse.Namespace) -> int:
     print(report)
     print(f"wrote {out}")
     return 0
+
+
+def _write_card(options: argparse.Namespace) -> None:
+    """README.md beside exported weights; one that somebody has written stays."""
+    out = pathlib.Path(options.out)
+    told = parse_object(BESIDE, (out / BESIDE).read_bytes())
+    arrays = open_safetensors(out / "model.safetensors")
+    config, _ = _beside(options.checkpoint)
+    if not isinstance(config.get("streams"), Mapping):
+        config = {}  # of imported weights: it tells of no data
+    about = About(
+        name=out.resolve().name,
+        info={
+            "model": told["model_type"],
+            "parameters": sum(arrays[name].size for name in arrays),
+            "sha256": {"model.safetensors": _sha256(out / "model.safetensors")},
+            "classes": told.get("id2label"),
+        },
+        config=config,
+        used=card_data.used(config),
+        library="transformers",
+        exported=options.to,
+    )
+    try:
+        card_page.write(out / "README.md", about)
+    except FileExistsError as error:
+        print(error)
+
+
+def _beside(directory: str) -> tuple[dict, Any]:
+    """(what `config.json` of a run or of imported weights says, the file); {} where there is none.
+
+    Raises:
+        ConversionError, CheckpointFormatError: the file is damaged.
+    """
+    folder = workdir.absolute(directory)
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    file = folder / BESIDE
+    return parse_object(str(file), file.read_bytes()) if file.exists() else {}, file
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file(out: str, name: str) -> str:

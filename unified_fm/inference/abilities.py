@@ -84,6 +84,13 @@ class Abilities:
         """The names of the methods that work."""
         return tuple(name for name in METHODS if self.has(name))
 
+    @property
+    def lacks(self) -> dict[str, str]:
+        """{method that does not work: what is missing, and the config that trains it}."""
+        forms = {name: _FORMS.get(name, (name,))[0] for name in METHODS if not self.has(name)}
+        told = {name: _LACKS[form] for name, form in forms.items()}
+        return {name: f"{lack}; {config} trains it" for name, (lack, config) in told.items()}
+
     def has(self, ability: str) -> bool:
         """Whether a method, or a form of one, works."""
         return any(self.parts >= {*_NEEDS[form]} for form in _FORMS.get(ability, (ability,)))

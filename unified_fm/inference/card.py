@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,28 @@ def info(parts: Parts) -> dict[str, Any]:
     | key | |
     | --- | --- |
     | `path`, `kind`, `step`, `model` | where it is from |
-    | `tasks` | the methods that work |
-    | `parameters`, `sha256` | their number; hashes of parameters, config and tokenizer |
+    | `tasks`, `lacks` | the methods that work; of the others what is missing |
+    | `parameters`, `parts` | their number; {first part of their names: their number} |
+    | `sha256` | hashes of parameters, config and tokenizer |
     | `images`, `texts` | how they are read: the options of the run's pipelines |
     | `classes` | {kind of head: names}, of heads that predict |
     | `dtype`, `devices`, `batch_size`, `version` | how it runs here |
     """
     facts = dict(parts.facts)
     config = facts.pop("config", None)
-    leaves = rules.named_leaves(parts.params)
+    leaves = list(rules.named_leaves(parts.params))
     hashes = {"parameters": _hash_of_arrays(leaves)}
     if config is not None:
         hashes["config"] = _hash(json.dumps(config, sort_keys=True, default=str))
     if "texts" in parts.widths and parts.tokenizer is not None:
         hashes["tokenizer"] = _hash(parts.tokenizer.text())
     reading = parts.preprocessing
+    counts = _counted(leaves)
     return facts | {
         "tasks": list(parts.abilities.tasks),
-        "parameters": sum(int(np.size(leaf)) for _, leaf in leaves),
+        "lacks": parts.abilities.lacks,
+        "parameters": sum(counts.values()),
+        "parts": counts,
         "sha256": hashes,
         "images": _options(reading.image, ("size", "patch_size", "max_pixels", "fit", "centre")),
         "texts": {
@@ -44,6 +49,15 @@ def info(parts: Parts) -> dict[str, Any]:
         "classes": {kind: list(head.names) for kind, head in parts.by_kind.items()},
         "version": __version__,
     }
+
+
+def _counted(leaves: Sequence[tuple[str, Any]]) -> dict[str, int]:
+    """{first part of their names: how many numbers} of parameters (name, array)."""
+    counts: dict[str, int] = {}
+    for name, leaf in leaves:
+        part = name.split("/")[0]
+        counts[part] = counts.get(part, 0) + int(np.size(leaf))
+    return counts
 
 
 def _options(pipeline: Any, names: tuple[str, ...]) -> dict[str, Any] | None:

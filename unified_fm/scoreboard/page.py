@@ -47,23 +47,48 @@ def write(folder: Path, rows: Sequence[Row], about: Facts) -> None:
     write_whole(folder / "scoreboard.html", html(rows, about))
 
 
+def read(file: Path) -> tuple[list[Row], Facts]:
+    """What `write` has put into scoreboard.json.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is not one of these.
+    """
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        rows = [Row.of(each) for each in found["rows"]]
+        return rows, Facts(facts=dict(found["facts"]), missing=int(found["missing"]))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{file} is no scoreboard.json: {error!r}") from error
+
+
 def markdown(rows: Sequence[Row], about: Facts) -> str:
     """A heading, what the columns mean, the table, and what has to be said."""
-    table = [_HEAD, tuple("---" for _ in _HEAD), *map(_cells, rows)]
     return "\n".join(
         [
             f"# {about.title}",
             "",
             *(f"- {name}: {value}" for name, value in about.facts.items()),
             "",
-            *_summary(rows, about),
+            *summary(rows, about),
             "",
-            *(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in table),
+            *rows_table(rows),
             "",
-            *(f"- {note}" for note in _notes(rows)),
+            *(f"- {note}" for note in notes(rows)),
             "",
         ]
     )
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """The lines of a table in Markdown."""
+    for line in (head, ["---" for _ in head], *lines):
+        yield f"| {' | '.join(_escaped(cell) for cell in line)} |"
+
+
+def rows_table(rows: Sequence[Row]) -> list[str]:
+    """The table of the scoreboard in Markdown, line by line."""
+    return list(table(_HEAD, map(_cells, rows)))
 
 
 def html(rows: Sequence[Row], about: Facts) -> bytes:
@@ -77,17 +102,17 @@ def html(rows: Sequence[Row], about: Facts) -> bytes:
         _TEMPLATE,
         title=about.title,
         facts=dict(about.facts),
-        summary=list(_summary(rows, about)),
+        summary=list(summary(rows, about)),
         head=_HEAD,
         rows=[{"cells": _cells(row), "says": row.says, "more": list(_more(row))} for row in rows],
         good=rows_of.HELPS,
         bad=rows_of.HURTS,
         figures=figures,
-        notes=list(_notes(rows)),
+        notes=list(notes(rows)),
     )
 
 
-def _summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
+def summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
     """How many rows say what, in words; and by which rule."""
     counts = {said: sum(row.says == said for row in rows) for said in rows_of.SAID}
     parts = [f"{count} of {len(rows)}: {said}" for said, count in counts.items() if count]
@@ -102,8 +127,8 @@ def _summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    trivial = _number(row.trivial.value, row.unit) if row.trivial else row.trivial_missing or "-"
-    chance = "-" if row.chance is None else _number(row.chance, row.unit)
+    trivial = number(row.trivial.value, row.unit) if row.trivial else row.trivial_missing or "-"
+    chance = "-" if row.chance is None else number(row.chance, row.unit)
     return (
         row.task,
         row.labels or "all",
@@ -111,9 +136,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.metric,
         chance,
         trivial,
-        _value(row.scratch, row.unit),
-        _value(row.pre_trained, row.unit),
-        _value(row.difference, row.unit, sign=True),
+        with_interval(row.scratch, row.unit),
+        with_interval(row.pre_trained, row.unit),
+        with_interval(row.difference, row.unit, sign=True),
         row.says,
     )
 
@@ -127,19 +152,19 @@ def _more(row: Row) -> Iterator[str]:
         yield f"not computed: {row.trivial_missing}"
     for name, value in (("scratch", row.scratch), ("pre-trained", row.pre_trained)):
         if value is not None and len(value.seeds) > 1:
-            each = ", ".join(_number(one, row.unit) for one in value.seeds.values())
+            each = ", ".join(number(one, row.unit) for one in value.seeds.values())
             yield f"{name}, by seed: {each}"
     if row.above_chance is False:
         yield "the pre-trained model is not above chance"
     for system, value in row.published.items():
-        yield f"published, other data: {system} {_number(value, row.unit)}"
+        yield f"published, other data: {system} {number(value, row.unit)}"
     yield f"{row.tested} evaluations of the test split, {row.seconds:.0f} s"
     for name, hashes in row.hashes.items():
         if hashes:
             yield f"{name} {', '.join(hashes)}"
 
 
-def _notes(rows: Iterable[Row]) -> list[str]:
+def notes(rows: Iterable[Row]) -> list[str]:
     """What rows have to say, each once."""
     return list(dict.fromkeys(f"{row.task}: {note}" for row in rows for note in row.notes))
 
@@ -168,10 +193,11 @@ def _arm(value: Value | None) -> charts.Arm | None:
     return charts.Arm(100 * value.value, 100 * low, 100 * high)
 
 
-def _value(value: Value | None, unit: str, *, sign: bool = False) -> str:
+def with_interval(value: Value | None, unit: str, *, sign: bool = False) -> str:
+    """ "71.2 % [70.1, 72.3]"; "-" for None."""
     if value is None:
         return "-"
-    text = _number(value.value, "" if sign and unit == "%" else unit, percent=unit == "%")
+    text = number(value.value, "" if sign and unit == "%" else unit, percent=unit == "%")
     text = f"+{text}" if sign and value.value > 0 else text
     return f"{text} {_interval(value, unit)}".rstrip()
 
@@ -179,11 +205,11 @@ def _value(value: Value | None, unit: str, *, sign: bool = False) -> str:
 def _interval(value: Value, unit: str) -> str:
     if value.ci95 is None:
         return ""
-    low, high = (_number(end, "", percent=unit == "%") for end in value.ci95)
+    low, high = (number(end, "", percent=unit == "%") for end in value.ci95)
     return f"[{low}, {high}]"
 
 
-def _number(value: float, unit: str, *, percent: bool = False) -> str:
+def number(value: float, unit: str, *, percent: bool = False) -> str:
     """ "71.2 %", or three decimals where it is no share."""
     if unit == "%" or percent:
         return f"{100 * value:.1f}" + (" %" if unit == "%" else "")

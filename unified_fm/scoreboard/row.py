@@ -29,6 +29,12 @@ class Value:
     seeds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     title: str = ""
 
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Value":
+        """A value of JSON. Raises TypeError: it is none."""
+        ends = plain["ci95"]
+        return cls(**{**plain, "ci95": None if ends is None else (ends[0], ends[1])})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
@@ -80,6 +86,19 @@ class Row:
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Row":
+        """A row of what `plain` gave, after JSON.
+
+        Raises:
+            TypeError, KeyError: it is none.
+        """
+        values = {
+            name: None if plain[name] is None else Value.of(plain[name])
+            for name in ("trivial", "scratch", "pre_trained", "difference")
+        }
+        return cls(**{**plain, **values})
 
 
 def judged(
