@@ -18,6 +18,7 @@ ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
 SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "report", "config"]
 SCORED += ["checkpoint.start"]
+SCORES = ["tasks._scoring.scored", "tasks._scoring.rankings"]
 INFERENCE = ["evaluators.base", "objectives.base"]
 CONFIG = ["config", "checkpoint.start", "checkpoint.assets", "data", "optim", "plugins", "sharding"]
 # Of models, what a task attaches, and what that looks at: never a model.
@@ -79,7 +80,7 @@ LAYERS = [
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (
         "evaluators/",
-        ["evaluators", "queries", "data", "plugins", "tasks._metrics", "tasks._scoring.scored"],
+        ["evaluators", "queries", "data", "plugins", "tasks._metrics", *SCORES],
         ["jax", "numpy", "scipy", "sklearn", "PIL"],
     ),
     # Files in, numbers out: `unified-fm score` runs where no device is.

@@ -10,7 +10,7 @@
 | classification | a label, or several, best first | a label |
 | regression | a number | a number |
 | captions | a caption | captions |
-| retrieval | {"caption": rank, "image": ranks} | nothing: see `ranks` |
+| retrieval | names of candidates, best first | of matches; see `rankings` |
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ import numpy as np
 
 from unified_fm import choices
 from unified_fm.tasks._metrics import captions, retrieval
-from unified_fm.tasks._scoring import scorers
+from unified_fm.tasks._scoring import rankings, scorers
 from unified_fm.tasks._scoring.scored import Scored
 
 Lines = Sequence[Mapping[str, Any]]
@@ -39,21 +39,28 @@ def score(kind: str, lines: Lines) -> Scored:
         raise ValueError(f"predictions of {kind} need {error}; a line has {fields}") from error
 
 
-def ranks(image_to_text: np.ndarray, text_to_image: np.ndarray, of: Sequence[Any]) -> list[dict]:
-    """Lines of a retrieval: for each image the best rank of its captions, and their images' ranks.
+def rankings_of(scores: np.ndarray, ids: Sequence[Any], captions: Sequence[int]) -> list[dict]:
+    """Lines of a retrieval, those of the images first, as the evaluator writes them.
 
     Args:
-        image_to_text: scores f[I T].
-        text_to_image: scores f[T I].
-        of: ids of the images, as often as each has captions, in the order of the captions.
+        scores: f[I T], of both directions.
+        ids: of the images.
+        captions: how many each has.
     """
-    ids = list(dict.fromkeys(of))
-    image_of = np.array([ids.index(i) for i in of])
-    best, own = retrieval.ranks(image_to_text, text_to_image, image_of)
-    return [
-        {"id": i, "prediction": {"caption": int(best[n]), "image": own[image_of == n].tolist()}}
-        for n, i in enumerate(ids)
-    ]
+    called = rankings.names(ids, captions)
+    own = [[f"{i}#{n}" for n in range(k)] for i, k in zip(called.images, captions, strict=True)]
+    image_of = np.repeat(np.arange(len(ids)), captions)
+    owners = [[called.images[i]] for i in image_of]
+    found: list[dict] = []
+    listed = rankings.LISTED
+    for query, (queries, candidates), x, truth in (
+        ("image", called, scores, own),
+        ("caption", called[::-1], scores.T, owners),
+    ):
+        best = retrieval.top(x, listed + 1)
+        ranking = rankings.Ranking(best, np.take_along_axis(x, best, axis=1))
+        found += rankings.as_lines(query, queries, candidates, ranking, truth, listed)
+    return found
 
 
 def _vqa(lines: Lines) -> Scored:
@@ -107,20 +114,6 @@ def _captions(lines: Lines) -> Scored:
     )
 
 
-def _retrieval(lines: Lines) -> Scored:
-    found = [line["prediction"] for line in lines]
-    image_of = np.repeat(np.arange(len(found)), [len(each["image"]) for each in found])
-    own = np.concatenate([each["image"] for each in found])
-    measured = retrieval.measures(np.array([f["caption"] for f in found]), own, image_of)
-    return Scored(
-        counts={"images": len(found), "captions": len(image_of)},
-        statistics={"mean_recall": measured.pop("mean_recall"), **measured},
-        chance=retrieval.chance(len(found), image_of),
-        chance_is="random order",
-        unit="images",
-    )
-
-
 KINDS: Mapping[str, Callable[[Lines], Scored]] = {
     "vqa": _vqa,
     "nlvr2": _nlvr2,
@@ -128,5 +121,5 @@ KINDS: Mapping[str, Callable[[Lines], Scored]] = {
     "classification": _classification,
     "regression": _regression,
     "captions": _captions,
-    "retrieval": _retrieval,
+    "retrieval": rankings.measured,
 }

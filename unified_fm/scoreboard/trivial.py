@@ -76,9 +76,8 @@ def named(baselines: str) -> tuple[Named, ...]:
 def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
     """Predictions of the test examples in the form that evaluators of that kind write."""
     if kind == "retrieval":
-        of = [e["id"] for e in data.test for _ in e["text"]]
-        scores = np.asarray(predictions)
-        return lines.ranks(scores, scores.T, of)
+        ids, captions = [e["id"] for e in data.test], [len(e["text"]) for e in data.test]
+        return lines.rankings_of(np.asarray(predictions), ids, captions)
     names = data.class_names
     found = []
     for example, said in zip(data.test, predictions, strict=True):
