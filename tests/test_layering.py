@@ -18,7 +18,7 @@ ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
 SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "report", "config"]
 SCORED += ["checkpoint.start", "checkpoint.assets"]
-LINES = ["tasks._scoring.lines", "tasks._scoring.scored"]
+LINES = [f"tasks._scoring.{name}" for name in ("lines", "rankings", "scored")]
 INFERENCE = ["evaluators.base", "objectives.base"]
 # Of tasks, what evaluators share with them.
 SHARED = ["tasks._metrics", "tasks._probes.regression", *LINES]

@@ -47,6 +47,7 @@ class Evaluation:
             evaluator.passes.progress = dog.progress
             evaluator.place.folder = self._workdir
             evaluator.place.class_names = class_names or {}
+            evaluator.place.model = ready.settings.model
         self.results = base.Results([], {})
 
     def check(self) -> None:

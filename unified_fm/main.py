@@ -165,8 +165,8 @@ def _flags() -> flags.FlagValues:
     text("config", None, "FILE.py, or the name of a config of the library; :ARGUMENT behind it")
     text("workdir", None, "where checkpoints and metrics go, seen by all workers")
     text("run", None, "to evaluate: a workdir, whose own config counts")
-    text("source", None, "with --run: a source for the evaluator that chose the best step")
-    text("as", "given", "with --source: the name of what is measured")
+    text("source", None, "with --run: a source for the evaluator --as, or that chose the best step")
+    text("as", "given", "with --source: an evaluator (retrieval), or a name for what is measured")
     flags.DEFINE_list(
         "plugins", [], "modules whose plugins a saved config may name", flag_values=made
     )

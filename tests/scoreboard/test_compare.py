@@ -134,16 +134,23 @@ def test_lines_of_every_kind_are_scored():
         scored_lines.score("refcoco", [{"id": 1, "prediction": [0, 0, 1, 1]}])
 
 
-def test_ranks_of_a_retrieval_are_those_of_its_scores():
-    of_images = np.array([[0.9, 0.1, 0.8], [0.7, 0.2, 0.6]])
-    found = scored_lines.ranks(of_images, of_images.T, ["a", "a", "b"])
-    assert found == [
-        {"id": "a", "prediction": {"caption": 0, "image": [0, 1]}},
-        {"id": "b", "prediction": {"caption": 1, "image": [1]}},
-    ]
+def test_lines_of_a_retrieval_are_those_of_its_scores():
+    scores = np.array([[0.9, 0.1, 0.8], [0.7, 0.2, 0.6]])
+    found = scored_lines.rankings_of(scores, ["a", "b"], [2, 1])
+    assert [line["id"] for line in found] == ["a", "b", "a#0", "a#1", "b#0"]
+    assert found[1] == {
+        "id": "b",
+        "query": "image",
+        "prediction": ["a#0", "b#0", "a#1"],
+        "scores": [0.7, 0.6, 0.2],
+        "of": 3,
+        "truth": ["b#0"],
+    }
     scored = scored_lines.score("retrieval", found)
     assert next(iter(scored.statistics)) == "mean_recall"
     assert scored.counts == {"images": 2, "captions": 3}
+    assert scored.statistics["image_to_text/r1"].value == 0.5
+    assert scored.statistics["text_to_image/r1"].value == pytest.approx(1 / 3)
 
 
 def test_a_metric_of_a_part_says_how_many_examples_that_has():

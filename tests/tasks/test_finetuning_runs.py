@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from tests.checkpoint import test_foreign
+from tests.inference import runs
 from tests.loop_runs import same_params
 from tests.tasks import finetuning
-from unified_fm import main, setup, step
+from unified_fm import cli, main, setup, step
 from unified_fm.checkpoint import store
 from unified_fm.commands import evaluate
+from unified_fm.config import file as config_file
 from unified_fm.convert import families
 from unified_fm.convert.table import flatten
 from unified_fm.models import bert
@@ -111,6 +113,56 @@ def test_a_moved_run_is_evaluated_without_its_training_data_or_a_step(here, tmp_
     best = int(written.stem.split("-")[1])
     before = finetuning.metrics(elsewhere / "run")[best]
     assert before["test/accuracy"] == before["dev/accuracy"]
+
+
+@pytest.mark.slow
+def test_retrieval_is_evaluated_from_the_shell_and_scored_again_without_a_model(
+    here, tmp_path, capsys
+):
+    workdir, source = tmp_path / "run", "karpathy:data/coco/dataset_coco.json:test@data/coco"
+    changes = ("evaluate.evaluators.val=None", "checkpoint.best=None", "total_steps=1")
+    assert finetuning.train("retrieval:smoke", workdir, *QUIET, *changes) == 0
+    ranked = "--config.evaluate.evaluators.retrieval.rerank=3"
+    given = [f"--run={workdir}", f"--source={source}", "--as=retrieval", ranked]
+    capsys.readouterr()
+    assert main.main(["unified-fm evaluate", *evaluate.given(given)]) == 0
+    assert "fine-tuned, 3 by itm" in capsys.readouterr().err
+    found = finetuning.metrics(workdir)[1]
+    for stem, prefix in (("retrieval-1", "reranked/"), ("retrieval-1-itc", "")):
+        said = workdir / "predictions" / f"{stem}.jsonl"
+        files = [f"--predictions={said}", "--truth=data/coco/dataset_coco.json", "--split=test"]
+        assert cli.main(["score", "--task=retrieval", *files]) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert again["counts"] == {"images": 2, "captions": 11}  # one of them has six
+        assert len(again["metrics"]) == 7
+        for name, metric in again["metrics"].items():
+            assert found[f"retrieval/{prefix}{name}"] == metric["value"]
+    [chunks] = (workdir / "predictions" / "rerank" / "retrieval").iterdir()
+    assert {path.name for path in chunks.iterdir()} == {"features.npz", "chunk_00000.npz"}
+
+
+def test_an_evaluator_of_the_library_reads_another_source_with_the_sizes_of_the_run(tmp_path):
+    given = {"model": runs.XFM, **runs.pretraining(tmp_path)}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    coco = "karpathy:dataset_coco.json:test@coco"
+
+    def chosen(name):
+        settings = config_file.of_run(str(tmp_path), ["mode=evaluate"], other=(name, coco))
+        return settings.plain()["evaluate"]["evaluators"][name]
+
+    assert chosen("retrieval") == {
+        **{"name": "retrieval", "source": coco},
+        **{"num_examples": None, "candidates": 0, "mean": True},
+        "options": {"size": 16, "patch_size": 8, "max_len": 12, "max_masked": 3},
+    }
+    with pytest.raises(ValueError, match="has no evaluator that could read another source"):
+        chosen("test")
+    given["evaluate"] = {"evaluators": {"val": {"name": "retrieval", "source": "a:b", "rerank": 9}}}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    own = {"name": "retrieval", "source": coco, "rerank": 9}
+    assert chosen("retrieval") == chosen("test") == chosen("val") == own
+    with pytest.raises(ValueError, match=r"no stream of the pipeline 'classify', .* pairs: image_"):
+        chosen("classify")
 
 
 def test_evaluate_says_what_it_wants():

@@ -25,17 +25,32 @@ def test_scores_that_are_no_numbers_rank_last():
 def test_chance_recall_is_what_all_orders_give(matches, k):
     positive = np.arange(5) < matches
     hits = [positive[list(order)][:k].any() for order in itertools.permutations(range(5))]
-    found = retrieval.chance_recall(positive[None], k)
-    assert found[0] == pytest.approx(np.mean(hits))
+    found = retrieval.chance_recall(np.array([matches, 0]), np.array([5, 5]), k)
+    assert found.tolist() == [pytest.approx(np.mean(hits)), 0]
 
 
 def test_each_query_has_its_own_best_candidates():
     scores = np.array([[9, 8, 1], [7, 2, 3], [4, 5, np.nan]])
-    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
-    np.testing.assert_array_equal(retrieval.best(scores, 1), expected)
-    expected = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
-    np.testing.assert_array_equal(retrieval.best(scores.T, 1), expected)
-    assert retrieval.best(scores, 9).all()
+    assert retrieval.top(scores, 1).tolist() == [[0], [0], [1]]
+    assert retrieval.top(scores.T, 2).tolist() == [[0, 1], [0, 2], [1, 0]]
+    assert retrieval.top(scores, 9).tolist() == [[0, 1, 2], [0, 2, 1], [1, 0, 2]]
+
+
+def test_the_best_are_those_of_a_stable_sort_also_among_equals(monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (40, 30)) / 7  # many ties
+    scores[rng.random(scores.shape) < 0.1] = np.nan
+    monkeypatch.setattr(retrieval, "_AT_ONCE", 100)  # three queries at a time
+    for k in (1, 4, 29, 30):
+        expected = np.argsort(-np.nan_to_num(scores, nan=-1), axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(retrieval.top(scores, k), expected)
+
+
+def test_a_rank_is_told_by_a_list_of_the_best():
+    assert retrieval.rank([False, True, True], None, wrong=7) == 1  # the order counts
+    assert retrieval.rank([True, False], [3.0, 3.0], wrong=7) == 1  # a tie counts against it
+    assert retrieval.rank([False, True, False, True], [5.0, 4.0, 4.0, 3.0], wrong=7) == 2
+    assert retrieval.rank([False, False], [5.0, 4.0], wrong=7) == 7  # behind all that are wrong
 
 
 def ranks_by_sorting(scores, image_of):
@@ -87,11 +102,12 @@ def test_recalls_are_shares_of_queries_and_their_mean(world):
 def test_13_4_each_direction_has_its_own_candidates():
     """Cosines [[.5, .9], [.1, .2]], k = 1, ITM [[5, 1], [0, 0]], truth on the diagonal."""
     cosine, itm = np.array([[0.5, 0.9], [0.1, 0.2]]), np.array([[5.0, 1.0], [0.0, 0.0]])
-    of_images = np.where(retrieval.best(cosine, 1), itm, -100)
-    of_texts = np.where(retrieval.best(cosine.T, 1), itm.T, -100)
+    image_best, text_best = (retrieval.top(x, 1) == np.arange(2) for x in (cosine, cosine.T))
+    of_images = np.where(image_best, itm, -100)
+    of_texts = np.where(text_best, itm.T, -100)
     image_ranks, _ = retrieval.ranks(of_images, of_texts, np.arange(2))
     assert image_ranks[0] == 1
-    union = np.where(retrieval.best(cosine, 1) | retrieval.best(cosine.T, 1).T, itm, -100)
+    union = np.where(image_best | text_best.T, itm, -100)
     assert retrieval.ranks(union, union.T, np.arange(2))[0][0] == 0  # the mistake
 
 

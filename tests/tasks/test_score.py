@@ -222,17 +222,67 @@ def test_retrieval_from_scores_of_each_direction(score, tmp_path):
 
 def test_retrieval_from_candidates_in_order(score, refusal, tmp_path):
     truth = files.write_karpathy(tmp_path)
-    lines = [{"image": 0, "ranked": [7, 3]}, {"image": 1, "ranked": [0, 1]}]
-    lines += [{"caption": row, "ranked": [0, 1]} for row in range(11)]
-    found = score("retrieval", files.write_lines(tmp_path / "r.jsonl", lines), truth)
+
+    def written(lines):
+        return files.write_lines(tmp_path / "r.jsonl", lines)
+
+    captions = [f"103#{n}" for n in range(6)] + [f"104#{n}" for n in range(5)]
+    lines = [
+        {"id": "103", "query": "image", "prediction": ["104#1", "103#3"]},
+        {"id": "104", "query": "image", "prediction": ["103#0", "103#1"]},
+        *({"id": c, "query": "caption", "prediction": ["103", "104"]} for c in captions),
+    ]
+    found = score("retrieval", written(lines), truth)
+    assert found["counts"] == {"images": 2, "captions": 11}
     assert found["metrics"]["image_to_text/r1"]["value"] == 0
-    assert found["metrics"]["image_to_text/r5"]["value"] == 0.5  # image 1 has none of its own
+    assert found["metrics"]["image_to_text/r5"]["value"] == 0.5  # 104 has none of its own
+    assert found["metrics"]["image_to_text/r10"]["value"] == 1  # its worst rank is 6: six are not
     assert found["metrics"]["text_to_image/r1"]["value"] == pytest.approx(6 / 11)
-    message = refusal("retrieval", files.write_lines(tmp_path / "r.jsonl", lines[1:]), truth)
-    assert "ranks nothing for 1 images; the first is 0" in message
-    lines[0]["ranked"] = [11]
-    message = refusal("retrieval", files.write_lines(tmp_path / "r.jsonl", lines), truth)
-    assert "line 1: row 11; possible: 0 to 10" in message
+    assert found["metrics"]["image_to_text/r1"]["chance"] == pytest.approx((6 + 5) / 22)
+    assert found["metrics"]["text_to_image/r1"]["ci95"] == [0, 1]  # of two images
+    tied = [{**lines[0], "scores": [2.5, 2.5]}, {**lines[2], "scores": [1, 1]}, *lines[1:2]]
+    tied = score("retrieval", written([*tied, *lines[3:]]), truth)  # in another order, too
+    assert tied["metrics"]["text_to_image/r1"]["value"] == pytest.approx(5 / 11)
+
+    assert "ranks nothing for 1 images; the first is 103" in refusal(
+        "retrieval", written(lines[1:]), truth
+    )
+    wrong = {**lines[0], "prediction": ["103#6"]}
+    assert "line 1: 103#6 is no caption that it is ranked among (the nearest is 103#" in refusal(
+        "retrieval", written([wrong, *lines[1:]]), truth
+    )
+    assert "line 14 ranks 103 again" in refusal("retrieval", written([*lines, lines[0]]), truth)
+    among = {**lines[0], "of": 25010}
+    assert "is ranked among 25,010 captions, and the truth has 11" in refusal(
+        "retrieval", written([among, *lines[1:]]), truth
+    )
+    assert "ranks 103#5, which the truth has not" in refusal(
+        "retrieval", written(lines), truth, "--captions-per-image=5"
+    )
+
+
+def test_lines_of_folds_are_the_mean_over_folds(score, refusal, tmp_path):
+    truth = files.write_lines(
+        tmp_path / "ours.jsonl",
+        [{"id": k, "text": ["a", "b", "c"][: 1 + k // 2]} for k in range(4)],
+    )
+    captions = [f"{k}#{n}" for k in range(4) for n in range(1 + k // 2)]
+    first = {"0": "1", "1": "1", "2": "2", "3": "3"}  # the image that stands first; 0's is wrong
+    lines = [
+        {"id": image, "query": "image", "prediction": [f"{best}#0"]}
+        for image, best in first.items()
+    ]
+    lines += [{"id": name, "query": "caption", "prediction": [first[name[0]]]} for name in captions]
+    said = files.write_lines(tmp_path / "r.jsonl", lines)
+    whole, folds = score("retrieval", said, truth), score("retrieval", said, truth, "--folds=2")
+    assert values(whole)["text_to_image/r1"] == pytest.approx(5 / 6)
+    assert values(folds)["text_to_image/r1"] == pytest.approx((1 / 2 + 1) / 2)
+    assert folds["metrics"]["image_to_text/r1"]["chance"] == 0.5
+    lines[0]["prediction"] = ["3#0"]
+    said = files.write_lines(tmp_path / "r.jsonl", lines)
+    assert "line 1: 3#0 is no caption that it is ranked among" in refusal(
+        "retrieval", said, truth, "--folds=2"
+    )
 
 
 def test_scores_of_another_shape_and_pickled_ones_are_refused(refusal, tmp_path):

@@ -1,11 +1,14 @@
 """Evaluates a checkpoint of a run.
 
     unified-fm evaluate --run=runs/nlvr2 --step=best --source=nlvr2:test1.json@data/nlvr2 --as=test
+    unified-fm evaluate --run=runs/xfm --source=karpathy:dataset_coco.json:test@data/coco \\
+        --as=retrieval --config.evaluate.evaluators.retrieval.rerank=256
     unified-fm evaluate --config=quickstart --workdir=runs/quickstart
 
 With `--run` the config is the one that the run has saved. Neither its training data nor what it
-started from need be there, and no step is compiled. `--source` asks the evaluator that chose the
-best step about other data, and calls that `--as`.
+started from need be there, and no step is compiled. `--source` asks an evaluator about other data:
+the run's evaluator that is called `--as`, or the library's of that name, on all of the source and
+with the sizes of the run's stream. Under any other name it is the one that chose the best step.
 """
 
 from collections.abc import Sequence

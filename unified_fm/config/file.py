@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified_fm import plugins as registry
 from unified_fm.config import checks, overrides, python, saved
 from unified_fm.config import of_run as other_runs
 from unified_fm.config.settings import Settings
+from unified_fm.data.pipelines import base as pipelines
+from unified_fm.evaluators.base import HeldOut
 
 
 def load(spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Settings:
@@ -39,8 +42,9 @@ def of_run(
     Args:
         folder: its workdir.
         changes, plugins: as of `load`.
-        other: (name, source) in place of its evaluators: the one that measures `checkpoint.best`,
-            or else the first, on another source under another name.
+        other: (name, source) in place of its evaluators: its evaluator of that name, or the
+            library's with the sizes of the run's stream; under another name the one that measures
+            `checkpoint.best`, or else the first. It reads the source instead of its own.
 
     Raises:
         ValueError, TypeError: as `load`; or no config in the folder.
@@ -52,23 +56,58 @@ def of_run(
     given = {**given, "init": None}
     if other is not None:
         evaluate = given.get("evaluate", {})
-        entry = _evaluator(given, folder)
+        entry = _evaluator(given, folder, other[0])
         given["evaluate"] = {**evaluate, "evaluators": {other[0]: {**entry, "source": other[1]}}}
     parted = [(path, text) for path, _, text in (change.partition("=") for change in changes)]
     return made(overrides.apply(given, parted), plugins=plugins)
 
 
-def _evaluator(given: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """The evaluator, with its name, that measures `checkpoint.best`, or else the first."""
+def _evaluator(given: Mapping[str, Any], folder: str, wanted: str) -> dict[str, Any]:
+    """The evaluator, with its name, of which another source is asked; see `of_run`."""
     known = {
         name: {"name": name, **entry}
         for name, entry in given.get("evaluate", {}).get("evaluators", {}).items()
         if "source" in entry
     }
+    if wanted in known:
+        return known[wanted]
+    if wanted in registry.names("evaluators"):
+        own = next((entry for entry in known.values() if entry["name"] == wanted), None)
+        own = own or _of_library(given, folder, wanted)
+        if own is not None:
+            return own
     if not known:
         raise ValueError(f"the run in {folder} has no evaluator that could read another source")
     best = str(given.get("checkpoint", {}).get("best")).partition("/")[0]
     return known.get(best) or next(iter(known.values()))
+
+
+def _of_library(given: Mapping[str, Any], folder: str, name: str) -> dict[str, Any] | None:
+    """An evaluator of the library on a whole set, with the sizes of a stream of its pipeline.
+
+    None: it reads no pipeline of its own.
+
+    Raises:
+        ValueError: the run has no such stream.
+    """
+    plugin = registry.load("evaluators", name)
+    if not isinstance(plugin, type) or not issubclass(plugin, HeldOut):
+        return None
+    streams = given.get("streams", {})
+    own = [stream for stream in streams.values() if stream["pipeline"] == plugin.pipeline]
+    if not own:
+        found = ", ".join(f"{key}: {stream['pipeline']}" for key, stream in streams.items())
+        raise ValueError(
+            f"the run in {folder} has no stream of the pipeline {plugin.pipeline!r}, whose sizes "
+            f"the evaluator {name!r} would read with; its streams are {found or 'none'}"
+        )
+    fixed = (*HeldOut.option_defaults, "tokenizer")
+    options = {
+        key: own[0][key]
+        for key in pipelines.options_of(pipelines.load(plugin.pipeline))
+        if key in own[0] and key not in fixed
+    }
+    return {"name": name, **plugin.whole, "options": options}
 
 
 def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:

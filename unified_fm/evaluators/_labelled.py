@@ -16,7 +16,7 @@ class Labelled(base.Compared):
     pipeline: str = "classify"
 
     def features(
-        self, apply: base.Apply, params: Any, source: str, count: int
+        self, apply: base.Apply, params: Any, source: str, count: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Frozen features f[N D] of the first `count` records of a source, and their labels i[N].
 

@@ -103,10 +103,10 @@ class Passes:
         self,
         key: tuple[Any, ...],
         open_loader: Callable[[], Loader],
-        count: int,
+        count: int | None,
         rng: Callable[[int], np.random.Generator],
     ) -> Pass:
-        """The pass over the first `count` records of a loader: made once for each key.
+        """The pass over the first `count` records of a loader, or all: made once for each key.
 
         The key is the source, and all else that tells this pass from others; `rng` gives the random
         numbers of a record, by its number.
@@ -132,7 +132,7 @@ def nothing_usable(loader: Loader) -> ValueError:
 
 
 def _read(loader, count, rng, processes, progress) -> Pass:
-    part = processes.part(min(count, loader.records))
+    part = processes.part(min(count or loader.records, loader.records))
     records, arrays = [], {}
     for example in loader.examples(part, rng):
         progress()

@@ -15,9 +15,11 @@ class Place:
         step: of the parameters that are evaluated.
         class_names: {stream: names of its classes by number}, as the model has learnt them. The
             classes of another source may stand in another order, so labels are compared by name.
+        model: its options in the config, by which a result that is kept is known again.
     """
 
     name: str = ""
     folder: Any = None
     step: int = 0
     class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -34,6 +34,7 @@ class Metric(NamedTuple):
         error: standard error of `value` over the examples (binomial for a share).
         unit: "%" for a share, "" for a plain number.
         better: "higher" or "lower".
+        how: what else the number depends on, where that is a choice ("256 by itm").
     """
 
     name: str
@@ -43,6 +44,7 @@ class Metric(NamedTuple):
     error: float | None = None
     unit: str = ""
     better: str = "higher"
+    how: str = ""
 
 
 class RetrievalExample(NamedTuple):
@@ -139,13 +141,17 @@ class HeldOut(Evaluator):
         source: the source string ("demo:scenes/test", "jsonl:captions.jsonl").
         pipeline: name of the pipeline, which is given `options` and the tokenizer.
         options: keywords of the pipeline.
-        num_examples: how many records are used, from the first on; fewer if the source is shorter.
+        num_examples: how many records are used, from the first on; fewer if the source is shorter,
+            and None: all.
         batch_size: rows per compiled call, about.
         seed: of the random choices of the evaluation.
+        whole: options by which all of an official set is measured, where a user says no more than
+            the source (`unified-fm evaluate --as`).
         option_defaults: what `options` are where they say nothing and the pipeline has such an
             option: by these nothing is augmented or masked.
     """
 
+    whole: ClassVar[Mapping[str, Any]] = {"num_examples": None}
     option_defaults: ClassVar[Mapping[str, Any]] = {
         "augment": "none",
         "num_masked": 0,
@@ -157,7 +163,7 @@ class HeldOut(Evaluator):
     options: Annotated[Mapping[str, Any], plugins.OptionsOf("data.pipelines", by="pipeline")] = (
         dataclasses.field(default_factory=dict)
     )
-    num_examples: int = 500
+    num_examples: int | None = 500
     batch_size: int = 100
     seed: int = 0
 
@@ -175,7 +181,8 @@ class HeldOut(Evaluator):
         for source in self.sources:
             next(self.records(source, 1), None)
         loader = self._loader(self.source)
-        part = self.passes.processes.part(min(self.num_examples, loader.records))
+        count = min(self.num_examples or loader.records, loader.records)
+        part = self.passes.processes.part(count)
         made = itertools.islice(loader.examples(part, self.rng), self.batch_size)
         if part and not sum(1 for _ in made):
             raise _passes.nothing_usable(loader)

@@ -30,7 +30,7 @@ from unified_fm.tasks._scoring.lines import Line, of_fields, of_text, to_json
 from unified_fm.tasks._scoring.scored import Scored
 
 _log = logging.getLogger(__name__)
-_FOLDER = "predictions"
+FOLDER = "predictions"
 _FIRST = 64  # records that are looked at before the first step: more are read ahead
 _TO_ERROR = 2 * 1.959963984540054  # a 95 % interval in standard errors
 
@@ -155,7 +155,7 @@ class Predicted(base.Evaluator):
         stem = f"{self.place.name}-{self.place.step}"
         folder = None
         if self.place.folder is not None and self.passes.processes.index == 0:
-            folder = self.place.folder / _FOLDER
+            folder = self.place.folder / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / f"{stem}.jsonl", text)
             text = (folder / f"{stem}.jsonl").read_bytes().decode()
@@ -172,17 +172,7 @@ class Predicted(base.Evaluator):
         if folder is not None:
             about = {"source": self.source, "step": self.place.step, **report}
             write_whole(folder / f"{stem}.json", json.dumps(about, indent=1))
-        for name, statistic in scored.statistics.items():
-            low, high = report["metrics"][name]["ci95"]
-            yield base.Metric(
-                name,
-                report["metrics"][name]["value"],
-                scored.chance.get(name),
-                scored.chance_is,
-                (high - low) / _TO_ERROR,
-                statistic.unit,
-                statistic.better,
-            )
+        yield from metrics_of(scored, report)
 
     def _unscored(self, lines: Sequence[Line], untold: Sequence[Any]) -> None:
         """Says why there is no score: a part of the examples would be another number."""
@@ -243,6 +233,21 @@ class Predicted(base.Evaluator):
             options={**entry.options, **fixed, **self.options},
         )
         return Loader(f"evaluation on {self.source}", entry, seed=0, tokenizer=self.tokenizer)
+
+
+def metrics_of(scored: Scored, report: Mapping[str, Any]) -> Iterator[base.Metric]:
+    """The metrics of a score and its report; the error is a quarter of the interval, about."""
+    for name, statistic in scored.statistics.items():
+        low, high = report["metrics"][name]["ci95"]
+        yield base.Metric(
+            name,
+            report["metrics"][name]["value"],
+            scored.chance.get(name),
+            scored.chance_is,
+            (high - low) / _TO_ERROR,
+            statistic.unit,
+            statistic.better,
+        )
 
 
 def best_label(logits: np.ndarray, labels: Sequence[str]) -> str | None:

@@ -1,28 +1,45 @@
 """Image-text retrieval: which caption belongs to this image, and the other way round.
 
 Candidates are ranked by the cosine of the two projections (ITC). With `rerank=k` the best k of
-each query are ranked again by the matching logit of the fusion encoder alone, the rest come after
-them, as published (X-FM section 4.1). Each direction has its own best k: a pair that only the other
+each query are ranked again by the matching logit of the fusion encoder, the rest come after them,
+as published (X-FM section 4.1). Each direction has its own best k: a pair that only the other
 direction chose has a logit, but may not use it. Each image's keys and values are projected once per
 chunk and shared by all captions scored against it, and captions are fused in groups of similar
-length.
+length. Finished chunks are kept, so an evaluation that was stopped goes on where it was.
+
+    WORKDIR/predictions/val-800.jsonl      each query's candidates in order, as `rankings` says
+    WORKDIR/predictions/val-800.json       what `unified-fm score` says of it: values, intervals
+    WORKDIR/predictions/val-800-itc.jsonl  the same before the re-ranking
+
+The recalls are those of the lines, as they are read back.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+import functools
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from unified_fm import choices, queries
-from unified_fm.evaluators import _pairs, base
-from unified_fm.evaluators._batches import stack
+from unified_fm.evaluators import _chunks, _gallery, _pairs, base
+from unified_fm.evaluators._gallery import Gallery, Set
 from unified_fm.evaluators.base import Metric, RetrievalExample
-from unified_fm.tasks._metrics.retrieval import DIRECTIONS, best, chance_recall, first_rank
+from unified_fm.evaluators.predicted import FOLDER, metrics_of
+from unified_fm.files import write_whole
+from unified_fm.tasks._metrics.retrieval import DIRECTIONS, top
+from unified_fm.tasks._scoring import rankings
+from unified_fm.tasks._scoring.rankings import Ranking
 
 SAME = ("ids", "texts")  # what makes a caption a match of an image
+MIX = ("itm", "itm+itc")  # by what the best candidates are ranked again
 
+_log = logging.getLogger(__name__)
 _SHOWN = 5  # candidates shown in the report for each query
+_SAY_EVERY_S = 60.0  # between two lines about a long re-ranking
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,29 +49,39 @@ class Evaluator(base.HeldOut):
     Ties count against the model. Scores that are not a number rank last.
 
     Attributes:
-        candidates: images per set; the recalls are averaged over all queries of all sets. 0: one
-            set of everything. A last incomplete set is left out.
+        candidates: images per set, in the order of the source; the recalls are the mean over the
+            sets ("COCO 1k": 1000). 0: one set of everything. A last incomplete set is left out.
+        captions_per_image: the first so many captions of each image (CLIP's scripts: 5); 0: all.
         ranks: the cut-offs of the recalls.
         rerank: how many of the best candidates of each query the fusion encoder ranks again; 0:
             none. The others tie behind them.
+        mix: by what: "itm" = the matching logit alone, as ALBEF, X-VLM and X-FM do; "itm+itc" =
+            with the cosine added, as BLIP does.
         same: what matches: "ids" = captions and images of one image id, as the official sets count;
             "texts" = also a caption that reads the same, token for token, as one of that image
             (where few captions describe many images, a wrong one is none).
         mean: also `mean_recall`, the mean of all recalls.
-        pair_batch: pairs scored at once when re-ranking.
+        listed: candidates of each query that are written, at most; more where the recalls need it.
+        pair_batch: pairs scored at once when re-ranking; `batch_size` images are a chunk.
         shown: queries of each direction kept for the report.
     """
 
+    whole: ClassVar[Mapping[str, Any]] = {"num_examples": None, "candidates": 0, "mean": True}
+
     candidates: int = 100
+    captions_per_image: int = 0
     ranks: tuple[int, ...] = (1, 5, 10)
     rerank: int = 0
+    mix: str = "itm"
     same: str = "ids"
     mean: bool = False
+    listed: int = rankings.LISTED
     pair_batch: int = 256
     shown: int = 6
 
     def __post_init__(self) -> None:
         choices.check("retrieval: same", self.same, SAME)
+        choices.check("retrieval: mix", self.mix, MIX)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -66,168 +93,189 @@ class Evaluator(base.HeldOut):
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[Metric]:
         """Yields the recalls, first of the images' captions, then of the captions' images."""
-        gallery = _gather(self)
-        image_features, text_features = _encode(self, gallery, apply, params)
-        sets = _sets(gallery, self.candidates)
-        cosine = [image_features[images] @ text_features[texts].T for images, texts in sets]
-        scores = _Scores(cosine, [x.T for x in cosine])
-        yield from self._recalls("", sets, gallery, scores)
+        gallery = _gallery.gather(self, self.captions_per_image, self.same)
+        sets = gallery.sets(self.candidates)
+        chunks = self._chunks(params, gallery)
+        encode = functools.partial(_encode, self, gallery, apply, params)
+        features = encode() if chunks is None else chunks.features(encode)
+        found = [_nearest(self, gallery, one, features) for one in sets]
+        yield from self._scored("", gallery, sets, found)
         if self.rerank:
-            scores = _reranked(self, gallery, sets, cosine, apply, params)
-            yield from self._recalls("reranked/", sets, gallery, scores)
-        self.examples.extend(_shown(self, gallery, sets, scores))
+            found = _reranked(self, gallery, sets, found, apply, params, chunks)
+            yield from self._scored("reranked/", gallery, sets, found)
+        if chunks is not None:
+            chunks.finish()
+        self.examples.extend(_shown(self, gallery, sets[0], found[0]))
 
-    def _recalls(self, prefix, sets, gallery, scores) -> Iterator[Metric]:
-        positive = [gallery.positive(images, texts) for images, texts in sets]
-        owners = gallery.image_of[np.concatenate([texts for _, texts in sets])]
-        directions = (
-            ("image_to_text", scores.of_images, positive, None),
-            ("text_to_image", scores.of_texts, [p.T for p in positive], owners),
+    @property
+    def parameters(self) -> str:
+        """Whether the run's parameters were pre-trained or fine-tuned, by its streams.
+
+        A fine-tuning's stream is called "task": so a number says which model it is of, since
+        "zero-shot" means a pre-trained one in some papers and a fine-tuned one in others.
+        """
+        if not self.streams:
+            return ""
+        return "fine-tuned" if "task" in self.streams else "pre-trained"
+
+    def _chunks(self, params: Any, gallery: Gallery) -> _chunks.Chunks | None:
+        if self.place.folder is None or not self.rerank:
+            return None
+        numbers = {
+            "rerank": self.rerank,
+            "candidates": self.candidates,
+            "images": self.rows,
+            "pairs": self._pairs_at_once,
+        }
+        folder, processes = self.place.folder / FOLDER, self.passes.processes
+        return _chunks.below(folder, self.place, processes, params, gallery, numbers)
+
+    @property
+    def _pairs_at_once(self) -> int:
+        return self.pair_batch + -self.pair_batch % self.passes.shards
+
+    def _scored(
+        self, prefix: str, gallery: Gallery, sets: Sequence[Set], found: "Sequence[_Found]"
+    ) -> Iterator[Metric]:
+        """The metrics of the lines, which are written first, and read back."""
+        reranked = bool(prefix)
+        parts = zip(sets, found, strict=True)
+        lines = [line for one, ranked in parts for line in _lines(self, gallery, one, ranked)]
+        lines.sort(key=lambda line: line["query"] == "caption")  # images first
+        text = rankings.as_text(lines)
+        stem = f"{self.place.name}-{self.place.step}"
+        stem += "-itc" if self.rerank and not reranked else ""
+        folder = None
+        if self.place.folder is not None and self.passes.processes.index == 0:
+            folder = self.place.folder / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / f"{stem}.jsonl", text)
+            text = (folder / f"{stem}.jsonl").read_text()
+        lines = [json.loads(line) for line in text.split("\n") if line]  # one may hold U+2028
+        scored = rankings.measured(lines, self.ranks, self._settings(reranked))
+        report = scored.report(self.seed)
+        if folder is not None:
+            about = {"source": self.source, "step": self.place.step, **report}
+            write_whole(folder / f"{stem}.json", json.dumps(about, indent=1))
+        among: dict[str, int] = dict(
+            zip(DIRECTIONS, (len(sets[0].texts), len(sets[0].images)), strict=True)
         )
-        hits, chances = [], []
-        for direction, found, matches, units in directions:
-            ranks = np.concatenate([first_rank(s, p) for s, p in zip(found, matches, strict=True)])
-            among = matches[0].shape[1]
-            for k in self.ranks:
-                chance = float(np.concatenate([chance_recall(p, k) for p in matches]).mean())
-                yield base.share(
-                    f"{prefix}{direction}/r{k}",
-                    ranks < k,
-                    chance=chance,
-                    chance_is=f"random order of {among}",
-                    units=units,
-                )
-                chances.append(chance)
-            hits.append((ranks[:, None] < np.array(self.ranks)).mean(axis=1))
-        if self.mean:
-            found = _of_each_image(sets, gallery, *hits)
-            metric = base.mean(
-                f"{prefix}mean_recall",
-                found,
-                chance=float(np.mean(chances)),
-                chance_is="random order",
+        wanted = [f"{d}/r{k}" for d in DIRECTIONS for k in self.ranks]
+        metrics = {metric.name: metric for metric in metrics_of(scored, report)}
+        for name in [*wanted, *(["mean_recall"] if self.mean else [])]:
+            order = among.get(name.partition("/")[0])
+            yield metrics[name]._replace(
+                name=f"{prefix}{name}",
+                chance_is=f"random order of {order}" if order else "random order",
+                how=self._how(reranked),
             )
-            yield metric._replace(unit="%")
 
+    def _settings(self, reranked: bool) -> dict[str, Any]:
+        """What the numbers depend on."""
+        trained = [f"{name}: {entry['source']}" for name, entry in self.streams.items()]
+        return {
+            "candidates": self.candidates or "all",
+            "captions_per_image": self.captions_per_image or "all",
+            "same": self.same,
+            "rerank": self.rerank if reranked else 0,
+            "mix": self.mix if reranked else "itc",
+            "parameters": self.parameters,
+            "trained_on": trained,
+        }
 
-def _of_each_image(sets, gallery, of_images, of_texts) -> np.ndarray:
-    """f[I], whose mean is that of the means of f[I] and f[T]: an image and its captions are one
-    example, so that the error of the mean counts neither twice."""
-    owners = np.concatenate([gallery.image_of[texts] for _, texts in sets])  # in 0..I-1
-    sums = np.bincount(owners, of_texts, minlength=len(of_images))
-    return (of_images + sums * len(of_images) / len(owners)) / 2
+    def _how(self, reranked: bool) -> str:
+        said = [self.parameters] if self.parameters else []
+        said += [f"{self.rerank} by {self.mix}"] if reranked else []
+        said += [f"{self.captions_per_image} captions each"] if self.captions_per_image else []
+        said += ["equal texts match"] if self.same == "texts" else []
+        return ", ".join(said)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scores:
-    """Scores of every set's candidates, higher is better, the queries leading."""
+class _Found:
+    """The best candidates of a set's queries, by rows of the set."""
 
-    of_images: list[np.ndarray]  # f[images texts] of each set
-    of_texts: list[np.ndarray]  # f[texts images]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Gallery:
-    """All images and captions, one row each; pixels of this process's images only."""
-
-    held: base.Pass
-    image_class: np.ndarray  # i[I], equal for the same image id
-    text: np.ndarray  # i32[T L]
-    text_mask: np.ndarray  # bool[T L]
-    text_class: np.ndarray  # i[T], equal for the same tokens
-    image_of: np.ndarray  # i[T], the image a caption was written for
-    captions: list[str]
-    same: str  # as in `Evaluator`
-
-    def positive(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-        """bool[images texts]: the caption (or one that reads the same) belongs to the image."""
-        if self.same == "ids":
-            owners = self.image_class[self.image_of[texts]]
-            return self.image_class[images][:, None] == owners
-        table = np.zeros((self.image_class.max() + 1, self.text_class.max() + 1), bool)
-        table[self.image_class[self.image_of[texts]], self.text_class[texts]] = True
-        return table[self.image_class[images]][:, self.text_class[texts]]
+    of_images: Ranking
+    of_texts: Ranking
 
 
-def _gather(evaluator: Evaluator) -> _Gallery:
-    held, processes = evaluator.load(), evaluator.passes.processes
-    rows, captions = [], []
-    for _, number, record in held.numbered():
-        for caption in base.captions(record):
-            tokens = evaluator.tokens(caption, number)
-            if tokens is not None:
-                rows.append(tokens | {"image_of": number})
-                captions.append(caption)
-    found = processes.gather(stack(rows))
-    ids = processes.gather_values([str(record["id"]) for record in held.records])
-    length = int(found["text_mask"].sum(axis=1).max())
-    text, mask = found["text"][:, :length], found["text_mask"][:, :length]
-    return _Gallery(
-        held=held,
-        image_class=np.unique(ids, return_inverse=True)[1].reshape(-1),
-        text=text,
-        text_mask=mask,
-        text_class=np.unique(np.where(mask, text, -1), axis=0, return_inverse=True)[1].reshape(-1),
-        image_of=found["image_of"],
-        captions=processes.gather_values(captions),
-        same=evaluator.same,
-    )
-
-
-def _sets(gallery: _Gallery, candidates: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Splits the images into sets of equal size, each with all captions of its images."""
-    total = len(gallery.image_class)
-    size = min(candidates or total, total)
-    split = []
-    for start in range(0, total - size + 1, size):
-        images = np.arange(start, start + size)
-        split.append((images, np.flatnonzero(np.isin(gallery.image_of, images))))
-    return split
-
-
-def _encode(evaluator, gallery, apply, params) -> tuple[np.ndarray, np.ndarray]:
+def _encode(evaluator, gallery, apply, params) -> dict[str, np.ndarray]:
     """L2-normalised features f[I E] of the images and f[T E] of the captions."""
     arrays = gallery.held.arrays
     images = {"image": arrays["image"]} if arrays else {}
     part = evaluator.passes.processes.part(len(gallery.text))
     own = slice(part.start, part.stop)
     texts = {"text": gallery.text[own], "text_mask": gallery.text_mask[own]} if part else {}
-    return (
-        evaluator.ask(apply, queries.image_feature, params, images)["feature"],
-        evaluator.ask(apply, queries.text_feature, params, texts)["feature"],
+    return {
+        "image": evaluator.ask(apply, queries.image_feature, params, images)["feature"],
+        "text": evaluator.ask(apply, queries.text_feature, params, texts)["feature"],
+    }
+
+
+def _listed(evaluator: Evaluator, gallery: Gallery, one: Set) -> int:
+    """Candidates of a line: with fewer the list would not tell every recall exactly."""
+    most = gallery.positive(one.images[:, None], one.texts[None])
+    matches = max(most.sum(axis=0).max(), most.sum(axis=1).max())
+    return max(evaluator.listed, max(evaluator.ranks) + int(matches))
+
+
+def _nearest(evaluator: Evaluator, gallery: Gallery, one: Set, features) -> _Found:
+    """The best candidates by cosine, as many as are listed or ranked again."""
+    # One more than are listed tells whether the last of them is tied with others.
+    wanted = max(_listed(evaluator, gallery, one) + 1, evaluator.rerank)
+    cosine = features["image"][one.images] @ features["text"][one.texts].T
+    found = []
+    for scores in (cosine, cosine.T):
+        best = top(scores, wanted)
+        found.append(Ranking(best, np.take_along_axis(scores, best, axis=1)))
+    return _Found(*found)
+
+
+def _lines(evaluator: Evaluator, gallery: Gallery, one: Set, found: _Found):
+    listed = _listed(evaluator, gallery, one)
+    images = [gallery.names.images[row] for row in one.images.tolist()]
+    texts = [gallery.names.captions[row] for row in one.texts.tolist()]
+    own, owners = gallery.matches(one)
+    yield from rankings.as_lines("image", images, texts, found.of_images, own, listed)
+    yield from rankings.as_lines("caption", texts, images, found.of_texts, owners, listed)
+
+
+def _reranked(evaluator, gallery, sets, found, apply, params, chunks) -> list[_Found]:
+    """Each query's own best candidates, in the order of their matching logits."""
+    count, keys = len(gallery.text), []
+    for one, nearest in zip(sets, found, strict=True):
+        for rows, texts, _ in _directions(evaluator, one, nearest):
+            keys.append((rows * count + texts).reshape(-1))
+    pairs = np.unique(np.concatenate(keys))  # those that both directions chose once
+    logits = _score(evaluator, gallery, np.stack(np.divmod(pairs, count), 1), apply, params, chunks)
+
+    ranked = []
+    for one, nearest in zip(sets, found, strict=True):
+        both = []
+        for rows, texts, by_cosine in _directions(evaluator, one, nearest):
+            scores = logits[np.searchsorted(pairs, rows * count + texts)]
+            if evaluator.mix == "itm+itc":
+                scores = scores + by_cosine.scores
+            scores = np.where(np.isfinite(scores), scores, -np.inf)
+            order = np.argsort(-scores, axis=1, kind="stable")
+            both.append(Ranking(*(np.take_along_axis(x, order, 1) for x in (by_cosine[0], scores))))
+        ranked.append(_Found(*both))
+    return ranked
+
+
+def _directions(evaluator: Evaluator, one: Set, found: _Found):
+    """Of each direction: rows of images i[Q K] and of texts i[Q K], and the ranking, cut to k."""
+    k = evaluator.rerank
+    of_images, of_texts = (
+        Ranking(*(part[:, :k] for part in each)) for each in (found.of_images, found.of_texts)
     )
+    own = np.broadcast_to(one.images[:, None], of_images.candidates.shape)
+    yield own, one.texts[of_images.candidates], of_images
+    own = np.broadcast_to(one.texts[:, None], of_texts.candidates.shape)
+    yield one.images[of_texts.candidates], own, of_texts
 
 
-def _reranked(evaluator, gallery, sets, cosine, apply, params) -> _Scores:
-    """Matching logits of each query's own best candidates, -inf for all others."""
-    chosen = [
-        (best(scores, evaluator.rerank), best(scores.T, evaluator.rerank)) for scores in cosine
-    ]
-    wanted = [of_images | of_texts.T for of_images, of_texts in chosen]
-    logits = _match(evaluator, gallery, sets, wanted, apply, params)
-    return _Scores(
-        [np.where(own, x, -np.inf) for (own, _), x in zip(chosen, logits, strict=True)],
-        [np.where(own, x.T, -np.inf) for (_, own), x in zip(chosen, logits, strict=True)],
-    )
-
-
-def _match(evaluator, gallery, sets, wanted, apply, params) -> list[np.ndarray]:
-    """Matching logits f[images texts] of the wanted pairs of every set, -inf elsewhere."""
-    pairs = np.concatenate(
-        [
-            np.stack([images[np.nonzero(w)[0]], texts[np.nonzero(w)[1]]], axis=1)
-            for (images, texts), w in zip(sets, wanted, strict=True)
-        ]
-    )
-    score = _score(evaluator, gallery, pairs, apply, params)
-    results = [np.full(w.shape, -np.inf, np.float32) for w in wanted]
-    ends = np.cumsum([w.sum() for w in wanted])
-    for logits, w, found in zip(results, wanted, np.split(score, ends[:-1]), strict=True):
-        logits[w] = found
-    return results
-
-
-def _score(evaluator, gallery, pairs, apply, params) -> np.ndarray:
+def _score(evaluator, gallery, pairs, apply, params, chunks) -> np.ndarray:
     """The matching logit f32[P] of pairs i[P 2]: each is scored where the image was decoded."""
     held = gallery.held
     image = pairs[:, 0] - held.first
@@ -242,20 +290,38 @@ def _score(evaluator, gallery, pairs, apply, params) -> np.ndarray:
             text_mask=gallery.text_mask,
             pairs=np.stack([image[own], pairs[own, 1]], axis=1),
             image_batch=evaluator.rows,
-            pair_batch=evaluator.pair_batch + -evaluator.pair_batch % evaluator.passes.shards,
+            pair_batch=evaluator._pairs_at_once,
+            progress=_Progress(evaluator),
+            chunks=chunks,
+            first=held.first,
         )
         found = {"pair": own, "logit": logits}
     found = evaluator.passes.processes.gather(found)
     return found["logit"][np.argsort(found["pair"])]
 
 
-def _shown(evaluator, gallery, sets, scores) -> Iterator[RetrievalExample]:
+class _Progress:
+    """Says how far a re-ranking is, to the watchdog at every chunk and now and then to people."""
+
+    def __init__(self, evaluator: Evaluator):
+        self._evaluator, self._said = evaluator, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        self._evaluator.passes.progress()
+        if time.monotonic() - self._said > _SAY_EVERY_S:
+            self._said = time.monotonic()
+            name = self._evaluator.place.name
+            _log.info("%s: %s of %s pairs are ranked again", name, f"{done:,}", f"{total:,}")
+
+
+def _shown(
+    evaluator: Evaluator, gallery: Gallery, one: Set, found: _Found
+) -> Iterator[RetrievalExample]:
     """The first queries of the first set, in both directions, with their best candidates."""
-    images, texts = sets[0]
-    positive = gallery.positive(images, texts)
+    images, texts = one
     of_images, of_texts = (
-        np.argsort(-found[0][: evaluator.shown], axis=1, kind="stable")[:, :_SHOWN]
-        for found in (scores.of_images, scores.of_texts)
+        ranking.candidates[: evaluator.shown, :_SHOWN]
+        for ranking in (found.of_images, found.of_texts)
     )
     owners = gallery.image_of[texts[: len(of_texts)]]
     pixels = _pixels(evaluator, gallery, [images[: len(of_images)], images[of_texts], owners])
@@ -263,17 +329,17 @@ def _shown(evaluator, gallery, sets, scores) -> Iterator[RetrievalExample]:
         yield RetrievalExample(
             image=pixels[images[row]],
             caption=None,
-            candidates=[gallery.captions[texts[t]] for t in first],
-            correct=[bool(positive[row, t]) for t in first],
+            candidates=[gallery.captions[t] for t in texts[first]],
+            correct=gallery.positive(images[row], texts[first]).tolist(),
             truth=[gallery.captions[t] for t in texts if gallery.image_of[t] == images[row]],
         )
-    for column, first in enumerate(of_texts):
+    for row, first in enumerate(of_texts):
         yield RetrievalExample(
             image=None,
-            caption=gallery.captions[texts[column]],
-            candidates=[pixels[images[i]] for i in first],
-            correct=[bool(positive[i, column]) for i in first],
-            truth=[pixels[owners[column]]],
+            caption=gallery.captions[texts[row]],
+            candidates=[pixels[i] for i in images[first]],
+            correct=gallery.positive(images[first], texts[row]).tolist(),
+            truth=[pixels[owners[row]]],
         )
 
 

@@ -123,6 +123,7 @@ def _results(metrics: Iterable[base.Metric]) -> list[dict[str, Any]]:
                 "value": value.replace("+-", "±"),
                 "chance": chance,
                 "chance_is": metric.chance_is,
+                "how": metric.how,
                 "lower": metric.better == "lower",
                 "bar": round(100 * metric.value, 1) if drawn else None,
                 "mark": round(100 * metric.chance, 1) if drawn and metric.chance else None,

@@ -7,8 +7,10 @@ from unified_fm.evaluators.base import Metric
 
 def format_table(metrics: Iterable[Metric]) -> str:
     """Plain text: every metric with its standard error beside what chance would give."""
-    head = ("metric", "value", "chance", "chance is")
-    rows = [head, *((m.name, *format_metric(m), m.chance_is) for m in metrics)]
+    head = ("metric", "value", "chance", "chance is", "how")
+    rows = [head, *((m.name, *format_metric(m), m.chance_is, m.how) for m in metrics)]
+    if not any(how for *_, how in rows[1:]):
+        rows = [row[:-1] for row in rows]
     rows.insert(1, tuple("-" * max(map(len, column)) for column in zip(*rows, strict=True)))
     return "\n".join(aligned(rows, right=(1, 2)))
 

@@ -47,6 +47,14 @@ DEMO: Mapping[str, Task] = {
         split="testA, testB",
         metrics=("testA/accuracy", "testB/accuracy"),
     ),
+    "retrieval-demo": _demo(
+        "retrieval",
+        "retrieval:demo",
+        kind="retrieval",
+        baselines="retrieval",
+        part="captions",
+        labels=("10%", ""),
+    ),
     "digits-demo": _demo(
         "digits",
         "image_classification:demo",

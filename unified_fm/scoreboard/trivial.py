@@ -80,9 +80,8 @@ def named(baselines: str) -> tuple[Named, ...]:
 def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
     """Predictions of the test examples in the form that evaluators of that kind write."""
     if kind == "retrieval":
-        of = [e["id"] for e in data.test for _ in e["text"]]
-        scores = np.asarray(predictions)
-        return lines.ranks(scores, scores.T, of)
+        ids, captions = [e["id"] for e in data.test], [len(e["text"]) for e in data.test]
+        return lines.rankings_of(np.asarray(predictions), ids, captions)
     learnt = data.class_names or data.test_names
     true = data.test_names or data.class_names
     words = TASKS[kind.removeprefix("glue ")].words if kind.startswith("glue ") else ()

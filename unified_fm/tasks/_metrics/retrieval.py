@@ -28,28 +28,59 @@ def first_rank(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return ((scores >= best) & ~positive).sum(axis=1)
 
 
-def chance_recall(positive: np.ndarray, k: int) -> np.ndarray:
-    """R@k of a random order: 1 - C(n - p, k) / C(n, k) for p matches among n. f[queries]."""
-    return _chance(positive.sum(axis=1), positive.shape[1], k)
-
-
-def _chance(matches: np.ndarray, total: int, k: int) -> np.ndarray:
+def chance_recall(matches: np.ndarray, total: np.ndarray | int, k: int) -> np.ndarray:
+    """R@k of a random order: 1 - C(n - p, k) / C(n, k) for p matches i[Q] among n. f[Q]."""
+    matches, total = np.broadcast_arrays(matches, total)
     missed = np.ones(len(matches))
-    for drawn in range(min(k, total)):
-        missed *= np.clip(total - matches - drawn, 0, None) / (total - drawn)
+    for drawn in range(k):
+        wrong, left = np.clip(total - matches - drawn, 0, None), np.maximum(total - drawn, 1)
+        missed *= np.where(drawn < total, wrong / left, 1.0)
     return 1.0 - missed
 
 
-def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Which are each query's k best candidates, bool[queries candidates]; NaN is the worst.
+def top(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k best candidates of each query, i[queries min(k, candidates)], best first.
 
-    Scores are f[queries candidates]; of equal candidates the first ones are taken.
+    Scores are f[queries candidates]; NaN is the worst, and of equal candidates the first are taken.
     """
+    k = min(k, scores.shape[1])
+    block = max(1, _AT_ONCE // scores.shape[1])
+    found = [_top(scores[start : start + block], k) for start in range(0, len(scores), block)]
+    return np.concatenate(found) if found else np.zeros((0, k), int)
+
+
+def _top(scores: np.ndarray, k: int) -> np.ndarray:
+    """A block of `top`: all above the k-th score, and as many of its equals as there is room for.
+
+    Sorting all 25,010 captions for each of 5,000 images would take minutes.
+    """
+    if not k:
+        return np.zeros((len(scores), 0), int)
     scores = np.where(np.isnan(scores), -np.inf, scores)
-    chosen = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    wanted = np.zeros(scores.shape, bool)
-    np.put_along_axis(wanted, chosen, True, axis=1)
-    return wanted
+    last = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    above, equal = scores > last, scores == last
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
+    members = np.nonzero(chosen)[1].reshape(len(scores), k)
+    order = np.argsort(-np.take_along_axis(scores, members, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(members, order, axis=1)
+
+
+def rank(right: Sequence[bool], scores: Sequence[float] | None, wrong: int) -> int:
+    """The rank of a query's best match, counted from 0, of a list of its best candidates.
+
+    Args:
+        right: of each listed candidate, best first, whether it is a match.
+        scores: theirs; ties count against the match. None: the order of the list is the ranking.
+        wrong: candidates that are none, listed or not. They all come before a match that is not
+            listed.
+    """
+    if True not in right:
+        return wrong
+    if scores is None:
+        return list(right).index(True)
+    best = max(score for score, hit in zip(scores, right, strict=True) if hit)
+    return sum(score >= best and not hit for score, hit in zip(scores, right, strict=True))
 
 
 def ranks(
@@ -167,7 +198,9 @@ def metrics(
 def chance(images: int, image_of: np.ndarray, cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """What a random order reaches."""
     own = np.bincount(image_of, minlength=images)
-    found = {f"image_to_text/r{k}": float(_chance(own, len(image_of), k).mean()) for k in cuts}
+    found = {}
+    for k in cuts:
+        found[f"image_to_text/r{k}"] = float(chance_recall(own, len(image_of), k).mean())
     for k in cuts:
         found[f"text_to_image/r{k}"] = min(k, images) / images
     return found | {"mean_recall": float(np.mean(list(found.values())))}

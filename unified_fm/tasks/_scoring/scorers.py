@@ -360,9 +360,9 @@ SCORERS: Mapping[str, Scorer] = {
     "retrieval": Scorer(
         score_retrieval,
         ("split", "captions_per_image", "folds"),
-        ".npz: image_to_text f[I T] and text_to_image f[T I], or scores f[I T] alone; or .jsonl:"
-        ' {"image" or "caption": row, "ranked": [rows, best first]}',
-        "dataset_coco.json and --split, or ALBEF's array",
+        '.jsonl: {"id": IMAGE or IMAGE#0, "query": "image" or "caption", "prediction": [names, best'
+        " first]}; or .npz: image_to_text f[I T] and text_to_image f[T I], or scores f[I T] alone",
+        "dataset_coco.json and --split, ALBEF's array, .jsonl of id and text, or a run's own lines",
     ),
     "classification": Scorer(
         score_classification,
