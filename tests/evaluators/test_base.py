@@ -165,10 +165,3 @@ def test_parts_of_all_processes_are_all_records_in_order():
 def test_an_evaluator_that_lacks_a_part_of_the_contract_is_refused():
     with pytest.raises(TypeError, match=r"lacks .*check.*unified_fm.evaluators.base.Evaluator"):
         plugins.load("evaluators", "tests.evaluators.lacking")
-
-
-def test_values_of_one_image_are_one_unit_of_the_error():
-    hits, images = [1, 1, 1, 0, 0, 0], np.array([0, 0, 0, 1, 1, 1])
-    alone, together = base.share("r1", hits), base.share("r1", hits, units=images)
-    assert alone.error == pytest.approx(0.5 / np.sqrt(6))
-    assert together.error == pytest.approx(0.5 / np.sqrt(2)) and together.value == 0.5

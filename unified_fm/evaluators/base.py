@@ -325,20 +325,12 @@ def run_all(evaluators: Mapping[str, Evaluator], apply: Apply, params: Any) -> R
     return Results(metrics, examples)
 
 
-def share(
-    name: str,
-    hits: Any,
-    *,
-    chance: float | None = None,
-    chance_is: str = "",
-    units: np.ndarray | None = None,
-) -> Metric:
-    """A metric from right and wrong answers, bool[N] or bool[N M]; `units` as of `mean`.
+def share(name: str, hits: Any, *, chance: float | None = None, chance_is: str = "") -> Metric:
+    """A metric from right and wrong answers, bool[N] or bool[N M]; the error is over the N.
 
     With one answer for each example the error is the binomial one.
     """
-    values = np.asarray(hits, np.float64)
-    metric = mean(name, values, chance=chance, chance_is=chance_is, units=units)
+    metric = mean(name, np.asarray(hits, np.float64), chance=chance, chance_is=chance_is)
     return metric._replace(unit="%")
 
 
@@ -349,21 +341,11 @@ def mean(
     chance: float | None = None,
     chance_is: str = "",
     better: str = "higher",
-    units: np.ndarray | None = None,
 ) -> Metric:
-    """A metric that is the mean of values f[N] or f[N M], with its standard error.
-
-    Args:
-        name, values, chance, chance_is, better: of the metric.
-        units: i[N] >= 0, the image of each value (a caption's, a region's), over which the error
-            is: values of one image are not independent. None: each is its own.
-    """
+    """A metric that is the mean of values f[N] or f[N M], with its standard error over the N."""
     values = np.asarray(values, np.float64)
     values = values.reshape(len(values), -1).mean(axis=1)
-    apart = values - values.mean()
-    if units is not None:
-        apart = np.bincount(units, apart)
-    error = math.sqrt(np.square(apart).sum()) / len(values)
+    error = float(values.std() / math.sqrt(len(values)))
     return Metric(name, float(values.mean()), chance, chance_is, error, "", better)
 
 
