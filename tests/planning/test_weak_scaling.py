@@ -19,9 +19,9 @@ ONE_LAYER = {
 
 
 def received(system, devices, axis, folder):
-    """Bytes of the results of a step's collectives by kind, and of both teachers (12 layers each)."""
+    """Bytes of a step's collectives by kind, and those that gather both teachers (12 layers)."""
     spec = f"xfm_base:chips={devices}" if system == "xfm" else "ufm_base"
-    rows = 4 * PAIRS * devices
+    rows = PAIRS * devices
     batches = [f"--config.streams.{name}.batch_size={rows}" for name in ("image", "text")]
     sizes = {"data": 1, "fsdp": 1} | {axis: devices}
     command = [sys.executable, "-m", "tests.launched", "plan", f"--config={spec}"]
