@@ -143,6 +143,7 @@ def test_a_run_of_epochs_stopped_in_the_middle_is_the_run_of_as_many_steps(run, 
     assert told[-1] == {"total": 6, "warmup": 3, "checkpoint_every": 3, "evaluate_every": 6}
 
 
+@pytest.mark.slow
 def test_neither_evaluating_nor_asking_for_the_teacher_needs_the_data(run, monkeypatch, tmp_path):
     (tmp_path / "teachers").mkdir()
     workdir = run("teachers/vit", **EPOCHS)

@@ -30,6 +30,7 @@ def test_B1_a_missing_evaluator_source_is_found_before_the_first_step(run, tmp_p
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_B1_an_evaluation_that_fails_costs_no_step(run, tmp_path, monkeypatch):
     def fails(self, apply, params):
         raise OSError("the disk with the pictures is gone")
@@ -145,6 +146,7 @@ def test_B3_a_last_save_that_fails_says_what_is_lost(run, tmp_path, monkeypatch,
     assert loop_runs.steps(tmp_path / "run") == [4]
 
 
+@pytest.mark.slow
 def test_B3_a_report_that_cannot_be_written_is_no_success(run, tmp_path, monkeypatch):
     def full(self, *args):
         raise OSError(28, "No space left on device")

@@ -17,6 +17,8 @@ from unified_fm.config.settings import Settings
 from unified_fm.evaluators import base
 from unified_fm.runtime.interruption import Interruption
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _compile_quickly():

@@ -54,6 +54,7 @@ def distilling():
     return prepared(ufm_runs.config(teachers=members, evaluate=evaluate))
 
 
+@pytest.mark.slow
 def test_A10_held_out_losses_ask_the_teachers(tmp_path):
     ready = distilling()
     evaluation = Evaluation(ready, tmp_path, Dog())

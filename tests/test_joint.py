@@ -146,6 +146,7 @@ def test_scanned_layers_are_the_unrolled_ones(remat):
     assert_same(run(scanned, *given), run(unrolled, *given))
 
 
+@pytest.mark.slow
 def test_ufm_joins_inside_a_group_of_gradients():
     net = tiny_ufm.student(encoder=tiny_ufm.LAYERS | DROPPING)
     batches = jax.tree.map(jnp.asarray, tiny_ufm.batches())

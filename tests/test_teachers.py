@@ -142,6 +142,7 @@ def test_a_teacher_runs_once_in_a_step_whatever_the_number_of_groups(saved, monk
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_foreign_weights(tmp_path):
     """`init="bert:FOLDER"` gives the logits of transformers."""
     settings, params, inputs, outputs = parity.read("bert_small")

@@ -45,6 +45,7 @@ def test_a_run_logs_saves_and_ends(run, caplog, monkeypatch):
     assert "step 6/6 | image mim" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_is_extended_goes_on_and_keeps_one_log(run):
     run(steps=4, optimizer__schedule=dict(name="constant"))
     workdir = run(steps=6, optimizer__schedule=dict(name="constant"))
@@ -87,6 +88,7 @@ def test_killed_between_two_saves_and_restarted_the_result_is_the_same(run, tmp_
     loop_runs.same_params(restarted, whole)
 
 
+@pytest.mark.slow
 def test_row_02_a_signal_while_waiting_for_data_saves(run, monkeypatch, caplog):
     slow = loop_runs.SlowStreams.after(3)
     threading.Thread(target=slow.send_when_stuck, args=(signal.SIGTERM,), daemon=True).start()
@@ -143,6 +145,7 @@ def test_row_04_a_second_signal_exits_at_once():
     assert "SIGTERM again: exiting at once" in done.stderr
 
 
+@pytest.mark.slow
 def test_row_09_other_data_is_refused_and_can_be_allowed(run):
     run(steps=2)
     with pytest.raises(ValueError, match=r"streams.text.batch_size: 8 -> 16") as error:
@@ -324,6 +327,7 @@ def _free_port():
         return s.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_D9_skipped_records_reach_the_log_and_the_report(run, tmp_path, caplog):
     texts = [{"text": "" if k == 7 else f"text {k}"} for k in range(40)]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, texts)))

@@ -49,6 +49,7 @@ def sources(saved):
     return [ours, f"{ours}/0", {"path": ours}, {"all": ours}, f"xfm:{saved}/x.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_whole_model_from_every_kind_of_source(published, saved):
     for init in sources(saved):
         start.check(init, "init")

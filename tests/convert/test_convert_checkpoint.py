@@ -37,9 +37,9 @@ def same_values(written, config):
     [
         ("bert_small", "hf-bert"),
         ("roberta_small", "hf-roberta"),
-        ("vit_small", "hf-vit"),
-        ("beit_small", "hf-beit"),
-        ("clip_odd", "hf-clip"),
+        pytest.param("vit_small", "hf-vit", marks=pytest.mark.slow),
+        pytest.param("beit_small", "hf-beit", marks=pytest.mark.slow),
+        pytest.param("clip_odd", "hf-clip", marks=pytest.mark.slow),
     ],
 )
 def test_import_and_export_give_back_the_folder(name, kind, tmp_path, capsys):

@@ -36,8 +36,8 @@ def test_a_run_with_a_scoreboard_that_started_from_it(run, tmp_path, capsys):
     assert "- `answer`: no head or decoder for answers" in text
     assert str(tmp_path.parent) not in text
 
-    again = text.partition("```python\nimport json")[2].partition("```")[0]
-    (run / "again.py").write_text(f"import json{again}")
+    again = text.partition("```python\nimport pathlib")[2].partition("```")[0]
+    (run / "again.py").write_text(f"import pathlib{again}")
     settings = config_file.load(str(run / "again.py"))
     assert json.loads(json.dumps(settings.plain())) == info
 

@@ -1,5 +1,7 @@
 """CLIP: what a text sees, where it ends, and its features. Values: tests/convert (golden files)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,9 @@ BATCH = {
 
 @pytest.fixture(scope="module")
 def variables():
-    return MODEL.init(jax.random.key(0), BATCH, method=lambda net, b: net.similarity(net(b)))
+    return jax.jit(functools.partial(MODEL.init, method=lambda net, b: net.similarity(net(b))))(
+        jax.random.key(0), BATCH
+    )
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ def test_losses_are_equal(results, name):
     assert results[8][0][name] == pytest.approx(results[1][0][name], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_are_equal(results):
     for one, eight in zip(*(jax.tree.leaves(results[n][1]) for n in (1, 8)), strict=True):
         np.testing.assert_allclose(eight, one, atol=1e-5 * np.abs(one).max() + 1e-6)

@@ -122,6 +122,7 @@ def test_D10_a_refused_step_is_no_spike_and_hides_none(tmp_path, caplog):
     assert caplog.text.count("is a spike") == 1
 
 
+@pytest.mark.slow
 def test_D10_the_report_says_how_many(run):
     workdir = run(steps=2, report=True)
     assert "gradient spikes" in (workdir / "report.html").read_text()

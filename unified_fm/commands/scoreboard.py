@@ -190,8 +190,8 @@ def _ready(name: str, task: Task, options: argparse.Namespace) -> Task:
     if not options.init:
         return task
     try:
-        changes = [f"init.path={options.init}", *task.changes]
-        settings = config_file.load(task.config, changes)
+        cell = task.cell("pre-trained", task.labels[0], 0, options.init)
+        settings = config_file.load(task.config, fit.changes(cell))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} from --init={options.init}: {error}") from error
     return tasks.like(task, options.init, settings.tokenizer)

@@ -25,14 +25,12 @@ def score(kind: str, lines: Sequence[Mapping[str, Any]]) -> Scored:
     Raises:
         ValueError: an unknown kind, lines of another one, or some without a truth.
     """
-    choices.check("kind of predictions", kind, (*KINDS, "retrieval"))
+    scored = KINDS[choices.check("kind of predictions", kind, KINDS)]
     fields = ", ".join(lines[0]) if lines else "nothing"
     try:
         if any(line["truth"] is None for line in lines):
             raise KeyError("truth")
-        if kind == "retrieval":
-            return rankings.measured(lines)
-        return KINDS[kind]([of_lines.of_fields(line) for line in lines])
+        return scored(lines)
     except KeyError as error:
         raise ValueError(f"predictions of {kind} need {error}; a line has {fields}") from error
 
@@ -61,11 +59,16 @@ def rankings_of(scores: np.ndarray, ids: Sequence[Any], captions: Sequence[int])
     return found
 
 
-KINDS: Mapping[str, Callable[[Lines], Scored]] = {
-    "vqa": of_lines.vqa,
-    "nlvr2": of_lines.nlvr2,
-    "refcoco": of_lines.refcoco,
-    "classification": of_lines.classification,
-    "captions": of_lines.captions,
-    **{f"glue {t}": functools.partial(of_lines.glue, task=t) for t in glue_metrics.METRICS},
+def _of(scored: Callable[[Lines], Scored]) -> Callable[[Sequence[Mapping[str, Any]]], Scored]:
+    return lambda lines: scored([of_lines.of_fields(line) for line in lines])
+
+
+KINDS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Scored]] = {
+    "vqa": _of(of_lines.vqa),
+    "nlvr2": _of(of_lines.nlvr2),
+    "refcoco": _of(of_lines.refcoco),
+    "classification": _of(of_lines.classification),
+    "captions": _of(of_lines.captions),
+    "retrieval": rankings.measured,
+    **{f"glue {t}": _of(functools.partial(of_lines.glue, task=t)) for t in glue_metrics.METRICS},
 }
