@@ -19,6 +19,7 @@ from unified_fm.scoreboard import fit, tasks
 INIT = "bert:package:small_bert/model"  # 2 layers of width 16, 61 words, texts of 20 tokens
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "good", "fine", "bad", "dull")
 SENTENCES = tasks.DEMO["sentences-demo"]
+_SHORT = ("prepare=None", "total_steps=2", "streams.task.batch_size=4", "checkpoint.every=2")
 CONFIG = f"{finetuning.ROOT}/configs/finetune/glue.py:sst2,sentences"
 
 
@@ -47,11 +48,11 @@ def weights(tmp_path, monkeypatch):
         train="jsonl:train.jsonl",
         test="jsonl:test.jsonl",
         parts=(),
-        changes=("prepare=None", "streams.task.max_len=16", "total_steps=2"),
+        changes=(*_SHORT, "streams.task.max_len=16"),
     )
     made = {
         "films": films,
-        "long": dataclasses.replace(films, changes=("prepare=None",)),
+        "long": dataclasses.replace(films, changes=_SHORT),
         "rated": dataclasses.replace(films, parts=("editorials",)),  # of the rated file alone
     }
     monkeypatch.setattr(tasks, "GROUPS", {"small": made})
