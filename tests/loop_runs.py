@@ -55,11 +55,11 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def same_params(a, b, rtol=0.0):
-    """Asserts that two runs ended with the same parameters, bit for bit if no `rtol` is given."""
+def same_params(a, b, rtol=0.0, atol=0.0):
+    """Asserts that two runs ended with the same parameters, without a tolerance bit for bit."""
     a, b = checkpoint.load_params(a), checkpoint.load_params(b)
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol), a, b)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
 
 def steps(workdir):

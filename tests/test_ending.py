@@ -93,6 +93,7 @@ def test_B2_an_update_that_is_not_finite_is_refused(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_B2_a_run_that_diverges_again_and_again_keeps_its_good_checkpoints(run, tmp_path):
     good = dict(checkpoint__keep=2, optimizer__schedule={"name": "constant"})
     bad = good | dict(checkpoint__every=1, optimizer__lr=1e38, nonfinite={"max_in_a_row": 4})

@@ -116,6 +116,7 @@ def ways(slow, *nightly):
 
 
 @pytest.mark.parametrize("loop", ways("scan", "unrolled"))
+@pytest.mark.nightly
 def test_joined_passes_are_the_same_on_eight_devices(loop):
     net = tiny_xfm.model(layer_loop=loop)
     batches = tiny_xfm.make_batches(rows=16)
@@ -134,6 +135,7 @@ def test_joined_passes_are_the_same_on_eight_devices(loop):
 
 
 @pytest.mark.parametrize("remat", ways("dots", "none", "full"))
+@pytest.mark.nightly
 def test_scanned_layers_are_the_unrolled_ones(remat):
     """The same draws too; parameters keep a name for each layer."""
     layer = tiny_xfm.LAYER | DROPPING | {"layers": 2}

@@ -46,6 +46,7 @@ def trained(workdir, spec, *changes):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_fine_tuning_at_a_larger_size(base, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="unified_fm")
     logging.getLogger("unified_fm").propagate = True

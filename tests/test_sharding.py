@@ -292,6 +292,7 @@ def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(
 
 
 @pytest.mark.slow  # X-FM, twice
+@pytest.mark.nightly
 def test_S1_the_same_losses_in_every_order_of_the_devices():
     config = config_file.load("configs/xfm_base.py:smoke", IN_GROUPS)
     logs, _, _ = _train(config, "one")

@@ -27,6 +27,7 @@ def metrics(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatch):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 simulated devices: XLA_FLAGS in tests/conftest.py")

@@ -73,6 +73,7 @@ def test_a_config_of_the_library_is_found_by_its_name(call):
     )
 
 
+@pytest.mark.nightly
 def test_the_quick_start_runs_anywhere(call):
     call("train", "--config=quickstart:smoke", "--workdir=x")
     lines = (call.here / "x" / "metrics.jsonl").read_text().splitlines()

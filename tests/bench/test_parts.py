@@ -62,6 +62,7 @@ def test_merges_of_two_groups_of_gradients(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_layers_and_attention_of_a_small_model(capsys):
     lines = printed(capsys, "layer", f"--config={SMALL}", "--steps=1")
     assert [line.split()[0] for line in lines[2:]] == [

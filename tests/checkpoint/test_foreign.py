@@ -84,6 +84,7 @@ def config(**changes):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_from_roberta_and_beit_with_a_bert_as_teacher(sources, tmp_path, monkeypatch):
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)

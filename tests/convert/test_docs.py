@@ -75,6 +75,7 @@ def files(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_every_command_works(files, capsys):
     for command in COMMANDS:
         if "package:" in command:  # real weights: tests/convert/test_parity.py

@@ -86,6 +86,7 @@ def test_row_19_and_row_20_three_hundred_mutated_files(tmp_path, nothing_runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1000, 13_000, 1500))
+@pytest.mark.nightly
 def test_D5_twelve_thousand_mutated_files(tmp_path, nothing_runs, first):
     refused = sum(check(seed, tmp_path) for seed in range(first, first + 1500))
     assert 1000 < refused < 1500

@@ -76,6 +76,7 @@ def test_D5_two_hundred_wrong_folders(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1000, 9000, 500))
+@pytest.mark.nightly
 def test_D5_eight_thousand_wrong_folders(tmp_path, first):
     refused = sum(check(seed, tmp_path / "x") for seed in range(first, first + 500))
     assert 250 < refused < 500

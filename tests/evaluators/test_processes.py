@@ -53,6 +53,7 @@ def test_several_processes_measure_what_one_does_and_decode_each_a_part(count):
     assert found[0]["shown"]["retrieval"] == alone["shown"]["retrieval"]
 
 
+@pytest.mark.nightly
 def test_a_run_whose_parameters_lie_on_several_processes_is_evaluated_as_on_one(tmp_path):
     flags = [f"--config={ROOT}/tests/tiny_config.py:1", "--config.optimizer.lr=0.0"]
     flags += ["--config.mesh.fsdp=2", "--config.rules.sharding=fsdp"]

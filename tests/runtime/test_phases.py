@@ -117,6 +117,7 @@ def test_row_02_a_signal_in_every_phase_saves_and_ends_within_the_grace(run, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_row_27_a_stalled_run_shows_its_stacks_saves_and_ends(run, tmp_path):
     workdir = tmp_path / "stalled"
     process = _start(workdir, _DATA, "--config.watchdog.minutes=0.1")
@@ -133,6 +134,7 @@ def test_row_27_a_stalled_run_shows_its_stacks_saves_and_ends(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_row_26_a_decoder_that_crashes_leaves_its_stack_and_a_run_that_goes_on(run, tmp_path):
     workdir, source = tmp_path / "crashed", "tests.runtime.crashing:text"
     command = [sys.executable, "-m", "unified_fm.main", "--config=tests/tiny_config.py:40"]

@@ -192,6 +192,7 @@ def test_C5_two_processes_evaluate_to_the_numbers_of_one(two):
 
 
 @pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.nightly
 def test_C4_kill_of_one_ends_the_other_and_the_run_continues(two, victim):
     run = two("--config.checkpoint.every=20", steps=120)
     run.until_step(45)
@@ -214,6 +215,7 @@ def test_C4_kill_of_one_ends_the_other_and_the_run_continues(two, victim):
         assert new["text/mlm"] == old["text/mlm"]  # also of the steps that were made twice
 
 
+@pytest.mark.nightly
 def test_row_27_a_host_that_stands_still_ends_the_run(two):
     run = two("--config.checkpoint.every=10", steps=100000, program=SOONER)
     run.until_step(25)
@@ -239,6 +241,7 @@ STUCK = (
 )
 
 
+@pytest.mark.nightly
 def test_D11_a_worker_that_waits_for_ever_ends_all_with_stacks_and_steps(two):
     run = two(
         "--config.checkpoint.every=10",
@@ -260,6 +263,7 @@ def test_D11_a_worker_that_waits_for_ever_ends_all_with_stacks_and_steps(two):
     assert not (run.workdir / "run.lock").exists()
 
 
+@pytest.mark.nightly
 def test_row_29_a_workdir_in_use_is_refused_by_all_workers(two, tmp_path):
     first = two("--config.checkpoint.every=100000", steps=100000)
     first.until_step(5)

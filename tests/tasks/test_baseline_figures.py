@@ -53,6 +53,7 @@ def test_digits_by_their_pixels(folder):
     assert accuracy(pixels.pixel_classes, train, test) == pytest.approx(0.906, abs=0.015)
 
 
+@pytest.mark.nightly
 def test_topics_by_their_words(folder):
     train = examples(folder, "topics", "train")
     test = examples(folder, "topics", "val", "test")
