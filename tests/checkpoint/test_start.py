@@ -165,6 +165,15 @@ def test_a_copy_does_not_replace_what_the_source_has():
     assert found.arrays["b/x"].sum() == 2 and found.arrays["c/x"].sum() == 0
 
 
+def test_a_copy_reaches_what_is_fresh_otherwise_but_the_source_s_own_does_not():
+    arrays = {"pooler/bias": np.ones(2), "head/pooler/bias": np.zeros(2), "head/out": np.zeros(3)}
+    wanted = {"head/pooler/bias": (2,), "head/out": (3,)}
+    copy = [("pooler/(.*)", r"head/pooler/\1")]
+    found = start.fitted(arrays, wanted, copy=copy, fresh=["head/.*"], leave=["pooler/.*"])
+    assert found.arrays.keys() == {"head/pooler/bias"} and found.new == ["head/out"]
+    assert found.arrays["head/pooler/bias"].sum() == 2
+
+
 def test_the_first_pair_renames_and_what_stays_fresh_stays_on_its_device(tmp_path, caplog):
     store.save_params(tmp_path / "run", unflatten({"vision/layer_00/bias": np.ones(2)}))
     fresh = {"encoder": {"layer_00": {"bias": jnp.zeros(2)}}, "head": {"bias": jnp.full(3, 7.0)}}

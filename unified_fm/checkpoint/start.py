@@ -240,14 +240,14 @@ def fitted(
         return not PARTS[part] or path.split("/")[0] in PARTS[part]
 
     arrays = {name: leaf for name, leaf in _renamed(arrays, rename).items() if own(name)}
-    # A copy may go to another part: a decoder starts from the text side.
-    arrays = _copied(arrays, copy) | arrays
+    # A copy may go to another part: a decoder starts from the text side. And to what is fresh: a
+    # config calls all of its head so, of which a user may have something after all.
+    there = _copied(arrays, copy) | {n: x for n, x in arrays.items() if not _fits(fresh, n)}
     wanted = {
         name: shape
         for name, shape in shapes.items()
-        if (own(name) or name in arrays) and not _fits(fresh, name)
+        if name in there or (own(name) and not _fits(fresh, name))
     }
-    there = {name: leaf for name, leaf in arrays.items() if not _fits(fresh, name)}
     sized = {n: resize.fit(n, leaf, wanted[n]) for n, leaf in there.items() if n in wanted}
     found = Found(left=sorted(set(there) - set(wanted)))
     found.arrays = {name: leaf for name, leaf in sized.items() if leaf.shape == wanted[name]}
