@@ -393,4 +393,7 @@ if __name__ == "__main__":
     os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "OPENBLAS_NUM_THREADS": "1"}
     os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_ENABLE_COMPILATION_CACHE": "1"}
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    from unified_fm.runtime import huge_pages
+
+    huge_pages.restart()  # here, once: a fork that did so would start this tool, not its attempt
     sys.exit(main(sys.argv[1:]))
