@@ -56,6 +56,7 @@ def test_B1_an_error_in_the_loop_saves_first(run, tmp_path, monkeypatch):
     loop_runs.same_params(run(), run("whole"))
 
 
+@pytest.mark.slow
 def test_B1_an_evaluation_that_was_cut_off_is_made_up_for(run, tmp_path, monkeypatch):
     calls = []
     real = tiny.Evaluator.run

@@ -174,6 +174,7 @@ def test_row_06_a_damaged_checkpoint_is_refused_or_passed_over(run, caplog):
     assert "Going back to step 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_row_11_non_finite_losses_stop_the_run_and_name_themselves(run, caplog):
     letter = int(tokenizer.load("bytes").encode("e", 8).ids[1])
     poison = {"name": "tests.tiny", "kind": "poison", "word": letter}
@@ -283,6 +284,7 @@ def test_tensorboard_files_are_written(tmp_path):
     assert b"text/mlm" in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_B6_a_run_whose_workdir_was_taken_over_saves_nothing_more(run, tmp_path):
     folder = tmp_path / "taken"
     with workdir.lock(folder) as old:

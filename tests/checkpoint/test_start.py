@@ -60,6 +60,7 @@ def test_the_whole_model_from_every_kind_of_source(published, saved):
             assert found.arrays[path].tobytes() == leaf.tobytes(), path
 
 
+@pytest.mark.slow
 def test_relative_tables_are_resized_to_the_models_grid(published, saved):
     tables = [f"vision/layer_0{n}/relative_position_bias" for n in (0, 1)]
     wanted = shapes(published) | dict.fromkeys(tables, (11**2 + 3, 4))

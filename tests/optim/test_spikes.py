@@ -64,7 +64,8 @@ def test_D10_settings_that_cannot_work_are_refused(options, message):
         Spikes(**options)
 
 
-@pytest.mark.parametrize("policy", [pytest.param("clip", marks=pytest.mark.slow), "skip"])
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["clip", "skip"])
 def test_row_12_spikes_are_counted_and_skipped_if_so_configured(run, caplog, policy):
     """With sigma near 0 every norm above the mean of the two before is a spike."""
     workdir = run(

@@ -46,6 +46,7 @@ def planned():
     ).plan
 
 
+@pytest.mark.slow
 def test_a_plan_agrees_with_the_program_that_runs():
     """Bytes of the arrays on one device, temporaries and collectives: within 5 %."""
     ready = setup.prepare(settings())

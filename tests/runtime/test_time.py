@@ -48,6 +48,7 @@ def test_each_second_is_counted_once(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_run_says_where_its_time_went(run, caplog):
     workdir = run(steps=4, report=True, checkpoint__every=2)
     line = loop_runs.lines(workdir)[-1]
