@@ -101,6 +101,36 @@ def test_a_batch_that_does_not_fit_is_halved_and_said():
     ] == [15] * 3
 
 
+def test_what_needs_too_much_by_the_refusals_before_is_passed_over():
+    """The refusals are those of libtpu for `xfm_base` on v5e:4x4, in GB for pairs on a chip."""
+
+    def refused(rows, needed):
+        return plan.Refusal(rows={"pairs": (rows, 0.0)}, text="", seconds=0.0, needed=needed)
+
+    found = {192: 225.61, 96: 115.66, 48: 61.64, 24: 33.51}
+    one, two = [refused(192, found[192])], [refused(n, found[n]) for n in (192, 96)]
+    for rows in (96, 48, 24):
+        assert plan.least_memory(one, rows) <= found[rows]
+    for rows in (48, 24):
+        assert 0.9 * found[rows] <= plan.least_memory(two, rows) <= found[rows]
+    assert plan.least_memory([refused(192, 0.0)], 96) == 0.0  # the compiler has said no number
+
+
+def test_a_batch_far_too_large_is_not_halved_one_by_one():
+    """At 4 rows a device, a fifth of what 4 need leaves 2 out; 1 is the smallest, and is tried."""
+    larger = settings()
+    larger = larger.replace(
+        streams={name: s.replace(batch_size=2 * s.batch_size) for name, s in larger.streams.items()}
+    )
+    small = dataclasses.replace(chips.chip("cpu"), memory=planned().total * 0.2, bandwidth=1e9)
+    said = []
+    topology = dataclasses.replace(topologies.parse("cpu:8"), chip=small)
+    made = plan.make(larger, topology, compiler="cpu", say=said.append)
+    assert made.plan is None
+    assert [each.rows["text"][0] for each in made.refused] == [4.0, 1.0]
+    assert "passed over: 4 rows on each device need" in "\n".join(said)
+
+
 @pytest.mark.parametrize(
     ("mesh", "nearest"),
     [

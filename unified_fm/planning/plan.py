@@ -8,10 +8,11 @@ Nothing is run: no data, no tokenizer, no teacher's weights and no device are ne
 
 import contextlib
 import dataclasses
+import re
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,9 @@ from unified_fm.planning.traffic import Collective
 # A GPU's driver, libraries and communication buffers need some of its memory.
 USABLE = 0.95
 _DAY, _EPOCH = 86_400, 1000
+# "... the total memory required for HLO temporaries (225.61G) exceeds available HBM (15.75G)."
+_TPU_NEEDS = re.compile(r"\((\d+\.\d+)G\) exceeds available HBM \((\d+\.\d+)G\)")
+_SURE = 0.95  # of what two refusals say that a smaller batch needs
 
 Say = Callable[[str], None]
 
@@ -101,11 +105,20 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A batch that does not fit: its rows, and the compiler's words or ours."""
+    """A batch that does not fit: its rows, and the compiler's words or ours.
+
+    Attributes:
+        rows: {stream: (rows, images) of one part of the batch}.
+        text: why.
+        seconds: of compilation here.
+        needed, available: bytes; 0 where the compiler has not said them.
+    """
 
     rows: Mapping[str, tuple[float, float]]
     text: str
     seconds: float
+    needed: float = 0.0
+    available: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +132,10 @@ class Made:
 def make(
     settings: Settings, topology: Topology, *, compiler: str, search: bool = True, say: Say
 ) -> Made:
-    """Compiles the step for the topology, with half the batch as long as it does not fit.
+    """Compiles the step for the topology, with smaller batches as long as it does not fit.
+
+    Each is half of the one before; those that need too much by what the refused ones needed are
+    passed over, since each compilation takes minutes.
 
     Args:
         settings: of the run, as `variants.for_platform` gives them.
@@ -151,11 +167,55 @@ def make(
                 f"{found.total / 1e9:.1f} GB are needed of {found.memory / 1e9:.1f} GB "
                 f"(of which {USABLE:.0%} are usable)"
             )
-            found = Refusal(rows=found.rows, text=text, seconds=found.seconds)
+            found = Refusal(
+                rows=found.rows,
+                text=text,
+                seconds=found.seconds,
+                needed=found.total,
+                available=USABLE * found.memory,
+            )
         refused.append(found)
         say(f"does not fit: {found.text.splitlines()[0]}")
-        current = variants.halved(current) if search else None
+        current = _smaller(current, refused, ready.mesh, say) if search else None
     return Made(plan=None, refused=refused)
+
+
+def _smaller(
+    current: Settings, refused: Sequence[Refusal], mesh: jax.sharding.Mesh, say: Say
+) -> Settings | None:
+    """The largest of the halves that may fit."""
+    parts = sharding.batch_shards(mesh)
+    smaller = variants.halved(current)
+    # The smallest is tried in any case, so that the compiler has the last word.
+    while smaller is not None and (following := variants.halved(smaller)) is not None:
+        rows, smaller_still = variants.rows(smaller, parts), variants.rows(following, parts)
+        least = least_memory(refused, _rows(rows))
+        if least <= refused[-1].available or min(n for n, _ in smaller_still.values()) < 1:
+            break
+        say(f"passed over: {_rows(rows):g} rows on each device need {least / 1e9:.0f} GB or more")
+        smaller = following
+    return smaller
+
+
+def least_memory(refused: Sequence[Refusal], rows: float) -> float:
+    """Bytes that a batch of so many rows needs at least; 0: nothing is known.
+
+    A step needs so much for what it always has, and so much for each row. One refusal bounds
+    that from below by its bytes for each row; from two, it is the line through both.
+    """
+    known = [(_rows(each.rows), each.needed) for each in refused if each.needed]
+    if not known:
+        return 0.0
+    (last, needed), *before = reversed(known)
+    if not before:
+        return needed * rows / last
+    other, more = before[0]
+    return _SURE * (needed - (last - rows) * (more - needed) / (other - last))
+
+
+def _rows(rows: Mapping[str, tuple[float, float]]) -> float:
+    """Of all streams; they are halved together."""
+    return sum(count for count, _ in rows.values())
 
 
 def _attempt(ready: setup.Prepared, topology: Topology, compiler: str, say: Say) -> Plan | Refusal:
@@ -176,7 +236,13 @@ def _attempt(ready: setup.Prepared, topology: Topology, compiler: str, say: Say)
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text:
             raise
-        return Refusal(rows=rows, text=text, seconds=time.monotonic() - started)
+        needed, available = (
+            (float(gigabytes) * 2**30 for gigabytes in said.groups())
+            if (said := _TPU_NEEDS.search(text))
+            else (0.0, 0.0)
+        )
+        passed = time.monotonic() - started
+        return Refusal(rows=rows, text=text, seconds=passed, needed=needed, available=available)
     seconds = time.monotonic() - started
     say(f"compiled in {seconds:.0f} s; reading the program")
     return read(
