@@ -129,6 +129,7 @@ def test_a_batch_far_too_large_is_not_halved_one_by_one():
     assert made.plan is None
     assert [each.rows["text"][0] for each in made.refused] == [4.0, 1.0]
     assert "passed over: 4 rows on each device need" in "\n".join(said)
+    assert "None of these fits. A step needs less memory\n  with --remat=dots" in text.lines(made)
 
 
 @pytest.mark.parametrize(

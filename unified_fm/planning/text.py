@@ -34,11 +34,19 @@ _HEAD = (
 )
 
 
+_LESS = """None of these fits. A step needs less memory
+  with --remat=dots or --remat=full, which keep fewer activations and compute them again,
+  with --config.mesh.fsdp=N, which splits parameters and optimizer over N devices,
+  with --config.accumulate=N, which makes the batch in N parts, or on more devices."""
+
+
 def lines(made: Made, largest: int = 12) -> str:
     """What `unified-fm plan` prints."""
     parts = [refusal(each) for each in made.refused]
     if made.plan is not None:
         parts.append(plan(made.plan, largest, _scale(made)))
+    elif made.refused:
+        parts.append(_LESS)
     return "\n\n".join(parts)
 
 
