@@ -113,3 +113,57 @@ def test_any_difference_between_two_ends_is_seen():
         "files: None, undisturbed config.json",
         "train: b: x, undisturbed None",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_row_03_the_loaders_processes_end_with_the_run(tmp_path, strike):
+    command = [sys.executable, "-m", "unified_fm.main", f"--workdir={tmp_path}"]
+    command += ["--config=tests/tiny_config.py:1000000", "--config.checkpoint.every=1000000"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "--config.loader.processes=2"],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stderr=log,
+            start_new_session=True,
+        )
+    metrics = tmp_path / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    workers = _children(process.pid)
+    assert len(workers) == 2
+    for pid in (process.pid, *workers):  # as a scheduler does that tells everybody
+        os.kill(pid, strike if pid == process.pid or strike != signal.SIGKILL else signal.SIGTERM)
+    codes = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}
+    assert process.wait(timeout=60) == codes[strike], (tmp_path / "log").read_text()
+    deadline = time.monotonic() + 10
+    while any(map(_lives, workers)):
+        assert time.monotonic() < deadline, "a worker outlives the run"
+        time.sleep(0.05)
+    assert "WorkerFailed" not in (tmp_path / "log").read_text()
+    if strike != signal.SIGKILL:
+        last = json.loads(metrics.read_text().splitlines()[-1])["step"]
+        assert chaos_faults.saved_steps(tmp_path) == [last]
+
+
+def _children(pid):
+    """The worker processes of a run."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+        if int(fields[1]) == pid and "worker.serve" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def _lives(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -127,6 +127,7 @@ class Prepared:
             part=Part(*sharding.own_shards(self.mesh)) if jax.process_count() > 1 else None,
             tokenizer=self.tokenizer,
             extra=teacher_cache.readers(self.settings, lambda: self.steps.total),
+            **self.settings.loader.plain(),
         )
         self.counts.update(opened.state()["streams"])
         return opened

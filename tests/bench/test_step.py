@@ -1,6 +1,7 @@
 """That the benchmark of a step measures what it says; no timing is asserted."""
 
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +49,29 @@ def test_batches_are_drawn_where_there_is_no_source(capsys):
 
 
 def test_the_loader_alone(capsys):
-    lines = printed(capsys, "loader", "--batches=2")
+    lines = printed(capsys, "loader", "--batches=2", "--workers=")
     assert float(lines["loader"].split()[0]) > 0
+    assert lines["loader"].endswith("by threads")
     assert lines["bytes"].startswith("0.0")  # 8 texts of 16 and 8 pictures of 16 x 16
+
+
+@pytest.mark.slow
+def test_the_loader_by_threads_and_processes_and_where_its_time_goes(capsys):
+    flags = ["--batches=4", "--workers=1,2", "--made-up", "--streams=pairs"]
+    assert bench.main(["loader", "--config=xfm_base:chips=1", *flags], "bench") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {" ".join(line.split()[:2]): line.split()[2:] for line in lines}
+    for who in ("threads 1", "threads 2", "processes 1", "processes 2"):
+        rate, per_cpu, share = rows[who]
+        assert float(rate) > 0 and float(per_cpu) > 0 and 0 < float(share.rstrip("%")) < 150
+    [where] = [line for line in lines if line.startswith("where")]
+    shares = {part: int(share[:-1]) for part, share in re.findall(r"(\w+) (\d+%)", where)}
+    assert {"decoding", "warping", "masks", "tokenizer", "other"} <= shares.keys()
+    assert shares["decoding"] == max(shares.values()) and 95 <= sum(shares.values()) <= 105
+    with pytest.raises(SystemExit) as end:
+        bench.main(["loader", "--config=xfm_base", "--streams=pictures"], "bench")
+    assert end.value.code == 1
+    assert "no stream 'pictures'; there are text, image, pairs, regions" in capsys.readouterr().err
 
 
 def test_a_wrong_comparison_is_refused_before_anything_is_measured(capsys):

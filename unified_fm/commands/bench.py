@@ -61,7 +61,15 @@ _ATTENTION = """Attention alone, forward and backward: every implementation that
 
 Images with and without their position biases; nothing is dropped."""
 _MERGE = """Each merge's update, on random gradients as large as the model."""
-_LOADER = """The streams alone: batches per second, samples per CPU-second, bytes."""
+_LOADER = """The streams alone: batches per second, samples per CPU-second, bytes.
+
+First as the config says, then with 1, 2, ... threads in this process, then with so many processes
+(the time of all of them counts).
+
+    of decode-only  pictures per CPU-second, as a share of simplejpeg's own rate, measured before
+                    each line on the same pictures in one thread
+    where           what the time for an example of a stream is spent on, in one thread
+"""
 _COMPILE = """Tracing and compiling the step, for each layer_loop and remat; nothing is run.
 
 temp is what XLA needs beside arguments and results, on one device. With a compilation cache
@@ -161,12 +169,25 @@ def _step(settings: Settings, options: argparse.Namespace, other: Settings | Non
 
 
 def _add_loader(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batches", type=int, default=10, help="to load")
+    parser.add_argument("--batches", type=int, default=10, help="to load each time")
+    parser.add_argument(
+        "--workers", default=",".join(map(str, loader.WORKERS)), help="numbers of them to try"
+    )
+    parser.add_argument("--streams", default="", help="names of those to load; all")
+    parser.add_argument(
+        "--made-up", action="store_true", help="photographs that are drawn, in place of the sources"
+    )
 
 
 def _loader(settings: Settings, options: argparse.Namespace, other: Settings | None) -> list[str]:
     del other
-    return loader.report(settings, options.batches)
+    return loader.report(
+        settings,
+        options.batches,
+        workers=[int(number) for number in options.workers.split(",") if number],
+        only=[name for name in options.streams.split(",") if name],
+        made_up=options.made_up,
+    )
 
 
 def _parts(report: Callable[[Settings, int], list[str]], steps: int) -> dict[str, Any]:

@@ -41,6 +41,16 @@ class Stream(Record):
 
 
 @record
+class Loading(Record):
+    """Who makes the examples of the streams; what is in them does not depend on it."""
+
+    processes: int | None = setting(
+        None, "of their own; 0: threads of the run; as suits cores and pictures", _NOT_NEGATIVE
+    )
+    patience: float = setting(120.0, "seconds for an example before one is stuck", _ABOVE)
+
+
+@record
 class Init(Record):
     """Parameters to start from, and how their names fit; see `checkpoint.start`."""
 
@@ -241,6 +251,7 @@ class Settings(Record):
     )
     tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
     streams: Mapping[str, Stream] = setting({}, "{name: a stream}")
+    loader: Loading = section(Loading)
     gradient_groups: Mapping[str, Sequence[str]] | None = setting(
         None, "{group: [streams]}; one group of all"
     )

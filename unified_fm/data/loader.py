@@ -17,7 +17,7 @@ import numpy as np
 
 from unified_fm.data import specs
 from unified_fm.data.batching import Batching, Entry, Part
-from unified_fm.data.order import Order, example_rng
+from unified_fm.data.order import ExampleRng, Order, example_rng
 from unified_fm.data.skips import Skip, Skips, TooManySkips
 from unified_fm.data.source import name_record, open_source
 from unified_fm.data.specs import Tree
@@ -47,6 +47,8 @@ class Loader(Batching):
 
     Attributes:
         entry: of the config.
+        run_seed: the seed that it was given; `seed` is its own.
+        tokenizer: that it was given.
         records: length of the source.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
@@ -80,6 +82,7 @@ class Loader(Batching):
             part=part,
             tokenizer=tokenizer,
         )
+        self.run_seed, self.tokenizer = seed, tokenizer
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
         self.source = open_source(self.entry.source)
         self.records = len(self.source)
@@ -89,7 +92,16 @@ class Loader(Batching):
         self.skips.check_lost(self.source.lost, self.records)
         self.order = Order(self.records, seed=self.seed, shuffle=self.entry.shuffle)
         self.cycle = self.entry.cycle
+        self._rng = ExampleRng()
         self._extra = None if extra is None else extra(self)
+
+    @property
+    def chunk(self) -> int:
+        """Examples that a thread or a worker takes at once; it divides those of a batch.
+
+        For short texts the work for each piece is more than that for an example.
+        """
+        return next(size for size in range(_CHUNK, 0, -1) if self.local_slots % size == 0)
 
     def spec(self) -> Tree:
         """{array: its shape and dtype} of the global batch; no example is read for it."""
@@ -123,7 +135,7 @@ class Loader(Batching):
         epoch, first = self.order.epoch(slot), self.order.index(slot)
         index = first
         for attempt in range(_ATTEMPTS):
-            rng = example_rng(self.seed, epoch, index, attempt)
+            rng = self._rng(self.seed, epoch, index, attempt)
             example = self.load(index, rng, skips or self.skips, epoch=met)
             if example is not None:
                 return example
@@ -231,12 +243,9 @@ class Loader(Batching):
         self, part: Callable[[range], "_Part"], batches: int, collate: Callable[[list], Batch]
     ) -> Iterator[Batch]:
         """Batches of the examples in places 0, 1, ..., read by Grain's threads."""
-        # A thread takes several examples at once: for short texts Grain's work for each element
-        # is more than the example's own.
-        chunk = next(size for size in range(_CHUNK, 0, -1) if self.local_slots % size == 0)
-        per_batch = self.local_slots // chunk
-        ahead = min(2 * per_batch, _AHEAD // chunk)
-        parts = self._parts(part, chunk, batches * per_batch, ahead=ahead)
+        per_batch = self.local_slots // self.chunk
+        ahead = min(2 * per_batch, _AHEAD // self.chunk)
+        parts = self._parts(part, self.chunk, batches * per_batch, ahead=ahead)
 
         def join(parts: Sequence[_Part]) -> Batch:
             batch = collate([example for part in parts for example in part.examples])
@@ -251,7 +260,7 @@ class Loader(Batching):
         """
         import grain  # only where data are read: what needs none does without it
 
-        threads = self.entry.threads or min(16, _cores())
+        threads = self.entry.threads or min(16, cores())
         options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(2 * threads, ahead)
         )
@@ -290,7 +299,7 @@ class _Chunks:
         return self._part(range(index * self._size, (index + 1) * self._size))
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))

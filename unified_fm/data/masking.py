@@ -1,6 +1,7 @@
 """Which tokens and which patches are hidden. NumPy only, one Generator per example."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from unified_fm import choices
 from unified_fm.data.tokenizer import Encoded, Tokenizer
 
+_LOG_LEAST_ASPECT = math.log(0.3)  # of a block of patches
 IGNORED = -100  # the label of an unused slot; only this value marks it
 
 
@@ -53,26 +55,32 @@ class TokenMasker:
             chosen = _whole_words(encoded, number, self.max_masked, rng)
         else:
             official = self.special_tokens == "official"
-            chosen = _spans(encoded.mask if official else encoded.inside, number, rng)
-        positions = np.zeros(self.max_masked, np.int32)
-        ids = np.full(self.max_masked, IGNORED, np.int32)
-        positions[: len(chosen)] = chosen
-        ids[: len(chosen)] = encoded.ids[chosen]
-
-        masked = encoded.ids.copy()
-        masked[chosen] = self._corrupted(encoded.ids[chosen], tokenizer, rng)
-        return {"text_masked": masked, "masked_positions": positions, "masked_ids": ids}
+            chosen = _spans(encoded.mask if official else encoded.inside, number, rng).tolist()
+        ids = encoded.ids.tolist()
+        hidden = [ids[place] for place in chosen]
+        unused = self.max_masked - len(chosen)
+        for place, token in zip(chosen, self._corrupted(hidden, tokenizer, rng), strict=True):
+            ids[place] = token
+        return {
+            "text_masked": np.array(ids, np.int32),
+            "masked_positions": np.array([*chosen, *[0] * unused], np.int32),
+            "masked_ids": np.array([*hidden, *[IGNORED] * unused], np.int32),
+        }
 
     def _corrupted(
-        self, ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator
-    ) -> np.ndarray:
-        fate = rng.random(len(ids))
+        self, ids: list[int], tokenizer: Tokenizer, rng: np.random.Generator
+    ) -> list[int]:
+        fates = rng.random(len(ids)).tolist()
         if self.special_tokens == "never":
             normal = tokenizer.normal_ids
             drawn = normal[rng.integers(len(normal), size=len(ids))]
         else:
             drawn = rng.integers(tokenizer.vocab_size, size=len(ids))
-        return np.where(fate < 0.8, tokenizer.mask_id, np.where(fate < 0.9, drawn, ids))
+        masked = tokenizer.mask_id
+        return [
+            masked if fate < 0.8 else other if fate < 0.9 else own
+            for fate, other, own in zip(fates, drawn.tolist(), ids, strict=True)
+        ]
 
 
 def _spans(usable: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,11 +100,13 @@ def _spans(usable: np.ndarray, number: int, rng: np.random.Generator) -> np.ndar
 
 def _whole_words(encoded: Encoded, number: int, slots: int, rng: np.random.Generator) -> list[int]:
     """Words in random order, those that still fit in `number` tokens; at least one word."""
-    starts = np.flatnonzero(encoded.word_start)
-    if not len(starts):
+    inside = encoded.inside.tolist()
+    starts = [place for place, first in enumerate(encoded.word_start.tolist()) if first]
+    if not starts:
         return []
-    sizes = np.add.reduceat(encoded.inside, starts, dtype=np.int64)  # a sep ends a word too
-    starts, ends = starts.tolist(), (starts + sizes).tolist()
+    after = [*starts[1:], len(inside)]
+    # A sep ends a word, too.
+    ends = [start + sum(inside[start:end]) for start, end in zip(starts, after, strict=True)]
     chosen: list[int] = []
     for word in rng.permutation(len(starts)).tolist():
         if ends[word] - starts[word] <= number - len(chosen):
@@ -121,34 +131,40 @@ def block_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np
     if not 0 <= num_masked <= grid * grid:
         raise ValueError(f"num_masked is {num_masked}; the image has {grid * grid} patches")
     least = max(1, round(16 * grid * grid / 196))
-    mask = np.zeros((grid, grid), bool)
-    left = num_masked
+    bits, left = 0, num_masked  # a bit for each patch: far cheaper than an array so small
     while left:
-        if not (added := _add_block(mask, left, least, rng)):
+        block = _block(grid, bits, left, least, rng)
+        if not block:
             break
-        left -= added
-    flat = mask.reshape(-1)
+        left -= (block & ~bits).bit_count()
+        bits |= block
+    size = grid * grid
+    octets = np.frombuffer(bits.to_bytes(-(-size // 8), "little"), np.uint8)
+    flat = np.unpackbits(octets, count=size, bitorder="little").view(bool)
     if left:
         flat[rng.choice(np.flatnonzero(~flat), left, replace=False)] = True
     return flat
 
 
-def _add_block(mask: np.ndarray, left: int, least: int, rng: np.random.Generator) -> int:
-    """Hides one more block of at most `left` new patches; returns how many, 0 after ten misses."""
-    grid = len(mask)
+def _block(grid: int, bits: int, left: int, least: int, rng: np.random.Generator) -> int:
+    """One more block that hides 1 to `left` new patches, as bits; 0 after ten misses."""
     for area, aspect, top, start in rng.random((10, 4)).tolist():
         area = least + area * (left - least)  # also where fewer than `least` are left
-        aspect = math.exp(math.log(0.3) * (1 - 2 * aspect))
+        aspect = math.exp(_LOG_LEAST_ASPECT * (1 - 2 * aspect))
         height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if not (0 < height < grid and 0 < width < grid):
             continue
         y, x = int(top * (grid - height + 1)), int(start * (grid - width + 1))
-        block = mask[y : y + height, x : x + width]
-        new = height * width - int(np.count_nonzero(block))
-        if 0 < new <= left:
-            block[:] = True
-            return new
+        block = _corner_block(grid, height, width) << y * grid + x
+        if 0 < (block & ~bits).bit_count() <= left:
+            return block
     return 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _corner_block(grid: int, height: int, width: int) -> int:
+    """The bits of a block in the first row and column."""
+    return sum(((1 << width) - 1) << row * grid for row in range(height))
 
 
 def random_patch_mask(grid: int, num_masked: int, rng: np.random.Generator) -> np.ndarray:

@@ -13,9 +13,13 @@ _PROBABILITY = 0.5
 _LEVEL = 0.7
 _FACTOR = 0.1 + 1.8 * _LEVEL  # 1.36 for brightness and sharpness, never below 1
 _SHEAR = 0.3 * _LEVEL  # 0.21
-_SHIFT = 10 * _LEVEL  # 7 pixels
+_SHIFT = 7  # pixels: 10 * _LEVEL
 _ANGLE = 30 * _LEVEL  # 21 degrees
-_GREY = (128, 128, 128)
+_GREY = (128, 128, 128, 128)
+_VALUES = np.arange(256.0)
+_AS_IT_IS = np.arange(256, dtype=np.uint8)
+_DOWN = -0.48  # added before rounding, it cuts off the fraction of n * 1.36, which is k / 25
+_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def randaugment(image: np.ndarray, rng: np.random.Generator, operations: str) -> np.ndarray:
@@ -29,7 +33,7 @@ def randaugment(image: np.ndarray, rng: np.random.Generator, operations: str) ->
     Raises:
         ValueError: an unknown set.
     """
-    chosen = _operations(operations)
+    chosen = _SETS[choices.check("randaugment", operations, _SETS)]
     if not chosen:
         return image
     for index, apply in zip(
@@ -40,16 +44,6 @@ def randaugment(image: np.ndarray, rng: np.random.Generator, operations: str) ->
     return np.ascontiguousarray(image)
 
 
-def _operations(name: str) -> tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...]:
-    colour = (identity, autocontrast, equalize, brightness, sharpness)
-    sets = {
-        "A": (*colour, shear_x, shear_y, translate_x, translate_y, rotate),
-        "B": colour,
-        "none": (),
-    }
-    return sets[choices.check("randaugment", name, sets)]
-
-
 def identity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The image as it is."""
     return image
@@ -57,49 +51,49 @@ def identity(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def autocontrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Stretches each channel to 0..255."""
-    channels = cv2.split(image)  # one after the other: far faster than a strided minimum
-    low = np.array([channel.min() for channel in channels], np.float64)
-    high = np.array([channel.max() for channel in channels], np.float64)
-    flat = high <= low
-    scale = np.where(flat, 1.0, 255.0 / np.where(flat, 1.0, high - low))
-    offset = np.where(flat, 0.0, -low * scale)
-    table = np.clip(np.arange(256.0)[:, None] * scale + offset, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table[None])
+    return _looked_up(image, _stretched)
+
+
+def _stretched(channel: np.ndarray) -> np.ndarray:
+    low, high, _, _ = cv2.minMaxLoc(channel)
+    if high <= low:
+        return _AS_IT_IS
+    scale = 255.0 / (high - low)
+    return np.clip(_VALUES * scale + -low * scale, 0, 255).astype(np.uint8)
 
 
 def equalize(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Makes the histogram of each channel flat, in Pillow's way."""
-    tables = []
-    for channel in range(3):
-        counts = (
-            cv2.calcHist([image], [channel], None, [256], [0, 256]).reshape(-1).astype(np.int64)
-        )
-        used = counts[counts > 0]
-        step = (used.sum() - used[-1]) // 255
-        if len(used) == 1 or step == 0:
-            tables.append(np.arange(256))
-        else:
-            below = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            tables.append(np.minimum((step // 2 + below) // step, 255))
-    return cv2.LUT(image, np.stack(tables, axis=-1).astype(np.uint8)[None])
+    return _looked_up(image, _flattened)
+
+
+def _flattened(channel: np.ndarray) -> np.ndarray:
+    counts = cv2.calcHist([channel], [0], None, [256], [0, 256]).reshape(-1).astype(np.int64)
+    used = counts[counts > 0]
+    step = (channel.size - used[-1]) // 255
+    if len(used) == 1 or step == 0:
+        return _AS_IT_IS
+    below = np.cumsum(counts) - counts
+    return np.minimum((step // 2 + below) // step, 255).astype(np.uint8)
+
+
+def _looked_up(image: np.ndarray, table: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Each channel through its own table: of planes it is far faster than of pixels."""
+    return cv2.merge([cv2.LUT(channel, table(channel)) for channel in cv2.split(image)])
 
 
 def brightness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Values times 1.36."""
-    table = np.clip(np.arange(256) * _FACTOR, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table)
+    return cv2.convertScaleAbs(image, alpha=_FACTOR, beta=_DOWN)
 
 
 def sharpness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Away from the smoothed image by 1.36; the border stays."""
-    kernel = np.full((3, 3), 1 / 13, np.float32)
-    kernel[1, 1] = 5 / 13
-    smooth = cv2.filter2D(image, -1, kernel)
-    out = image.copy()
-    inner = (slice(1, -1), slice(1, -1))
+    smooth = cv2.filter2D(image, -1, _SMOOTH)
     sharp = cv2.addWeighted(image, _FACTOR, smooth, 1 - _FACTOR, 0)
-    out[inner] = sharp[inner]
-    return out
+    for edge in (0, -1):
+        sharp[edge], sharp[:, edge] = image[edge], image[:, edge]
+    return sharp
 
 
 def shear_x(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -114,12 +108,22 @@ def shear_y(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def translate_x(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Shifted by 7 pixels sideways."""
-    return _warp(image, [[1, 0, _sign(rng) * _SHIFT], [0, 1, 0]])
+    return _shifted(image, 0, _sign(rng) * _SHIFT)
 
 
 def translate_y(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Shifted by 7 pixels up or down."""
-    return _warp(image, [[1, 0, 0], [0, 1, _sign(rng) * _SHIFT]])
+    return _shifted(image, _sign(rng) * _SHIFT, 0)
+
+
+def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """As a warp by whole pixels, in a twentieth of its time."""
+    height, width = image.shape[:2]
+    out = np.full_like(image, _GREY[0])
+    out[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = image[
+        max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
+    ]
+    return out
 
 
 def rotate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -133,5 +137,16 @@ def _sign(rng: np.random.Generator) -> int:
 
 
 def _warp(image: np.ndarray, matrix) -> np.ndarray:
+    """Through four channels: OpenCV is twice as fast with them, conversions included."""
     size = (image.shape[1], image.shape[0])
-    return cv2.warpAffine(image, np.asarray(matrix, np.float32), size, borderValue=_GREY)
+    four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+    warped = cv2.warpAffine(four, np.asarray(matrix, np.float32), size, borderValue=_GREY)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+
+
+_COLOUR = (identity, autocontrast, equalize, brightness, sharpness)
+_SETS: dict[str, tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...]] = {
+    "A": (*_COLOUR, shear_x, shear_y, translate_x, translate_y, rotate),
+    "B": _COLOUR,
+    "none": (),
+}

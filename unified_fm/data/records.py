@@ -58,8 +58,9 @@ def decode(record: bytes) -> dict[str, Any]:
     if start + length > len(record):
         raise CorruptRecord(f"header of {length} bytes in a record of {len(record)}")
     try:
-        header = json.loads(record[start : start + length].decode("utf-8", "surrogatepass"))
-        example = _unpack(header, memoryview(record)[start + length :])
+        header = record[start : start + length].decode("utf-8", "surrogatepass")
+        blob = memoryview(record)[start + length :]
+        example = json.loads(header, object_hook=lambda found: _unpack(found, blob))
     except (ValueError, TypeError, RecursionError) as error:
         raise CorruptRecord(f"damaged record: {error}") from error
     if not isinstance(example, dict):
@@ -203,11 +204,8 @@ def _pack(value: Any, blobs: list[bytes], where: str) -> Any:
     raise TypeError(f"{where} is of type {type(value).__name__}; possible: JSON, bytes, arrays")
 
 
-def _unpack(value: Any, blob: memoryview) -> Any:
-    if isinstance(value, list):
-        return [_unpack(item, blob) for item in value]
-    if not isinstance(value, dict):
-        return value
+def _unpack(value: dict[str, Any], blob: memoryview) -> Any:
+    """What an object of the header stands for; those inside it have been replaced already."""
     if "$bytes" in value:
         return bytes(_part(blob, *value["$bytes"]))
     if "$array" in value:
@@ -219,7 +217,7 @@ def _unpack(value: Any, blob: memoryview) -> Any:
         if math.prod(shape) * dtype.itemsize != len(part):
             raise ValueError(f"array of shape {shape} and {name} in {len(part)} bytes")
         return np.frombuffer(part, dtype).reshape(shape)
-    return {key: _unpack(item, blob) for key, item in value.items()}
+    return value
 
 
 def _part(blob: memoryview, start: int, end: int) -> memoryview:

@@ -263,7 +263,9 @@ class Skips:
             _log.warning("stream %r: many boxes do not fit: %s", self.name, advice)
 
     def _counts(self, epoch: int) -> tuple["_Count", "_Count"]:
-        return self.total, self._epochs.setdefault(epoch, _Count())
+        if epoch not in self._epochs:
+            self._epochs[epoch] = _Count()
+        return self.total, self._epochs[epoch]
 
 
 _REPAIR = "Repair the data, or raise max_skip in this stream's config."

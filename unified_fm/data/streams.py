@@ -2,15 +2,15 @@
 
 import dataclasses
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from unified_fm.data import specs
+from unified_fm.data import specs, workers
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.batching import Batching, Entry, Part
+from unified_fm.data.feeder import Feeder
 from unified_fm.data.loader import Batch, Loader, Reader
 from unified_fm.data.pipelines import base
 from unified_fm.data.specs import Tree
@@ -18,7 +18,7 @@ from unified_fm.data.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
-_AHEAD = 2  # batches of every stream that lie ready
+PATIENCE = 120.0  # seconds for an example in a process of the loader
 
 
 def stream(
@@ -61,10 +61,11 @@ class Streams:
 
     Attributes:
         loaders: {stream: its loader}.
+        processes: that make the examples; 0: threads of this one do.
         wait_time: seconds that `next` has waited for data, in all.
     """
 
-    _feeder: "_Feeder | None" = None
+    _feeder: Feeder | None = None
 
     def __init__(
         self,
@@ -74,6 +75,8 @@ class Streams:
         part: Part | None = None,
         tokenizer: Tokenizer | str | None = None,
         extra: Mapping[str, Callable[[Loader], Reader]] | None = None,
+        processes: int | None = 0,
+        patience: float = PATIENCE,
     ):
         """Opens every stream; loading starts with the first batch asked for.
 
@@ -84,6 +87,9 @@ class Streams:
             tokenizer: for pipelines with text; a string is loaded by `tokenizer.load`.
             extra: {stream: opens a reader of more arrays}, such as what a teacher said of the
                 slots. It is called with the opened loader and may refuse it.
+            processes: that make the examples, see `workers`; 0: threads of this one do, None:
+                as many as suit this machine.
+            patience: seconds for an example, before a process is taken to be stuck.
 
         Raises:
             ValueError: no stream, an unknown source, sizes that do not divide, fewer records than
@@ -107,6 +113,8 @@ class Streams:
         }
         for loader in self.loaders.values():
             loader.check_filled()
+        self.processes = workers.suitable(self.loaders) if processes is None else processes
+        self._patience = patience
         self.wait_time = 0.0
         self._lock, self._ended = threading.Lock(), False  # of who is the feeder
         self._samples = dict.fromkeys(self.loaders, 0)  # global slots handed out
@@ -135,7 +143,7 @@ class Streams:
                 _log.info(line)
         return batches
 
-    def start(self) -> "_Feeder":
+    def start(self) -> Feeder:
         """Begins to load in the background, before the first batch is asked for.
 
         Raises:
@@ -145,7 +153,7 @@ class Streams:
             if self._ended:
                 raise RuntimeError("no batch is loaded any more: the streams were ended")
             if self._feeder is None:
-                self._feeder = _Feeder(self.loaders, self._samples)
+                self._feeder = Feeder(self.loaders, self._samples, self.processes, self._patience)
             return self._feeder
 
     def spec(self) -> dict[str, Tree]:
@@ -312,60 +320,3 @@ def _told(
     if loader.skips.lossy:
         _log.warning("%s", loader.skips.table())
         on_loss(loader.skips.line())
-
-
-class _Feeder:
-    """The background thread. It does not know `Streams`, so that a forgotten one is collected."""
-
-    def __init__(self, loaders: Mapping[str, Loader], samples: Mapping[str, int]):
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        sources = {name: loader.batches(samples[name]) for name, loader in loaders.items()}
-        self._thread = threading.Thread(
-            target=_feed, args=(sources, self._queue, self._stop), name="streams", daemon=True
-        )
-        self._thread.start()
-
-    def get(self) -> dict[str, Batch]:
-        if self._error is not None:
-            raise self._error
-        while True:
-            try:
-                item = self._queue.get(timeout=5)
-                break
-            except queue.Empty:
-                if not self._thread.is_alive() and self._queue.empty():
-                    raise RuntimeError(
-                        "the thread that loads the batches has ended, with neither a batch nor an"
-                        " error: close() was called while a batch was waited for"
-                    ) from None
-        if isinstance(item, BaseException):
-            self._error = item
-            raise item
-        return item
-
-    def close(self) -> None:
-        self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=30)
-
-
-def _feed(sources: dict[str, Any], out: queue.Queue[Any], stop: threading.Event) -> None:
-    try:
-        while not stop.is_set():
-            item = {name: next(source) for name, source in sources.items()}
-            _put(item, out, stop)
-    except BaseException as error:  # told to the consumer, whose thread can act on it
-        _put(error, out, stop)
-    finally:
-        for source in sources.values():
-            source.close()
-
-
-def _put(item: Any, out: queue.Queue[Any], stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            return out.put(item, timeout=0.1)
-        except queue.Full:
-            continue

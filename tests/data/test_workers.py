@@ -1,0 +1,179 @@
+"""The loader's processes: the same batches as from threads, and what their faults come to."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.data import test_streams
+from unified_fm.data import workers
+from unified_fm.data.streams import Streams, stream
+from unified_fm.data.workers import WorkerFailed
+
+take, assert_same = test_streams.take, test_streams.assert_same
+BIG = {"size": 224, "patch_size": 16, "num_masked": 75}
+
+
+def open_streams(configs=test_streams.FOUR, **options):
+    return test_streams.open_streams(configs, **options)
+
+
+def texts(fault, folder):
+    return {"text": stream("text", f"tests.data.dying:{fault},{folder}", 12, max_len=24)}
+
+
+def gone(pid):
+    """Whether a process ends within ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_row_10_threads_hand_over_to_processes_and_back(tmp_path):
+    """Augmentation is on; every array of every step is that of the undisturbed run."""
+    bad = open_streams().loaders["text"].index_of(20)  # met when processes read
+    file = tmp_path / "texts.jsonl"
+    lines = [json.dumps({"text": "" if k == bad else f"text {k}"}) for k in range(50)]
+    file.write_text("\n".join(lines))
+    configs = test_streams.FOUR | {"text": stream("text", f"jsonl:{file}", 8, max_len=24)}
+    whole = open_streams(configs)
+    undisturbed = take(whole, 9)
+    whole.close()
+    state, taken = None, []
+    for processes, steps in ((0, 2), (2, 5), (0, 2)):
+        streams = open_streams(configs, processes=processes)
+        if state:
+            streams.restore(state)
+        taken += take(streams, steps)
+        state = json.loads(json.dumps(streams.state()))
+        if processes:
+            assert streams.skip_lines()["text"].endswith("1 skipped (1 empty text)")
+            pids = streams.start().source.pids
+        streams.close()
+    assert_same(taken, undisturbed)
+    assert len(pids) == 2 and all(map(gone, pids))
+
+
+def test_row_26_an_error_in_a_process_reaches_the_loop(tmp_path):
+    streams = open_streams(texts("raise", tmp_path), processes=1)
+    for _ in range(2):  # and again, instead of hanging
+        with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+            take(streams, 6)
+        of_record, of_process = caught.value.__notes__
+        assert "in stream 'text', record 7 of tests.data.dying" in of_record
+        assert "worker process" in of_process and "in _fail" in of_process
+    streams.close()
+
+
+@pytest.mark.slow
+def test_row_15_what_processes_skip_is_named_counted_and_judged_by_the_run(tmp_path, caplog):
+    streams = open_streams(texts("skip", tmp_path), processes=2)
+    taken = take(streams, 5)  # an epoch
+    streams.close()
+    assert f"skips record 7 of tests.data.dying:skip,{tmp_path}: a bad one: number" in caplog.text
+    assert "end of epoch 1: 60 used, 1 skipped (1 a bad one)" in caplog.text
+    by_threads = open_streams(texts("skip", tmp_path))
+    assert_same(taken, take(by_threads, 5))
+    by_threads.close()
+    strict = {"text": texts("skip", tmp_path)["text"] | {"max_skip": 0.0}}
+    streams = open_streams(strict, processes=1)
+    with pytest.raises(test_streams.TooManySkips, match="max_skip=0 allows"):
+        take(streams, 6)
+    streams.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGSEGV", "SIGSTOP"])
+def test_row_26_a_process_that_dies_or_hangs_is_named_and_its_work_made_again(kind, caplog):
+    undisturbed = take(open_streams(), 30)
+    streams = open_streams(processes=2, patience=3.0)
+    taken = take(streams, 2)
+    pid = streams.start().source.pids[1]
+    os.kill(pid, signal.Signals[kind])
+    struck = time.monotonic()
+    while f"(process {pid})" not in caplog.text:
+        taken += take(streams, 1)
+    assert time.monotonic() - struck < 10 and gone(pid)
+    said = {
+        "SIGKILL": "was ended by SIGKILL",
+        "SIGSEGV": "was ended by SIGSEGV",
+        "SIGSTOP": "has not got on for 3 s",
+    }
+    assert f"(process {pid}) {said[kind]}" in caplog.text
+    assert "another one takes its place" in caplog.text
+    taken += take(streams, 3)
+    assert_same(taken, undisturbed[: len(taken)])
+    streams.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"), [("kill-once", "was ended by SIGKILL"), ("hang-once", "has not got on")]
+)
+def test_row_26_a_record_at_which_a_process_failed_is_read_again(fault, said, tmp_path, caplog):
+    streams = open_streams(texts(fault, tmp_path), processes=2, patience=2.0)
+    taken = take(streams, 6)
+    streams.close()
+    assert said in caplog.text and "at stream 'text', record 7 of tests.data" in caplog.text
+    assert_same(taken, take(open_streams(texts("kill-once", tmp_path)), 6))
+
+
+@pytest.mark.slow
+def test_row_26_a_record_that_ends_two_processes_ends_the_run_and_is_named(tmp_path):
+    streams = open_streams(texts("kill", tmp_path), processes=2)
+    began = time.monotonic()
+    with pytest.raises(WorkerFailed) as caught:
+        take(streams, 6)
+    assert time.monotonic() - began < 30
+    message = str(caught.value)
+    assert "was ended by SIGKILL at stream 'text', record 7 of tests.data.dying:kill" in message
+    assert "as one before it" in message and "loader.processes=0" in message
+    streams.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_open_the_source_says_why(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"text {k}"}) for k in range(20)))
+    configs = {"text": stream("text", f"jsonl:{file}", 4, max_len=24)}
+    fewer = open_streams(configs, processes=1)
+    file.write_text(json.dumps({"text": "alone"}))
+    with pytest.raises(RuntimeError, match=r"finds 1 records in the source .* has found 20"):
+        take(fewer, 1)
+    none = open_streams({"text": stream("text", "synthetic:text", 4, max_len=24)}, processes=1)
+    none.loaders["text"].entry.__dict__["source"] = f"jsonl:{tmp_path}/gone.jsonl"
+    with pytest.raises(FileNotFoundError, match=r"gone\.jsonl"):
+        take(none, 1)
+    for streams in (fewer, none):
+        streams.close()
+
+
+def test_how_many_processes_suit(monkeypatch):
+    def found(cores, **options):
+        monkeypatch.setattr(workers, "cores", lambda: cores)
+        config = stream("image", "synthetic:image:64", 64, **(BIG | options))
+        streams = Streams({"image": config}, seed=0, processes=None)
+        return streams.processes
+
+    assert [found(cores) for cores in (2, 7, 8, 16, 224)] == [0, 0, 2, 4, 16]
+    assert found(16, size=32, patch_size=8, num_masked=6) == 0  # small pictures: threads
+    config = {"text": stream("text", "synthetic:text", 64)}
+    assert Streams(config, seed=0, tokenizer="bytes", processes=None).processes == 0
+
+
+def test_what_cannot_leave_the_process_is_refused():
+    class Mine(np.ndarray):  # a class that no other process can import
+        pass
+
+    config = {"image": stream("image", "synthetic:image:64", 8, **test_streams.SMALL)}
+    streams = Streams(config, seed=0, tokenizer=Mine(0), processes=1)
+    with pytest.raises(ValueError, match=r"handed to .* processes: .* loader\.processes=0"):
+        next(streams)
