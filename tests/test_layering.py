@@ -43,6 +43,8 @@ LAYERS = [
     ("bench/", ["*"], ["*"]),
     # It trains as `unified-fm train` does, and reads what that leaves: no model, no device.
     ("scoreboard/", ["scoreboard", *SCORED, "main"], ["numpy", "markupsafe"]),
+    # It reads as a run does: what its processes import needs no JAX, and no model is asked.
+    ("doctor/", ["doctor", "data", "report"], ["numpy", "cv2", "simplejpeg"]),
     # Facts that others have found, as text: no model, no device.
     (
         "model_card/",

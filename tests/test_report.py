@@ -160,7 +160,7 @@ def test_words_and_captions_say_what_is_right(page):
 
 
 def test_large_images_are_made_small():
-    picture = report._picture(np.zeros((400, 800, 3), np.uint8))
+    picture = report.picture(np.zeros((400, 800, 3), np.uint8))
     data = base64.b64decode(picture["source"].split(",")[1])
     assert Image.open(io.BytesIO(data)).size == (192, 96)
 

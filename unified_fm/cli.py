@@ -28,7 +28,7 @@ VERBS = {
     "score": "predictions against official files: no model, no device",
     "show": "print the settings, one batch or the parameters of a config",
     "convert": "checkpoints of other libraries to ours, and ours to theirs",
-    "data": "prepare the demo corpus",
+    "data": "check, show and prepare data",
     "cache": "write once what a teacher says, for runs that read it",
     "bench": "measure the step of a config, or a part of it, on this machine",
     "plan": "what a run needs on devices that are not here, from its compiled step",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 from unified_fm.data import boxes, images, randaugment
 from unified_fm.data.pipelines import image
 from unified_fm.data.skips import Skip, TooManySkips
+from unified_fm.data.source import open_source
 from unified_fm.data.streams import Streams, batches, stream
 
 
@@ -30,13 +32,13 @@ def smooth(height, width):  # u8[H W 3], no sharp edges, all channels different
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_row_15_exif_rotation_is_applied_once(orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
     plain = Image.fromarray(smooth(40, 24))
-    data = encoded(plain, kind, exif=exif, quality=100)
     as_png = Image.open(io.BytesIO(encoded(plain, "PNG", exif=exif)))
+    data = encoded(plain, kind, exif=exif, quality=100)  # AVIF takes the tag out of `exif`
     expected = np.asarray(ImageOps.exif_transpose(as_png)).astype(int)
     picture = images.Picture(data)
     assert picture.orientation == orientation
@@ -121,6 +123,79 @@ def test_row_15_odd_kinds_are_decoded():
     assert images.decode(np.array([[7]], np.uint8)).tolist() == [[[7, 7, 7]]]
 
 
+def test_row_15_sixteen_bits_a_channel_become_their_high_eight():
+    deep = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3), dtype=np.uint16)  # BGR
+    for ending in (".png", ".tif"):
+        _, data = cv2.imencode(ending, deep)
+        assert (images.decode(data.tobytes()) == (deep >> 8)[..., ::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("JPEG", "RGB", {"progressive": True, "quality": 95}),
+        ("JPEG", "CMYK", {"progressive": True, "quality": 95}),
+        ("WEBP", "RGB", {"quality": 95}),
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("AVIF", "RGB", {"quality": 95}),
+        ("AVIF", "RGBA", {"quality": 95}),
+    ],
+)
+def test_row_15_newer_kinds_are_decoded(kind, mode, options):
+    plain = Image.fromarray(smooth(40, 24)).convert(mode)
+    expected = smooth(40, 24).astype(int)
+    if mode == "RGBA":
+        plain.putalpha(128)
+        expected = (expected + 255) // 2  # over white
+    picture = images.Picture(encoded(plain, kind, **options))
+    assert (picture.format, picture.mode, picture.height) == (kind, mode, 40)
+    assert not picture.holds_several()
+    assert abs(picture.pixels() - expected).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_row_15_of_an_animation_the_first_frame_is_taken(kind):
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    moving = images.Picture(encoded(first, kind, save_all=True, append_images=[second]))
+    assert moving.holds_several()
+    assert abs(moving.pixels()[8, 8].astype(int) - [255, 0, 0]).max() < 4
+    assert not images.Picture(encoded(first, kind)).holds_several()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\n<html><body>404", "it is an HTML page"),
+        (b'<?xml version="1.0"?>\n<svg xmlns=', "it is an SVG drawing; convert it"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "it is a Git LFS pointer: `git lfs pu",
+        ),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC; convert it"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "it is a film"),
+        (b'{"error": 404}', "it is JSON"),
+        (b"PK\x03\x04\x14\0", "it is an archive"),
+        (b"\x01\x02\x03", r"of no kind that is known; it begins with b'\x01\x02\x03'"),
+    ],
+)
+def test_row_15_what_is_no_image_is_called_what_it_is(data, says):
+    with pytest.raises(Skip) as caught:
+        images.decode(data)
+    assert caught.value.reason == "not an image"
+    assert caught.value.detail.startswith(says)
+
+
+def test_row_15_a_url_is_called_a_url(tmp_path):
+    url = "https://example.org/cats/1.jpg?width=200"
+    (tmp_path / "x.jsonl").write_text(f'{{"image": "{url}", "text": "a cat"}}\n')
+    from_file = open_source(f"jsonl:{tmp_path}/x.jsonl")
+    for read in (lambda: images.decode(url), lambda: from_file[0]):
+        with pytest.raises(Skip) as caught:
+            read()
+        assert caught.value.reason == "image is a URL"
+        assert caught.value.detail == f"{url}; nothing is downloaded: img2dataset does that"
+
+
 def test_row_15_a_wrong_extension_does_not_matter(tmp_path):
     (tmp_path / "x.jpg").write_bytes(encoded(Image.fromarray(smooth(8, 8)), "PNG"))
     assert (images.decode(tmp_path / "x.jpg") == smooth(8, 8)).all()
@@ -195,6 +270,7 @@ print(peak * 1024 / (pixels.shape[0] * pixels.shape[1]))
         ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
         ("JPEG", "CMYK", {}),
         ("WEBP", "RGBA", {"lossless": True, "method": 0}),
+        ("AVIF", "RGBA", {"speed": 10}),
         ("TIFF", "RGB", {"compression": "tiff_lzw"}),
         ("GIF", "P", {}),
     ],

@@ -47,15 +47,13 @@ def test_D9_each_epoch_ends_with_a_line_of_what_was_skipped(tmp_path, caplog, no
         next(streams)
     assert epoch_lines(caplog.text) == []
     next(streams)  # 60 of 50: the first is complete, whatever was loaded ahead
-    first = "epoch 1: 50 used, 2 skipped (2 truncated or damaged image)"
+    first = "epoch 1: 48 used, 2 skipped (2 truncated or damaged image)"
     assert epoch_lines(caplog.text) == [first]
     for _ in range(2):
         next(streams)
     (_, second) = epoch_lines(caplog.text)
-    # A stand-in may meet a broken record, too.
-    assert re.fullmatch(
-        r"epoch 2: 50 used, [2-4] skipped \(\d truncated or damaged image\)", second
-    )
+    # A stand-in is counted in its own slot only: the numbers are those of the records.
+    assert second == "epoch 2: 48 used, 2 skipped (2 truncated or damaged image)"
     assert re.match(r"\d+ used, \d+ skipped \(\d+ trunc", streams.skip_lines()["pairs"])
     streams.close()
 
@@ -112,7 +110,8 @@ def test_D9_what_was_read_before_a_resume_is_not_counted(tmp_path, caplog, no_pa
     resumed.restore(state)
     next(resumed)
     (line,) = epoch_lines(caplog.text)
-    assert line.startswith("epoch 1: 10 used, ")  # those since the run was continued
+    used, skipped = map(int, re.match(r"epoch 1: (\d+) used, (\d+) skipped", line).groups())
+    assert used + skipped == 10  # those since the run was continued
     resumed.close()
 
 

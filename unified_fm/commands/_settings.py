@@ -3,9 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from unified_fm.config import file, help
+from unified_fm.config import help
 from unified_fm.config.settings import Settings
-from unified_fm.runtime import compiler
 
 OVERRIDE = "--config."
 
@@ -17,10 +16,12 @@ def parser(prog: str | None, about: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def add(made: argparse.ArgumentParser) -> None:
+def add(made: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds the flags of a config to a parser."""
     made.add_argument(
-        "--config", required=True, help="FILE.py, or the name of a config of the library; :ARGUMENT"
+        "--config",
+        required=required,
+        help="FILE.py, or the name of a config of the library; :ARGUMENT",
     )
     made.add_argument(
         "--plugins",
@@ -47,6 +48,9 @@ def load(
 ) -> Settings:
     """The checked settings; their compiler flags are set. Exits with status 2 and the reason if
     they cannot work."""
+    from unified_fm.config import file  # these need JAX, and not every verb needs a config
+    from unified_fm.runtime import compiler
+
     modules = [name for name in options.plugins.split(",") if name]
     try:
         settings = file.load(options.config, changes, plugins=modules)

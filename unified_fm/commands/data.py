@@ -1,5 +1,7 @@
-"""Prepares data once, so that training reads shards.
+"""Looks at data before a run does, and prepares them once, so that training reads shards.
 
+unified-fm data check jsonl:my/pairs.jsonl --config=xfm_base    # what is wrong with them
+unified-fm data show jsonl:my/pairs.jsonl --config=xfm_base     # what the model will receive
 unified-fm data demo                      # what the quick start reads
 unified-fm data demo --all                # every part whose files are there
 unified-fm data demo pairs mnist --to=data/demo
@@ -15,6 +17,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from unified_fm.commands import _doctor, _settings
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import caption_reward, vqa_answers
@@ -23,7 +26,16 @@ from unified_fm.tasks._scoring import scorers
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    options = _parser(prog).parse_args(arguments)
+    parser = _parser(prog)
+    options, changes = _settings.parse(parser, arguments)
+    if options.corpus in ("check", "show"):
+        try:
+            return _doctor.run(parser, options, changes)
+        except (ValueError, OSError) as error:
+            print(f"refused: {error}", file=sys.stderr)
+            return 2
+    if changes:
+        parser.error(f"data {options.corpus} takes no config, and so no --config.{changes[0]}")
     try:
         if options.corpus == "refcoco":
             print(_refcoco(options.files, options.to))
@@ -110,6 +122,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="corpus", required=True)
+    _doctor.add(commands)
     command = commands.add_parser("demo", help="real but small data, from installed packages")
     command.add_argument(
         "parts",

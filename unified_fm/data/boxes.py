@@ -88,7 +88,7 @@ def parse(
         return None, "box has NaN or infinity"
     if orientation in images.TRANSPOSED:
         height, width = width, height
-    x, y, right, bottom = _corners(values, box_format, height, width)
+    x, y, right, bottom = corners_of(values, box_format, height, width)
     if right <= x or bottom <= y:
         return None, "box of zero or negative size"
     clipped = []
@@ -146,7 +146,7 @@ _ADVICE = {
 }
 
 
-def _corners(
+def corners_of(
     values: list[float], box_format: str, height: int, width: int
 ) -> tuple[float, float, float, float]:
     """x0, y0, x1, y1 in pixels of the image that the box was drawn in."""

@@ -4,19 +4,24 @@ import contextlib
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from unified_fm.data import jpeg
 from unified_fm.data.skips import Skip
 
 # A format whose decoder runs programs or reads other files (EPS, WMF, ...) is not in the list.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+if "avif" in features.get_supported_modules():  # Pillow is built with or without it
+    _FORMATS = (*_FORMATS, "AVIF")
+_MANY = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")  # an animation, or pages
+_URL = re.compile(r"(https?|ftp)://", re.IGNORECASE)
 MAX_PIXELS = 64_000_000  # an image with as many pixels or more is refused from its header
 MOST_PIXELS = 2 * 89_478_485  # no setting goes beyond what Pillow itself opens
 # What decoding takes at most, result included: 3 to 9 for JPEG, 8 for PNG, 17 for WebP. A thread
@@ -36,6 +41,7 @@ class Picture:
     Attributes:
         height, width: in pixels, upright (after EXIF rotation).
         orientation: 1 to 8, how EXIF says that the stored pixels are to be turned; 1: not at all.
+        format, mode: as Pillow names them ("JPEG", "CMYK"); "array" and "RGB" of an array.
     """
 
     def __init__(
@@ -61,11 +67,12 @@ class Picture:
         self.orientation = 1
         if isinstance(data, np.ndarray):
             self._pixels = _from_array(data)
+            self.format, self.mode = "array", "RGB"
             self.height, self.width = self._pixels.shape[:2]
             return
         if isinstance(data, Image.Image):
             with _skipping():
-                self._format, self._mode = data.format, data.mode
+                self.format, self.mode = data.format, data.mode
                 self._measure(*data.size, max_pixels, data.getexif)
                 self._pixels = _upright(_to_rgb(data), self._to_turn)
             return
@@ -74,13 +81,13 @@ class Picture:
         if not data:
             raise Skip("empty image")
         self._data = bytes(data)
-        with _skipping():
+        with _skipping(self._data):
             if (found := jpeg.read_header(self._data)) is not None:  # a tenth of Pillow's time
-                self._format, self._mode, self._jpeg = "JPEG", "RGB", found
+                self.format, self.mode, self._jpeg = "JPEG", "RGB", found
                 self._measure(found.width, found.height, max_pixels, lambda: _exif(found.exif))
                 return
             image = self._open()
-            self._format, self._mode = image.format, image.mode
+            self.format, self.mode = image.format, image.mode
             self._measure(*image.size, max_pixels, image.getexif)
 
     def _measure(
@@ -95,7 +102,7 @@ class Picture:
         tag = exif().get(_ORIENTATION, 1)  # Pillow decodes a PNG for it
         self.orientation = tag if tag in range(1, 9) else 1
         # Pillow turns a TIFF itself, and says the size that it then has.
-        self._to_turn = 1 if self._format == "TIFF" else self.orientation
+        self._to_turn = 1 if self.format == "TIFF" else self.orientation
         if self._to_turn in TRANSPOSED:
             self.height, self.width = self.width, self.height
 
@@ -115,7 +122,7 @@ class Picture:
         if self._pixels is not None:
             return self._pixels
         with _skipping():
-            if self._format in ("JPEG", "MPO") and self._mode in ("RGB", "L"):
+            if self.format in ("JPEG", "MPO") and self.mode in ("RGB", "L"):
                 smaller: dict[str, Any] = {}
                 if self._shrinks(min_height, min_width):
                     if self._to_turn in TRANSPOSED:
@@ -162,6 +169,26 @@ class Picture:
         """Whether twice these sizes or more are there."""
         return 0 < 2 * min_height <= self.height and 0 < 2 * min_width <= self.width
 
+    @property
+    def encoded(self) -> bytes:
+        """The bytes that it was read from; none of an array or of Pillow's image."""
+        return self._data
+
+    def holds_several(self) -> bool:
+        """Whether the file is an animation or has pages, of which only the first is decoded.
+
+        Raises:
+            Skip: what comes behind the first is damaged.
+        """
+        if not self._data or self.format not in _MANY:
+            return False
+        with _skipping():
+            try:
+                self._open().seek(1)
+            except EOFError:
+                return False
+        return True
+
     def _open(self) -> Image.Image:
         return Image.open(io.BytesIO(self._data), formats=_FORMATS)
 
@@ -170,8 +197,9 @@ def read(path: str | os.PathLike) -> bytes:
     """The bytes of a file with an image.
 
     Raises:
-        Skip: missing, or larger than `MAX_BYTES`.
+        Skip: missing, larger than `MAX_BYTES`, or a URL.
     """
+    refuse_url(path)
     try:
         size = os.path.getsize(path)
         if size > MAX_BYTES:
@@ -231,15 +259,25 @@ def flip(image: np.ndarray) -> np.ndarray:
     return cv2.flip(image, 1)  # NumPy's reversed copy takes five times as long
 
 
+def refuse_url(path: Any) -> None:
+    """Says of a URL that it is one, not that a file of this name is missing.
+
+    Raises:
+        Skip: it is a URL.
+    """
+    if isinstance(path, str) and _URL.match(path):
+        raise Skip("image is a URL", f"{path[:200]}; nothing is downloaded: img2dataset does that")
+
+
 @contextlib.contextmanager
-def _skipping():
-    """Turns what decoders raise into `Skip` with a reason."""
+def _skipping(data: bytes = b""):
+    """Turns what decoders raise into `Skip` with a reason; `data` says what else it may be."""
     try:
         yield
     except Skip:
         raise
     except UnidentifiedImageError as error:
-        raise Skip("not an image", "of no kind that is known") from error
+        raise Skip("not an image", _looks_like(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Skip("oversized image", str(error)) from error
     except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, ... by format
@@ -252,6 +290,30 @@ def _exif(data: bytes) -> Mapping[int, Any]:
     found = Image.Exif()
     found.load(data)
     return found
+
+
+# How files begin that stand where an image should, in their first bytes.
+_KINDS = (
+    (rb"\s*(<!doctype html|<html)", "an HTML page"),
+    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing; convert it"),
+    (rb"\s*[{\[]", "JSON"),
+    (rb"version https://git-lfs", "a Git LFS pointer: `git lfs pull` brings the file"),
+    (rb"%PDF", "a PDF"),
+    (rb"%!PS", "PostScript; convert it"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL; convert it"),
+    (rb"....ftyp(heic|heix|hevc|heim|mif1|msf1)", "HEIC; convert it"),
+    (rb"....ftypavi[fs]", "AVIF, which this Pillow is built without"),
+    (rb"....ftyp|\x1aE\xdf\xa3", "a film"),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive"),
+)
+
+
+def _looks_like(data: bytes) -> str:
+    """What bytes are that are no image, as far as their beginning tells."""
+    for pattern, kind in _KINDS:
+        if re.match(pattern, data[:400], re.DOTALL | re.IGNORECASE):
+            return f"it is {kind}"
+    return f"of no kind that is known; it begins with {data[:12]!r}"
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -134,13 +134,15 @@ class Loader(Batching):
         slot = self.in_cycle(slot)
         epoch, first = self.order.epoch(slot), self.order.index(slot)
         index = first
+        account: Skips | None = skips or self.skips
         for attempt in range(_ATTEMPTS):
             rng = self._rng(self.seed, epoch, index, attempt)
-            example = self.load(index, rng, skips or self.skips, epoch=met)
+            example = self.load(index, rng, account, epoch=met)
             if example is not None:
                 return example
             replacement = example_rng(self.seed, epoch, first, -1 - attempt)
             index = int(replacement.integers(self.records))
+            account = None  # it is counted in its own slot: an epoch counts each record once
         raise TooManySkips(
             f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used\n"
             f"{self.skips.table()}"
@@ -207,9 +209,9 @@ class Loader(Batching):
             yield from (example for example in found.examples if example is not None)
 
     def load(
-        self, index: int, rng: np.random.Generator, skips: Skips, *, epoch: int = 0
+        self, index: int, rng: np.random.Generator, skips: Skips | None, *, epoch: int = 0
     ) -> dict[str, Any] | None:
-        """The arrays of one record; None, and counted in `skips`, if it cannot be used.
+        """The arrays of one record; None if it cannot be used. It is counted in `skips`, if given.
 
         Raises:
             TooManySkips: more records are unusable than the config allows.
@@ -218,7 +220,7 @@ class Loader(Batching):
         return None if found is None else found.arrays
 
     def _read(
-        self, index: int, rng: np.random.Generator, skips: Skips, *, epoch: int = 0
+        self, index: int, rng: np.random.Generator, skips: Skips | None, *, epoch: int = 0
     ) -> Example | None:
         example = None
 
@@ -231,12 +233,15 @@ class Loader(Batching):
                 example = {**example, "id": index}
             arrays = self.pipeline(example, rng)
         except Skip as skip:
-            skips.skip(skip, record, epoch=epoch)
+            if skips is not None:
+                skips.skip(skip, record, epoch=epoch)
             return None
         except Exception as error:
             error.add_note(f"in stream {self.name!r}, {record()}")
             raise
-        skips.use(arrays.pop("parts", None), record=record, epoch=epoch)
+        parts = arrays.pop("parts", None)
+        if skips is not None:
+            skips.use(parts, record=record, epoch=epoch)
         return Example(example, arrays)
 
     def _batched(

@@ -185,24 +185,24 @@ def _kind(example: Any) -> str:
 
 def _captions(example: base.RetrievalExample) -> dict[str, Any]:
     return {
-        "image": _picture(example.image),
+        "image": picture(example.image),
         "candidates": list(zip(example.candidates, example.correct, strict=True)),
         "truth": None if any(example.correct) else list(example.truth),
     }
 
 
 def _images(example: base.RetrievalExample) -> dict[str, Any]:
-    pictures = map(_picture, example.candidates)
+    pictures = map(picture, example.candidates)
     return {
         "caption": example.caption,
         "candidates": list(zip(pictures, example.correct, strict=True)),
-        "truth": None if any(example.correct) else [_picture(image) for image in example.truth],
+        "truth": None if any(example.correct) else [picture(image) for image in example.truth],
     }
 
 
 def _box(example: base.BoxExample) -> dict[str, Any]:
     return {
-        "image": _picture(example.image),
+        "image": picture(example.image),
         "phrase": example.phrase,
         "iou": f"{example.iou:.2f}",
         "good": example.iou > 0.5,
@@ -213,7 +213,7 @@ def _box(example: base.BoxExample) -> dict[str, Any]:
 
 def _word(example: base.WordExample) -> dict[str, Any]:
     return {
-        "image": None if example.image is None else _picture(example.image),
+        "image": None if example.image is None else picture(example.image),
         "caption": example.caption,
         "word": example.word,
         "guesses": [
@@ -232,13 +232,13 @@ def _corners(box: Any) -> dict[str, float]:
     }
 
 
-def _picture(image: Any) -> dict[str, Any]:
-    """An image u8[H W 3] as the source of an `<img>`."""
-    picture = Image.fromarray(np.asarray(image, np.uint8))
-    picture.thumbnail((_LARGEST, _LARGEST))
+def picture(image: Any) -> dict[str, Any]:
+    """An image u8[H W 3] as the `source` of an `<img>`, and whether it is `small`."""
+    shown = Image.fromarray(np.asarray(image, np.uint8))
+    shown.thumbnail((_LARGEST, _LARGEST))
     file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
+    shown.save(file, format="PNG", optimize=True)
     return {
         "source": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii"),
-        "small": max(picture.size) <= 96,
+        "small": max(shown.size) <= 96,
     }

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from unified_fm.data import images
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources import base
@@ -147,6 +148,7 @@ def _image(image: Any, root: pathlib.Path) -> bytes | str:
     """Bytes of a base64 string, or a path below `root`."""
     if not isinstance(image, str):
         raise Skip("image of a wrong type", f"{type(image).__name__}; a path or base64 is needed")
+    images.refuse_url(image)
     if image.startswith("data:"):
         image = image.partition(",")[2]
     # Base64 has no dot; a path without one is taken as such if the file is there.
