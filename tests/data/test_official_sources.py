@@ -9,7 +9,7 @@ from unified_fm.data import identity, official
 from unified_fm.data.official import WrongFile
 from unified_fm.data.skips import Skip
 from unified_fm.data.source import open_source
-from unified_fm.data.sources import refcoco, vqa
+from unified_fm.data.sources import coco, refcoco, vqa
 
 
 def read_all(spec):
@@ -214,9 +214,7 @@ def test_refcoco_without_boxes_and_refers_pickles_are_refused(tmp_path):
         refcoco.read(files.write_lines(tmp_path / "bad.jsonl", [bad]))
 
 
-@pytest.mark.parametrize(
-    "prefix", ["karpathy", "albef", "coco_captions", "vqa", "nlvr2", "refcoco"]
-)
+@pytest.mark.parametrize("prefix", ["karpathy", "albef", "coco", "vqa", "nlvr2", "refcoco"])
 @pytest.mark.parametrize("name", ["refs(unc).p", "data.pkl"])
 def test_pickles_are_refused_whether_they_are_there_or_not(prefix, name, tmp_path):
     with pytest.raises(WrongFile, match=r"is a pickle: to read it is to run .* Give .*JSON"):
@@ -226,7 +224,7 @@ def test_pickles_are_refused_whether_they_are_there_or_not(prefix, name, tmp_pat
 def test_coco_captions(tmp_path):
     files.write_image(tmp_path / "COCO_val2014_000000000007.jpg")
     file = files.write_coco_captions(tmp_path, {7: ["a dog", "a cat"], 9: []})
-    source = open_source(f"coco_captions:{file}")
+    source = open_source(f"coco:{file}")
     path = str(tmp_path / "COCO_val2014_000000000007.jpg")
     assert source[0] == {"id": 7, "text": ["a dog", "a cat"], "image": path}
     content = json.loads(file.read_text())
@@ -235,7 +233,76 @@ def test_coco_captions(tmp_path):
     with pytest.raises(
         WrongFile, match=r"annotations\[0\]: no image has the id 70; the nearest is"
     ):
-        open_source(f"coco_captions:{file}")
+        open_source(f"coco:{file}")
+
+
+def coco_boxes(root, **changes):
+    """instances_*.json of two images: a cup and a dog, and a crowd; nothing."""
+    boxes = [[1, 2, 30.5, 4], [0, 0, 9, 9], [0, 0, 50, 50]]
+    annotations = [
+        {"image_id": 7, "id": k, "category_id": kind, "bbox": box, "iscrowd": int(k == 2)}
+        | {"segmentation": [[1.0, 2.0]], "area": 5}
+        for k, (kind, box) in enumerate(zip([47, 18, 18], boxes, strict=True))
+    ]
+    content = {
+        "images": [{"id": 7, "file_name": "7.jpg", "height": 50}, {"id": 9, "file_name": "9.jpg"}],
+        "annotations": annotations,
+        "categories": [{"id": 18, "name": "dog"}, {"id": 47, "name": "cup"}],
+    }
+    return files.write_json(root / "instances_val.json", content | changes)
+
+
+def test_coco_instances(tmp_path):
+    files.write_image(tmp_path / "7.jpg")
+    source = open_source(f"coco:{coco_boxes(tmp_path)}")
+    assert source[0] == {
+        "id": 7,
+        "image": str(tmp_path / "7.jpg"),
+        "regions": [
+            {"box": [1, 2, 30.5, 4], "text": "cup"},
+            {"box": [0, 0, 9, 9], "text": "dog"},
+        ],
+        "objects": ["cup", "dog"],
+    }
+    with pytest.raises(Skip, match="image is not there"):
+        source[1]
+    assert source.place(1) == f"{tmp_path}/instances_val.json, image 9"
+
+
+def test_coco_captions_and_instances_of_the_same_images(tmp_path):
+    boxes = coco_boxes(tmp_path)
+    captions = files.write_coco_captions(tmp_path, {7: ["a dog"], 9: ["a cat"]})
+    files.write_image(tmp_path / "COCO_val2014_000000000007.jpg")
+    for spec in (f"{captions}:{boxes}", f"{captions}:instances_val.json"):
+        example = open_source(f"coco:{spec}")[0]
+        assert example["text"] == ["a dog"] and example["objects"] == ["cup", "dog"]
+    with pytest.raises(WrongFile, match="both have captions; one of each kind can be joined"):
+        open_source(f"coco:{captions}:{captions.name}")
+    other = files.write_coco_captions(tmp_path, {7: ["a dog"]})
+    with pytest.raises(WrongFile, match="1 of 2 are not in it, the first is 9"):
+        open_source(f"coco:{boxes}:{other}")
+    with pytest.raises(WrongFile, match=r"has no captions; the file captions_\*\.json has them"):
+        coco.read(boxes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"categories": [{"id": 18, "name": "dog"}]},
+            r"annotations\[0\]: no category has the id 47",
+        ),
+        ({"annotations": [{"image_id": 7, "bbox": [1, 2, 3]}]}, r"bbox is \[1, 2, 3\]; x, y, wid"),
+        (
+            {"annotations": [{"image_id": 7, "segments_info": []}]},
+            "has no 'caption'; Possible: image",
+        ),
+        ({"categories": {}}, "categories is no array but of type dict"),
+    ],
+)
+def test_coco_instances_of_another_layout(tmp_path, changes, message):
+    with pytest.raises(WrongFile, match=message):
+        open_source(f"coco:{coco_boxes(tmp_path, **changes)}")
 
 
 @pytest.mark.parametrize(

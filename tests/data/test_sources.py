@@ -215,6 +215,37 @@ def test_folder_of_captions(tmp_path):
         source.open_source(f"folder:{tmp_path}/none")
 
 
+def test_train_and_val_are_splits_of_a_folder(tmp_path):
+    for name in ("train/cat/1.png", "train/dog/2.png", "val/dog/3.png", "test/fox/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(0))
+    read = source.open_source(f"folder:{tmp_path}:val")
+    assert read.class_names == ["cat", "dog", "fox"]  # of all splits, so that they agree
+    assert [read[k] for k in range(len(read))] == [
+        {"id": "val/dog/3.png", "image": f"{tmp_path}/val/dog/3.png", "label": 1}
+    ]
+    below = source.open_source(f"folder:{tmp_path}/val")
+    assert (below.class_names, below[0]["id"]) == (["cat", "dog", "fox"], "dog/3.png")
+    with pytest.raises(ValueError, match=r"test, train, val are splits, not classes; .*:train or "):
+        source.open_source(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match="no split 'trian'; did you mean 'train'"):
+        source.open_source(f"folder:{tmp_path}:trian")
+    (tmp_path / "more" / "x").mkdir(parents=True)
+    (tmp_path / "more" / "x" / "1.png").write_bytes(png(0))
+    read = source.open_source(f"folder:{tmp_path}")  # another folder: these are classes
+    assert read.class_names == ["more", "test", "train", "val"]
+
+
+def test_splits_of_captioned_images(tmp_path):
+    for name in ("train/1", "val/2"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.png").write_bytes(png(0))
+        (tmp_path / f"{name}.txt").write_text(f"of {name}")
+    read = source.open_source(f"folder:{tmp_path}:train")
+    assert [read[k]["text"] for k in range(len(read))] == [["of train/1"]]
+    assert read.class_names == []
+
+
 def test_synthetic_examples_depend_on_the_index_only():
     for kind in ("text", "image", "pairs", "regions"):
         first, again = (source.open_source(f"synthetic:{kind}:9") for _ in range(2))

@@ -50,7 +50,7 @@ def argument(text: str, what: str) -> Argument:
         file, part = path, ""
     refuse_pickle(file)
     if not os.path.exists(file):
-        raise FileNotFoundError(f"{what}:{text}: there is no {file!r}{_near(file)}")
+        raise FileNotFoundError(f"{what}:{text}: there is no {file!r}{beside(file)}")
     return Argument(pathlib.Path(file), part, pathlib.Path(root) if root else None)
 
 
@@ -233,15 +233,15 @@ def _text(path: str | os.PathLike) -> str:
     try:
         return pathlib.Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {os.fspath(path)!r}{_near(path)}") from error
+        raise FileNotFoundError(f"there is no {os.fspath(path)!r}{beside(path)}") from error
     except IsADirectoryError as error:
         raise WrongFile(f"{os.fspath(path)} is a folder; a file is needed") from error
     except UnicodeDecodeError as error:
         raise WrongFile(f"{path} is not UTF-8: byte {error.start:,} is {error.reason}") from error
 
 
-def _near(path: str | os.PathLike) -> str:
-    """What there is beside a path that is not there."""
+def beside(path: str | os.PathLike) -> str:
+    """What there is beside a path that is not there, for a message."""
     folder, name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
         return f" (nor the folder {folder})"

@@ -13,6 +13,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 _THREADS = 32  # shards opened at once to count their records: on a network the wait is the cost
 _OPEN = 4096  # readers kept at most, or a quarter of the limit of open files
 _AT_ONCE = 512  # shards in one piece of work for a thread
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _Reader: TypeAlias = array_record_module.ArrayRecordReader
 _OPTIONS = "readahead_buffer_size:0"  # of a reader that is asked for single records
 
@@ -53,15 +54,20 @@ def open_shard(path: str) -> _Reader:
         why = "it cannot be read"
     except (RuntimeError, IndexError) as error:
         why = str(error)
-    for code in (errno.EMFILE, errno.ENFILE):
+    for code in NO_DESCRIPTOR:
         if os.strerror(code) in why:
-            raise OutOfDescriptors(
-                code,
-                f"{os.strerror(code)}: this process may open {_limit():,} files (ulimit -n), and"
-                " they are all in use; raise the limit, or join small files into larger ones",
-                path,
-            )
+            raise out_of_descriptors(code, path)
     raise UnreadableShard(f"{path}: {why}")
+
+
+def out_of_descriptors(code: int, path: str) -> OutOfDescriptors:
+    """The error that a file cannot be opened for want of a descriptor (`NO_DESCRIPTOR`)."""
+    return OutOfDescriptors(
+        code,
+        f"{os.strerror(code)}: this process may open {open_file_limit():,} files (ulimit -n), and"
+        " they are all in use; raise the limit, or join small files into larger ones",
+        path,
+    )
 
 
 def count_records(paths: Sequence[str]) -> list[Shard | UnreadableShard]:
@@ -72,7 +78,7 @@ def count_records(paths: Sequence[str]) -> list[Shard | UnreadableShard]:
     """
     size = max(1, min(_AT_ONCE, len(paths) // _THREADS))
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
-    threads = max(1, min(_THREADS, len(pieces), _limit() // 8))
+    threads = max(1, min(_THREADS, len(pieces), open_file_limit() // 8))
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         return [shard for shards in pool.map(_count, pieces) for shard in shards]
 
@@ -115,7 +121,7 @@ class Readers:
             )
         with self._lock:
             self._open[shard] = reader
-        self._keep(max(1, min(_OPEN, _limit() // 4)))
+        self._keep(max(1, min(_OPEN, open_file_limit() // 4)))
         return reader
 
     def _keep(self, count: int) -> None:
@@ -143,7 +149,7 @@ def _described(path: str, reader: array_record_module.ArrayRecordReader) -> Shar
     return Shard(path, reader.num_records(), about.st_size, about.st_mtime_ns)
 
 
-def _limit() -> int:
+def open_file_limit() -> int:
     """The number of files that this process may have open."""
     try:
         import resource

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unified_fm.data import fields
 from unified_fm.data.skips import Skip
-from unified_fm.data.sources import jsonl
 
 _LINES = (".jsonl", ".ndjson")
 
@@ -50,8 +50,8 @@ def _lines(name: str, lines: Iterable[str], root: Path) -> Iterator[Record]:
             if not isinstance(record, dict):
                 raise Skip("invalid JSON", f"a line is an object; found {type(record).__name__}")
             own = record.get("id", record.get("image_id"))
-            fields = jsonl.example_of(record, root, number)
-            yield Record(place if own is None else own, place, fields)
+            example = fields.example_of(record, root, number)
+            yield Record(place if own is None else own, place, example)
         except (ValueError, RecursionError) as error:
             yield Record(place if own is None else own, place, {}, f"invalid JSON: {error}")
         except Skip as skip:

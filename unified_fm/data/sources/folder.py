@@ -1,21 +1,26 @@
-"""`folder:DIR`: images in class folders, or images beside `.txt` captions.
+"""`folder:DIR[:SPLIT]`: images in class folders, or images beside `.txt` captions.
 
     DIR/cat/1.jpg  DIR/dog/7.png  ...      label = place of the folder among the sorted names
     DIR/1.jpg  DIR/1.txt  DIR/more/2.jpg   text = the lines of the .txt, one caption each
+    DIR/train/...  DIR/val/...             splits of one of the two: folder:DIR:train
 
 If any image has a `.txt` of the same name beside it, all are read as captioned images (one without
-its `.txt` is skipped as having no text); else every folder directly below DIR is a class. Files
-that are not images by their ending, and names that begin with a dot, are ignored. `id` is the path
-below DIR.
+its `.txt` is skipped as having no text); else every folder directly below DIR is a class. Where all
+folders below DIR that have images are called train, val, valid, validation, dev or test, they are
+splits: one must be named, and all of them number the classes alike, also those that a split has no
+image of (`folder:DIR/train` too). Files that are not images by their ending, and names that begin
+with a dot, are ignored. `id` is the path below DIR.
 """
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+from unified_fm.data import fields, official
 from unified_fm.data.sources import base
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
+_SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test")
 
 
 class Source(base.Source):
@@ -25,29 +30,33 @@ class Source(base.Source):
         class_names: of class folders, by label; empty for captioned images.
     """
 
-    def __init__(self, directory: str):
+    def __init__(self, argument: str):
         """Lists the folder.
 
         Raises:
             FileNotFoundError: no such folder, or no image in it.
+            ValueError: it has splits and none is named, or no such split.
         """
+        directory, split = _parts(argument)
         self._root = pathlib.Path(directory)
-        if not self._root.is_dir():
-            raise FileNotFoundError(f"folder:{directory}: no such folder")
-        names, captions = _list(self._root)
+        names, captions = _list(self._root, split)
         if not names:
             raise FileNotFoundError(
-                f"folder:{directory}: no image below it; possible endings: {', '.join(_IMAGES)}"
+                f"folder:{argument}: no image below it; possible endings:"
+                f" {', '.join(fields.IMAGE_ENDINGS)}"
             )
+        _refuse_splits(directory, split, names)
         self._captions = captions
         self.class_names = []
+        self._depth = 1 if split else 0  # the folder of the class, in the parts of a name
         if not captions:
-            names = [name for name in names if len(pathlib.PurePath(name).parts) > 1]
+            names = [name for name in names if len(pathlib.PurePath(name).parts) > 1 + self._depth]
             if not names:
                 raise FileNotFoundError(
-                    f"folder:{directory} has images but neither .txt captions nor class folders"
+                    f"folder:{argument} has images but neither .txt captions nor class folders"
                 )
-            self.class_names = sorted({pathlib.PurePath(name).parts[0] for name in names})
+            own = {self._class(name) for name in names}
+            self.class_names = sorted(own | _classes_beside(self._root / split))
         self._labels = {name: label for label, name in enumerate(self.class_names)}
         self._names = names
 
@@ -58,24 +67,70 @@ class Source(base.Source):
         name = self._names[index]
         example: dict[str, Any] = {"image": str(self._root / name), "id": name}
         if self.class_names:
-            example["label"] = self._labels[pathlib.PurePath(name).parts[0]]
+            example["label"] = self._labels[self._class(name)]
         elif caption := self._captions.get(os.path.splitext(name)[0]):
             lines = (self._root / caption).read_text("utf-8", errors="replace").splitlines()
             example["text"] = [line for line in lines if line.strip()]
         return example
 
+    def _class(self, name: str) -> str:
+        return pathlib.PurePath(name).parts[self._depth]
 
-def _list(root: pathlib.Path) -> tuple[list[str], dict[str, str]]:
+
+def _parts(argument: str) -> tuple[str, str]:
+    """The folder and the split.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no such split in it.
+    """
+    if os.path.isdir(argument):
+        return argument, ""
+    directory, colon, split = argument.rpartition(":")
+    if not colon or not os.path.isdir(directory):
+        raise FileNotFoundError(f"folder:{argument}: no such folder{official.beside(argument)}")
+    if split not in _folders(directory):
+        raise official.no_split(split, _folders(directory), f"folder:{directory}")
+    return directory, split
+
+
+def _refuse_splits(directory: str, split: str, names: Sequence[str]) -> None:
+    """Refuses a folder of splits of which none is named. Raises official.WrongFile."""
+    paths = [pathlib.PurePath(name).parts for name in names]
+    tops = {parts[0] for parts in paths if len(parts) > 1}
+    if split or not tops or not tops <= set(_SPLITS):
+        return
+    ways = " or ".join(f"folder:{directory}:{name}" for name in sorted(tops))
+    raise official.WrongFile(
+        f"folder:{directory}: {', '.join(sorted(tops))} are splits, not classes; say which: {ways}"
+    )
+
+
+def _classes_beside(folder: pathlib.Path) -> set[str]:
+    """The class folders of all splits, where this folder is one of several."""
+    folder = folder.absolute()
+    splits = [name for name in _folders(folder.parent) if name in _SPLITS]
+    if folder.name not in _SPLITS or len(splits) < 2:
+        return set()
+    return {name for split in splits for name in _folders(folder.parent / split)}
+
+
+def _folders(directory: str | os.PathLike) -> list[str]:
+    with os.scandir(directory) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _list(root: pathlib.Path, split: str) -> tuple[list[str], dict[str, str]]:
     """Names of the images, sorted, and captions by the name without its ending."""
     images, texts = [], {}
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in os.walk(root / split):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = os.path.relpath(os.path.join(folder, name), root)
             stem, ending = os.path.splitext(path)
             if name.startswith("."):
                 continue
-            if ending.lower() in _IMAGES:
+            if ending.lower() in fields.IMAGE_ENDINGS:
                 images.append(path)
             elif ending.lower() == ".txt":
                 texts[stem] = path

@@ -16,7 +16,7 @@ from unified_fm import choices
 from unified_fm.data import glue_files, official
 from unified_fm.data.official import WrongFile
 from unified_fm.data.skips import Skip
-from unified_fm.data.sources import albef, coco_captions, karpathy
+from unified_fm.data.sources import albef, coco, karpathy
 from unified_fm.data.sources import nlvr2 as nlvr2_files
 from unified_fm.data.sources import refcoco as refcoco_files
 from unified_fm.data.sources import vqa as vqa_files
@@ -255,7 +255,7 @@ def read_captions(truth: Path, split: str = "") -> list[karpathy.Captioned]:
     if isinstance(found, list):
         return albef.read(truth)
     if "annotations" in found:
-        return coco_captions.read(truth)
+        return coco.read(truth)
     if not split:
         raise WrongFile(f"{truth} has several splits; say --split=test (or val, ...)")
     return karpathy.read(truth, split)
