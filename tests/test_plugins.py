@@ -107,7 +107,7 @@ def test_a_class_that_does_not_say_what_it_must_is_refused(folder):
     with pytest.raises(
         TypeError,
         match=r"bare.Objective lacks reads, encodes, accumulates, refers, ema_reads, lessons, "
-        r"predict: derive it from unified_fm.objectives.base.Objective",
+        r"same, predict: derive it from unified_fm.objectives.base.Objective",
     ):
         plugins.load("objectives", "my_project_for_plugins.bare")
     with pytest.raises(TypeError, match=r"lacks .*gives.*attach.*unified_fm.models.base.Model"):

@@ -34,7 +34,8 @@ from unified_fm.runtime.workdir import Held
 from unified_fm.step import Program, TrainState
 
 _log = logging.getLogger(__name__)
-_CHANGES = ("seed", "batch", "records", "streams")  # of the data, where they are allowed
+# Of the data, where they are allowed.
+_CHANGES = ("seed", "batch", "records", "order", "parts", "streams")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -229,7 +230,8 @@ def _loop(run: Run) -> None:
             return
         metrics = _step(run)
         if run.log.due(run.at):
-            run.log.train(run.at, metrics, {"lr": run.ready.rate(run.at - 1), **run.time.shares()})
+            known = {"lr": run.ready.rate(run.at - 1), **run.time.shares()}
+            run.log.train(run.at, metrics, known | run.streams.epochs(run.position))
             if run.stop.processes == 1 and not run.checkpoints.poll():
                 run.unsaved = True
         # A save that failed is tried again at the next line of the log.

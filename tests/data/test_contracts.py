@@ -21,7 +21,7 @@ def write_plugin(tmp_path, monkeypatch, name, text):
 def test_the_members_of_the_contracts():
     """A new one is a promise to every user's plugin: it needs a default."""
     assert plugins.members(sources.Source) == [
-        *("problems", "lost", "class_names", "__len__", "__getitem__", "place")
+        *("problems", "lost", "class_names", "origin", "__len__", "__getitem__", "place")
     ]
     assert plugins.members(pipelines.Pipeline) == [
         *("packed", "files", "class_names", "__call__", "sample", "spec", "collate")
@@ -58,7 +58,7 @@ def test_a_source_that_lacks_something_is_refused_by_name(tmp_path, monkeypatch)
     )
     with pytest.raises(
         TypeError,
-        match=r"source 'plug.bare' lacks lost, class_names, place: derive it from"
+        match=r"source 'plug.bare' lacks lost, class_names, origin, place: derive it from"
         r" unified_fm\.data\.sources\.base\.Source",
     ):
         source.open_source(f"{name}:x")

@@ -11,6 +11,7 @@ from unified_fm import choices, sharding
 from unified_fm.checkpoint import start
 from unified_fm.config import chosen, durations, inputs, options, xla
 from unified_fm.config.settings import Settings, Stream
+from unified_fm.data import mixture, source
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.evaluators.base import Evaluator, HeldOut
@@ -33,6 +34,7 @@ def check(settings: Settings) -> None:
     for name, stream in settings.streams.items():
         _check_objectives(settings, name, stream)
         _check_sizes(settings, name, stream)
+        _check_mixture(name, stream)
     if settings.evaluate.params == "ema" and settings.ema is None:
         raise ValueError(
             "config.evaluate.params is 'ema', so config.ema must be a decay like 0.999"
@@ -128,6 +130,21 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
         if size is not None and size % groups:
             raise ValueError(f"{place}.{key} = {size} cannot be split into {groups} groups")
     check_pipeline(stream.pipeline, stream.options, place)
+
+
+def _check_mixture(name: str, stream: Stream) -> None:
+    """The weights must fit the sources, and a record that is repeated must be known as such."""
+    if stream.weights is None:
+        return
+    place, sources = f"config.streams.{name}", len(source.entries(stream.source))
+    mixture.read(stream.weights, sources, f"{place}.weights", cycle=stream.cycle)
+    for key, value in stream.objectives.items():
+        if chosen.objective(key, value)[0].same == "row":
+            raise ValueError(
+                f"{place} is a mixture, in which a batch may hold a record twice, and its objective"
+                f" {key!r} takes every other row for a wrong pair; possible: 'ids' (rows of one"
+                " record) or 'texts' (rows of one text) as its `targets` (itc) or `exclude` (itm)"
+            )
 
 
 def _check_groups(settings: Settings) -> None:

@@ -39,6 +39,7 @@ class Entry:
     objectives: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_skip: float = 0.01
     shuffle: bool = True
+    weights: Sequence[Any] | None = None
     cycle: int = 0
     threads: int | None = None
     images: int | None = None

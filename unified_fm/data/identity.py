@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm.data.skips import Skip
-from unified_fm.data.source import Source
+from unified_fm.data.sources.base import Source
 
 _LOOKED_AT = 7  # records from the first to the last; all of them would be read for minutes
 
@@ -35,11 +35,15 @@ def of_source(source: Source) -> str:
         except Skip as skip:
             example = {"skipped": skip.reason}  # its detail may name a folder
         for key in sorted(example):
-            total.update(f"{key}\0".encode() + _bytes(key, example[key]) + b"\0")
+            total.update(f"{key}\0".encode() + bytes_of(key, example[key]) + b"\0")
     return total.hexdigest()[:12]
 
 
-def _bytes(key: str, value: Any) -> bytes:
+def bytes_of(key: str, value: Any) -> bytes:
+    """What the value of a record's field is told by: the same on every machine.
+
+    Of a path of an image only the name of the file counts: the folder may be mounted elsewhere.
+    """
     if isinstance(value, bytes):
         return value
     if isinstance(value, np.ndarray | np.generic):
@@ -47,7 +51,7 @@ def _bytes(key: str, value: Any) -> bytes:
     if key in ("image", "images") and isinstance(value, str | os.PathLike):
         return os.path.basename(value).encode()
     if isinstance(value, Mapping):
-        return b"".join(f"{k}\0".encode() + _bytes(str(k), value[k]) for k in sorted(value))
+        return b"".join(f"{k}\0".encode() + bytes_of(str(k), value[k]) for k in sorted(value))
     if isinstance(value, list | tuple):
-        return b"".join(_bytes(key, inner) + b"\0" for inner in value)
+        return b"".join(bytes_of(key, inner) + b"\0" for inner in value)
     return str(value).encode("utf-8", "surrogatepass")

@@ -1,10 +1,11 @@
 """One stream's examples in a fixed global order, and its batches from any point of it.
 
 The order is a pure function of (seed, stream, epoch): slot s of the endless stream is place s mod n
-of epoch s div n. Global batch b has the slots [b * B, (b + 1) * B), of which a process takes those
-of its devices: the global batch is the same on any number of processes, devices and threads, and
-the position of a stream is one number. An unusable record is replaced in its own slot by another
-one, drawn from the slot's seed: nothing behind it moves.
+of epoch s div n (of several sources with weights: see `mixture`). Global batch b has the slots
+[b * B, (b + 1) * B), of which a process takes those of its devices: the global batch is the same on
+any number of processes, devices and threads, and the position of a stream is one number. An
+unusable record is replaced in its own slot by another one of its source, drawn from the slot's
+seed: nothing behind it moves.
 """
 
 import os
@@ -15,11 +16,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from unified_fm.data import specs
+from unified_fm.data import mixture, specs
 from unified_fm.data.batching import Batching, Entry, Part
 from unified_fm.data.order import ExampleRng, Order, example_rng
 from unified_fm.data.skips import Skip, Skips, TooManySkips
-from unified_fm.data.source import name_record, open_source
+from unified_fm.data.source import entries, lengths, name_record, open_source
 from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
@@ -50,6 +51,7 @@ class Loader(Batching):
         run_seed: the seed that it was given; `seed` is its own.
         tokenizer: that it was given.
         records: length of the source.
+        order: which record stands in which slot.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
     """
@@ -90,7 +92,7 @@ class Loader(Batching):
         for problem, file in self.source.problems:
             self.skips.leave_out(problem, file)
         self.skips.check_lost(self.source.lost, self.records)
-        self.order = Order(self.records, seed=self.seed, shuffle=self.entry.shuffle)
+        self.order = self._opened_order()
         self.cycle = self.entry.cycle
         self._rng = ExampleRng()
         self._extra = None if extra is None else extra(self)
@@ -131,8 +133,7 @@ class Loader(Batching):
             TooManySkips: more records are unusable than the config allows.
         """
         met = self.order.epoch(slot)  # in the epoch that the log speaks of, cycles or not
-        slot = self.in_cycle(slot)
-        epoch, first = self.order.epoch(slot), self.order.index(slot)
+        epoch, first, among = self.order.visit(self.in_cycle(slot))
         index = first
         account: Skips | None = skips or self.skips
         for attempt in range(_ATTEMPTS):
@@ -141,12 +142,31 @@ class Loader(Batching):
             if example is not None:
                 return example
             replacement = example_rng(self.seed, epoch, first, -1 - attempt)
-            index = int(replacement.integers(self.records))
+            index = among[int(replacement.integers(len(among)))]
             account = None  # it is counted in its own slot: an epoch counts each record once
         raise TooManySkips(
             f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used\n"
             f"{self.skips.table()}"
         )
+
+    def epochs(self, slots: int) -> list[float]:
+        """How many epochs of each source of a mixture the first `slots` slots are; else none."""
+        if not isinstance(self.order, mixture.Mixture):
+            return []
+        period = self.cycle * self.records or slots + 1
+        met = np.array(self.order.met(slots % period))
+        if slots >= period:
+            met += slots // period * np.array(self.order.met(period))
+        return (met / self.order.lengths).tolist()
+
+    def epochs_said(self, slots: int) -> str:
+        """The same in words, to go on a line of the log."""
+        found = self.epochs(slots)
+        if not found:
+            return ""
+        sources = ["+".join(parts) for parts in entries(self.entry.source)]
+        told = [f"{epochs:.2f} of {one}" for epochs, one in zip(found, sources, strict=True)]
+        return f"; epochs of its sources: {', '.join(told)}"
 
     def batches(self, start: int) -> Iterator[Batch]:
         """Endless batches of this process from global slot `start` on; close() ends the threads."""
@@ -270,6 +290,17 @@ class Loader(Batching):
             num_threads=threads, prefetch_buffer_size=max(2 * threads, ahead)
         )
         return grain.MapDataset.source(_Chunks(part, size, count)).to_iter_dataset(options)
+
+    def _opened_order(self) -> Order | mixture.Mixture:
+        entry = self.entry
+        if entry.weights is None:
+            return Order(self.records, seed=self.seed, shuffle=entry.shuffle)
+        sizes = lengths(entry.source, self.source)
+        where = f"stream {self.name!r}: weights"
+        stages = mixture.read(entry.weights, len(sizes), where, cycle=entry.cycle)
+        return mixture.Mixture(
+            sizes, stages, batch=self.slots, seed=self.seed, shuffle=entry.shuffle
+        )
 
     def check_filled(self) -> None:
         """Refuses a source with fewer records than one batch takes.

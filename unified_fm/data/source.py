@@ -1,4 +1,11 @@
-"""Opens a source from its string: `PREFIX:ARGUMENTS`, several joined by "+"."""
+"""Opens a source from its string: `PREFIX:ARGUMENTS`, several joined by "+".
+
+Behind it, in brackets, may stand which of its records are meant; see `data/selection.py`:
+
+    jsonl:pairs.jsonl[:90%]
+    jsonl:pairs.jsonl[1000:2000]
+    jsonl:pairs.jsonl[:95% by hash(id)]
+"""
 
 import os
 import re
@@ -6,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import plugins
+from unified_fm.data import selection
 from unified_fm.data.sections import Sections
 from unified_fm.data.sources.base import Source
 
 _JOIN = re.compile(r"\+(?=([A-Za-z_][\w.]*):)")
+_OWN_SLICES = ("tfds",)  # these read [:90%] themselves
 
 
 def open_source(spec: str | Sequence[str]) -> Source:
@@ -20,15 +29,32 @@ def open_source(spec: str | Sequence[str]) -> Source:
             no record in it.
         TypeError: a source of the user's that lacks a part of the contract.
     """
-    parts = [spec] if isinstance(spec, str) else list(spec)
-    parts = [part for entry in parts for part in _split(entry)]
+    parts = [part for entry in entries(spec) for part in entry]
     if not parts:
         raise ValueError("a stream needs a source; found an empty list")
     opened = [_open(part) for part in parts]
     for part, source in zip(parts, opened, strict=True):
         if not len(source):
             raise ValueError(f"source {part!r} has 0 records")
-    return opened[0] if len(opened) == 1 else Concatenation(opened)
+    return opened[0] if len(opened) == 1 else Concatenation(opened, parts)
+
+
+def entries(spec: str | Sequence[str]) -> list[list[str]]:
+    """The strings of the sources that a mixture weighs: each entry of a list, or each joined one.
+
+    An entry of a list may join several strings, which are weighed as one.
+    """
+    if isinstance(spec, str):
+        return [[part] for part in _split(spec)]
+    return [_split(entry) for entry in spec]
+
+
+def lengths(spec: str | Sequence[str], source: Source) -> list[int]:
+    """The records of each of `entries(spec)`, of which `source` was opened."""
+    if not isinstance(source, Concatenation):
+        return [len(source)]
+    sizes = map(len, source.sources)
+    return [sum(next(sizes) for _ in entry) for entry in entries(spec)]
 
 
 def name_record(
@@ -43,10 +69,17 @@ def name_record(
 
 
 class Concatenation(Source):
-    """Several sources one after the other."""
+    """Several sources one after the other, opened from the strings `parts`.
 
-    def __init__(self, sources: Sequence[Source]):
+    Two files may both count their ids from 0, so an id is told with the number of its source: of
+    the first one where several read the same records, so that a record met twice has one id.
+    """
+
+    def __init__(self, sources: Sequence[Source], parts: Sequence[str]):
         self.sources = list(sources)
+        origins = [source.origin or part for source, part in zip(sources, parts, strict=True)]
+        self._numbers = [origins.index(origin) for origin in origins]
+        self._repeated = {number for number in self._numbers if self._numbers.count(number) > 1}
         self._sections = Sections(map(len, sources))
         self.problems = [problem for source in sources for problem in source.problems]
         self.lost = sum(source.lost for source in sources)
@@ -56,10 +89,11 @@ class Concatenation(Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         which, index = self._sections.locate(index)
-        example = self.sources[which][index]
-        # Two files may both count their ids from 0: different records must not share one.
+        number, example = self._numbers[which], self.sources[which][index]
+        if number in self._repeated:
+            example = {"id": index, **example}  # a slice of it has numbered its records so, too
         if isinstance(example.get("id"), int | str):
-            example = {**example, "id": f"{which}/{example['id']}"}
+            example = {**example, "id": f"{number}/{example['id']}"}
         return example
 
     def place(self, index: int) -> str:
@@ -86,6 +120,9 @@ def _open(part: str) -> Source:
     if not colon or not arguments:
         known = ", ".join(f"{name}:..." for name in plugins.names("data.sources"))
         raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
+    chosen = None if os.path.exists(arguments) else selection.read(part)
+    if chosen is not None and (chosen.field or prefix not in _OWN_SLICES):
+        return selection.Selected(_open(chosen.spec), chosen)
     opened = plugins.load("data.sources", prefix)(arguments)
     plugins.check_contract(opened, Source, f"source {prefix!r}")
     return opened

@@ -42,7 +42,8 @@ def stream(
             `cycle` (epochs after which everything repeats, augmentation and masks too; 0: never),
             `threads` (one per core), `groups` (of rows that may refer to each other, 1: negatives
             are drawn and regions packed inside a group, and the mesh cuts between groups); a
-            regions stream also has `images` (of the global batch, required).
+            regions stream also has `images` (of the global batch, required). `weights`, of the
+            sources in a list: how often each is met, or stages of it, see `mixture`.
     """
     return {
         "pipeline": pipeline,
@@ -125,7 +126,8 @@ class Streams:
     def __next__(self) -> dict[str, Batch]:
         """The next batch of every stream.
 
-        When it completes an epoch of a stream, the log says how many records were skipped in it.
+        When it completes an epoch of a stream, the log says how many records were skipped in it,
+        and of a mixture how many epochs of each source have been.
 
         Raises:
             TooManySkips: see `skips`. Whatever else went wrong in a loader's thread.
@@ -140,7 +142,7 @@ class Streams:
             self._samples[name] += loader.slots
             ended = self._samples[name] // loader.records - 1  # the last one that is complete
             if before // loader.records <= ended and (line := loader.skips.end_epoch(ended)):
-                _log.info(line)
+                _log.info(line + loader.epochs_said(self._samples[name]))
         return batches
 
     def start(self) -> Feeder:
@@ -169,6 +171,7 @@ class Streams:
                     "samples": self._samples[name],
                     "batch": loader.slots,
                     "records": loader.records,
+                    **loader.order.form,
                 }
                 for name, loader in self.loaders.items()
             },
@@ -180,7 +183,8 @@ class Streams:
         Args:
             state: from `state()`, of any number of processes.
             allow: differences to accept: "seed", "batch" (goes on after the samples seen),
-                "records", "streams" (a new stream starts at its beginning).
+                "records", "parts" (records of each source of a mixture), "order" (how it is made),
+                "streams" (a new stream starts at its beginning).
 
         Raises:
             ValueError: the state is of other data; says what differs and what allows it.
@@ -191,8 +195,10 @@ class Streams:
         samples = dict.fromkeys(self.loaders, 0)
         for name in samples.keys() & then.keys():
             now = self.state()["streams"][name]
-            for what in ("batch", "records"):
-                self._compare(what, f"stream {name!r}: ", then[name][what], now[what], allow)
+            for what in ("batch", "records", "order", "parts"):
+                self._compare(
+                    what, f"stream {name!r}: ", then[name].get(what), now.get(what), allow
+                )
             samples[name] = int(then[name]["samples"])
         self.close()
         self._samples = samples
@@ -213,6 +219,14 @@ class Streams:
             ]
             for name, loader in self.loaders.items()
             if ends[name]["samples"]
+        }
+
+    def epochs(self, state: Mapping[str, Any]) -> dict[str, float]:
+        """{"epochs/STREAM/NUMBER": epochs of each source of a mixture} up to a position."""
+        return {
+            f"epochs/{name}/{number}": epochs
+            for name, loader in self.loaders.items()
+            for number, epochs in enumerate(loader.epochs(state["streams"][name]["samples"]))
         }
 
     def skip_lines(self) -> dict[str, str]:
@@ -296,7 +310,7 @@ def batches(
         name: for messages; the masks depend on it.
         on_loss: given the counts of records in a line, at the end, if any was left out.
     """
-    entry = Entry.of(name, config)
+    entry = dataclasses.replace(Entry.of(name, config), weights=None)  # one pass over each
     if "augment" in base.options_of(base.load(entry.pipeline)):
         entry = dataclasses.replace(entry, options={**entry.options, "augment": "none"})
     loader = Loader(

@@ -227,6 +227,7 @@ class Predicted(base.Evaluator):
         entry = dataclasses.replace(
             entry,
             source=self.source,
+            weights=None,
             max_skip=1.0,
             batch_size=1,
             groups=None,

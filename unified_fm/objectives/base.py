@@ -99,6 +99,8 @@ class Objective(Protocol):
         ema_reads: views of the model with the averaged parameters; the step puts them into
             `batch["teacher"]["ema"]`. Such an objective needs `ema` in the config.
         lessons: {name of a teacher: what is read of it}, in `batch["teacher"][NAME]`.
+        same: where rows are each other's negatives, what tells those that carry the same pair, one
+            of `SAME`; "" elsewhere.
     """
 
     reads: ClassVar[Mapping[str, bool]] = MappingProxyType({})
@@ -107,6 +109,7 @@ class Objective(Protocol):
     refers: ClassVar[bool] = False
     ema_reads: ClassVar[Collection[str]] = ()
     lessons: ClassVar[Mapping[str, Lesson]] = MappingProxyType({})
+    same: ClassVar[str] = ""
 
     @abstractmethod
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Result:

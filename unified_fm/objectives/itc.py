@@ -46,6 +46,10 @@ class Objective(base.Objective):
     def __post_init__(self) -> None:
         choices.check("itc.targets", self.targets, SAME)
 
+    @property
+    def same(self) -> str:
+        return self.targets
+
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
         text = _scale_gradient(net.text_feature(views), self.gradient_scale)
         image = _scale_gradient(net.image_feature(views), self.gradient_scale)

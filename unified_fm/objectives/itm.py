@@ -50,6 +50,10 @@ class Objective(base.Objective):
         choices.check("itm.exclude", self.exclude, SAME)
 
     @property
+    def same(self) -> str:
+        return self.exclude
+
+    @property
     def reads(self) -> Mapping[str, bool]:
         return {"text": not self.stop_text_gradient, "pooled": False, "image_memory": True}
 

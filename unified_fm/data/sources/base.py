@@ -29,11 +29,14 @@ class Source(Protocol):
         problems: (reason, file) of what could not be opened.
         lost: about how many records were in those files.
         class_names: of `label`, by number; empty where there are none.
+        origin: the string of the source that the records are taken from, where this one only
+            chooses among them (a slice); "": they are its own.
     """
 
     problems: Sequence[tuple[str, str]] = ()
     lost: int = 0
     class_names: Sequence[str] = ()
+    origin: str = ""
 
     @abstractmethod
     def __len__(self) -> int:

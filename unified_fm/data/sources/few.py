@@ -12,6 +12,7 @@ import hashlib
 import re
 from typing import Any
 
+from unified_fm.data import selection
 from unified_fm.data import source as sources
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources import base
@@ -37,6 +38,7 @@ class Source(base.Source):
         self._source = sources.open_source(match[2])
         self.class_names = self._source.class_names
         self.problems, self.lost = self._source.problems, self._source.lost
+        self.origin = self._source.origin or match[2]
         amount = match[1]
         if amount.endswith("%"):
             self._chosen = _share(self._source, float(amount[:-1]) / 100)
@@ -65,15 +67,8 @@ def _share(source: base.Source, share: float) -> list[int]:
     """The records whose hash is in the first part of all hashes: as many as the share, rounded."""
     if not 0 < share <= 1:
         raise ValueError(f"a share of records is above 0 and at most 100 %, not {100 * share:g} %")
-    order = sorted(range(len(source)), key=lambda i: digest(_id(source, i)))
+    order = sorted(range(len(source)), key=lambda i: digest(selection.value(source, i, "id")))
     return sorted(order[: round(share * len(source))])
-
-
-def _id(source: base.Source, index: int) -> Any:
-    try:
-        return source[index].get("id", index)
-    except Skip:  # a record that cannot be read is skipped when it is asked for
-        return index
 
 
 def _of_each_class(source: base.Source, count: int, argument: str) -> list[int]:
