@@ -239,7 +239,7 @@ class Settings(Record):
         {"name": "xfm"},
         "name of the plugin, and its options; of=RUN or init: those there too",
     )
-    tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
+    tokenizer: str = setting("bytes", "bytes, files of one or their folder, or hf:OWNER/NAME")
     streams: Mapping[str, Stream] = setting({}, "{name: a stream}")
     gradient_groups: Mapping[str, Sequence[str]] | None = setting(
         None, "{group: [streams]}; one group of all"
