@@ -81,7 +81,7 @@ class Loader(Batching):
             tokenizer=tokenizer,
         )
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
-        self.source = open_source(self.entry.source)
+        self.source = self.pipeline.records_of(open_source(self.entry.source))
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.entry.max_skip)
         for problem, file in self.source.problems:
