@@ -5,7 +5,8 @@
 Arguments after a colon: `demo` is a small one for the demo corpus, minutes on two cores; `smoke`
 runs two steps on made-up text. The published last tenth of the run has sequences of 512 tokens:
 a second run with `--config.streams.text.max_len=512` and `c.init` of the first. Next-sentence
-prediction is left out, as RoBERTa does. A value with the comment "ours" is not the published one.
+prediction is left out, as RoBERTa does; `nsp` adds it, on pairs cut from the same documents. A
+value with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
@@ -19,9 +20,10 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: "", "demo", "smoke", or "demo,smoke": the demo with two steps.
+        argument: "", "demo", "smoke", or "demo,smoke": the demo with two steps; and "nsp" with
+            any of them.
     """
-    c = settings.start(argument, known=("demo", "smoke"))
+    c = settings.start(argument, known=("demo", "smoke", "nsp"))
     c.total_steps = 1_000_000
     c.tokenizer = "data/bert-base-uncased"  # a folder with the published vocab.txt
     c.model = dict(  # the defaults are the published base size
@@ -58,8 +60,10 @@ def get_config(argument: str = "") -> ConfigDict:
     if "demo" in argument:
         _demo(c)
         c.total_steps = 2 if "smoke" in argument else c.total_steps
-    elif argument:
+    elif "smoke" in argument:
         _smoke(c)
+    if "nsp" in argument:
+        c.streams.text.update(pipeline="sentence_pairs", objectives=dict(mlm=1.0, nsp=1.0))
     return c
 
 

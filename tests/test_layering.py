@@ -33,6 +33,7 @@ LAYERS = [
     ("rules.py", [], ["jax.tree_util"]),
     ("choices.py", [], []),
     ("files.py", [], []),
+    ("hub.py", [], ["huggingface_hub"]),
     ("plugins.py", [], []),
     ("main.py", ["*"], ["*"]),
     # The list of verbs needs no JAX.
@@ -111,7 +112,7 @@ LAYERS = [
 ]
 
 # Small parts, which import nothing of ours.
-EVERYBODY = ["rules", "choices", "files", "groups", "placement"]
+EVERYBODY = ["rules", "choices", "files", "groups", "hub", "placement"]
 
 # What only these places may use, by import or by attribute (jax.distributed.initialize).
 OWNERS = {

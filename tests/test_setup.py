@@ -12,6 +12,7 @@ import pytest
 from tests import tiny_config, ufm_runs
 from unified_fm import rules, setup
 from unified_fm.config import chosen, python
+from unified_fm.config import file as config_file
 from unified_fm.config.settings import Mesh, Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -39,6 +40,13 @@ def test_the_shapes_are_those_of_the_batches_that_come():
     streams.close()
     found = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), batches)
     assert found == jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), ready.batches)
+
+
+def test_a_tokenizer_of_another_model_is_refused_with_both_numbers():
+    spec = f"{ROOT}/configs/teacher_bert.py:smoke"
+    known = "the tokenizer 'bytes' has 261 ids, the model model.vocab_size = 260"
+    with pytest.raises(ValueError, match=known):
+        setup.prepare(config_file.load(spec, ["model.vocab_size=260"]))
 
 
 def test_a_state_does_not_depend_on_the_data():

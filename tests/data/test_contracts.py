@@ -24,7 +24,7 @@ def test_the_members_of_the_contracts():
         *("problems", "lost", "class_names", "origin", "__len__", "__getitem__", "place")
     ]
     assert plugins.members(pipelines.Pipeline) == [
-        *("packed", "files", "class_names", "__call__", "sample", "spec", "collate")
+        *("packed", "files", "class_names", "__call__", "sample", "spec", "records_of", "collate")
     ]
 
 
@@ -73,7 +73,7 @@ def test_a_pipeline_that_lacks_something_is_refused_by_name(tmp_path, monkeypatc
     name = write_plugin(tmp_path, monkeypatch, "data", made)
     with pytest.raises(
         TypeError,
-        match=r"plug\.data\.Pipeline lacks packed, files, class_names, sample, spec, collate: der",
+        match=r"plug\.data\.Pipeline lacks packed, files, class_names, sample, spec, records_of, ",
     ):
         pipelines.load(name)
 

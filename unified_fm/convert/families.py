@@ -1,7 +1,6 @@
 """Families of checkpoints by name, and reading one into our tree: `load("roberta", PATH)`."""
 
 import dataclasses
-import importlib.util
 import logging
 import os
 import pathlib
@@ -9,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from unified_fm import hub
 from unified_fm.convert import config_values, matching
 from unified_fm.convert.errors import ConversionError
 from unified_fm.convert.readers.weights import open_weights, read_config
@@ -106,25 +106,16 @@ def fetch(path: str | os.PathLike) -> str:
     """
     path = os.fspath(path)
     if path.startswith("package:"):
-        return _in_package(path)
+        try:
+            return hub.folder(path, ())
+        except FileNotFoundError as error:
+            raise ConversionError(str(error)) from error
     if not path.startswith("hf:"):
         return path
-    import huggingface_hub  # only where it is asked for: the import takes a second
-
-    wanted = ["*.json", "*.safetensors", "vocab.txt", "merges.txt"]
-    folder = huggingface_hub.snapshot_download(path[3:], allow_patterns=wanted)
-    if not list(pathlib.Path(folder).glob("*.safetensors")):
-        huggingface_hub.snapshot_download(path[3:], allow_patterns=["pytorch_model*.bin"])
-    return folder
-
-
-def _in_package(path: str) -> str:
-    name, _, inner = path.removeprefix("package:").partition("/")
-    # Looking for an inner package would import the outer one.
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ConversionError(f"{path}: there is no installed package {name!r}")
-    return os.path.join(spec.submodule_search_locations[0], inner)
+    found = hub.folder(path, ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model"])
+    if not list(pathlib.Path(found).glob("*.safetensors")):
+        hub.folder(path, ["pytorch_model*.bin"])
+    return found
 
 
 def heads_of(config: Mapping) -> int | dict[str, int] | None:

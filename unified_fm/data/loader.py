@@ -86,7 +86,13 @@ class Loader(Batching):
         )
         self.run_seed, self.tokenizer = seed, tokenizer
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
-        self.source = open_source(self.entry.source)
+        opened = open_source(self.entry.source)
+        self.source = self.pipeline.records_of(opened)
+        if self.entry.weights is not None and self.source is not opened:
+            raise ValueError(
+                f"stream {name!r}: its pipeline makes records of its own of each source's (long=...), "
+                "and so weights cannot be kept; leave one of them out"
+            )
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.entry.max_skip)
         for problem, file in self.source.problems:

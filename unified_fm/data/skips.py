@@ -31,6 +31,7 @@ class Parts:
         tried: parts that were tested for a mistake in the config, and how many of them failed.
         fitting: of the tested ones, how many would fit, by the advice that says what to change.
         mended: the same, of those that failed.
+        cut: texts that were longer than a row, of which the end is lost; nothing is unusable.
     """
 
     seen: int = 0
@@ -38,6 +39,7 @@ class Parts:
     tried: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     fitting: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     mended: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    cut: int = 0
 
     def drop(self, reason: str) -> None:
         """Counts one more part as unusable; `see` has counted it before."""
@@ -54,6 +56,7 @@ class Parts:
     def add(self, other: "Parts") -> None:
         """Takes over what another one has counted."""
         self.seen += other.seen
+        self.cut += other.cut
         for name in ("dropped", "tried", "fitting", "mended"):
             getattr(self, name).update(getattr(other, name))
 
@@ -227,6 +230,8 @@ class Skips:
                 ("(file) ", self.files),
             ):
                 lines += [f"  {n:>8}  {mark}{reason}" for reason, n in counts.most_common()]
+            if self.total.parts.cut:
+                lines.append(f"  {self.total.parts.cut:>8}  (cut) texts longer than max_len")
             advice = self.total.parts.advice()
         return "\n".join([*lines, f"  {advice}"] if advice else lines)
 
@@ -291,6 +296,8 @@ class _Count:
         if dropped:
             line += f"; {dropped:,} of {self.parts.seen:,} parts dropped"
             line += f" ({_listed(self.parts.dropped)})"
+        if self.parts.cut:
+            line += f"; {self.parts.cut:,} texts cut at max_len"
         return line
 
 

@@ -1,29 +1,28 @@
-"""Text to token ids: WordPiece (BERT), byte-level BPE (RoBERTa), and plain bytes for smoke tests.
+"""Text to token ids: WordPiece, byte-level BPE, CLIP's BPE, SentencePiece, and plain bytes.
 
-Everything is read from local files through the `tokenizers` library; nothing is downloaded.
+Everything is read from local files through the `tokenizers` library; nothing is downloaded, but for
+`hf:OWNER/NAME`, which asks for it.
 """
 
-import collections
 import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tokenizers
 from etils import epath
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from unified_fm import files
+from unified_fm.data import special_tokens, tokenizer_files
 
-_BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-_ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 # Characters given to the tokenizer per token wanted: more than any real text needs, and a text of
 # 10 MB costs no more than a page.
 _CHARACTERS_PER_TOKEN = 64
 _ID_ROOM = 1.1  # ids per entry: a few may be unused
-_COVERAGE = 0.9999  # share of the training text; the characters of the rest become [UNK]
+_SPACE = "\u2581"  # begins a word in SentencePiece
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,7 @@ class Encoded:
         word_start: bool[L]; True at the first piece of each word.
         segments: i32[L]; 1 on the second text of a pair and its sep in BERT, 0 elsewhere.
         length: the number of real tokens, cls and sep included.
+        cut: whether a part of the text had no room.
     """
 
     ids: np.ndarray
@@ -46,15 +46,29 @@ class Encoded:
     word_start: np.ndarray
     segments: np.ndarray
     length: int
+    cut: bool
+
+
+class Pieces(NamedTuple):
+    """A whole text in pieces.
+
+    Attributes:
+        ends: i64[n]; where each piece ends, in characters of the text.
+        word_start: bool[n]; True at the first piece of each word.
+    """
+
+    ends: np.ndarray
+    word_start: np.ndarray
 
 
 class Tokenizer:
-    """Encodes and decodes text; the same for WordPiece and byte-level BPE.
+    """Encodes and decodes text; the same for all kinds.
 
     Attributes:
         vocab_size: ids are below it.
-        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
-        is_special: bool[V]; True for these five.
+        pad_id, unk_id, cls_id, sep_id: ids of the special tokens; in CLIP three are one.
+        has_mask: whether there is a mask token; CLIP has none.
+        is_special: bool[V]; True for these.
         normal_ids: i32[V - 5]; all the others, from which random replacements are drawn.
     """
 
@@ -62,28 +76,50 @@ class Tokenizer:
         """Wraps a tokenizer of the `tokenizers` library.
 
         Raises:
-            ValueError: the vocabulary has neither BERT's nor RoBERTa's special tokens, or ids far
-                beyond the number of its entries.
+            ValueError: the vocabulary has the special tokens of no family known, or ids far beyond
+                the number of its entries.
         """
-        names = _special_names(inner)
+        specials = special_tokens.of(inner)
         _check_ids(inner.get_vocab(with_added_tokens=True))
         inner.no_padding()
         inner.no_truncation()
         # A text that contains "[MASK]" or "</s>" must be read as these characters.
-        inner.add_special_tokens(list(names.values()))
+        inner.add_special_tokens(list(dict.fromkeys(specials.names.values())))
         inner.encode_special_tokens = True
         self._inner = inner
         vocabulary = inner.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values())
-        ids = {role: vocabulary[name] for role, name in names.items()}
-        self.pad_id, self.unk_id, self.mask_id = ids["pad"], ids["unk"], ids["mask"]
+        ids = {role: vocabulary[name] for role, name in specials.names.items()}
+        self.pad_id, self.unk_id = ids["pad"], ids["unk"]
         self.cls_id, self.sep_id = ids["cls"], ids["sep"]
+        self.has_mask = "mask" in ids
+        self._mask_id, self._family = ids.get("mask", -1), specials.family
         self.is_special = np.zeros(self.vocab_size, bool)
         self.is_special[list(ids.values())] = True
         self._specials = frozenset(ids.values())
-        self._has_segments = names is _BERT  # it tells the texts of a pair apart by them
+        self._has_segments = specials.segments  # it tells the texts of a pair apart by them
         self._between = 1 if self._has_segments else 2  # seps between the two
         self.normal_ids = np.flatnonzero(~self.is_special).astype(np.int32)
+        self._opens = _word_openers(inner, vocabulary, self.vocab_size)
+
+    @property
+    def extra_of_a_part(self) -> int:
+        """Tokens that a part of a text may have more by itself: a space, in SentencePiece."""
+        return int(self._opens is not None)
+
+    @property
+    def seps_of_a_pair(self) -> int:
+        """How many seps a pair of texts has in all."""
+        return 1 + self._between
+
+    @property
+    def mask_id(self) -> int:
+        """The id of the mask token. Raises ValueError: there is none (`has_mask`)."""
+        if not self.has_mask:
+            raise ValueError(
+                f"a vocabulary as {self._family}'s has no mask token: it hides no word"
+            )
+        return self._mask_id
 
     def encode(self, text: str, max_len: int, second: str | None = None) -> Encoded:
         """Encodes as cls, pieces, sep; cuts to `max_len` tokens and pads to it.
@@ -104,28 +140,51 @@ class Tokenizer:
         if max_len < 2 + between:
             what = "cls and sep alone need" if second is None else "cls and sep of a pair need"
             raise ValueError(f"max_len is {max_len}; {what} {2 + between}")
-        texts = [self._pieces(text, max_len)]
-        lengths = [len(texts[0][0])]
-        if second is not None:
-            texts.append(self._pieces(second, max_len))
-            lengths.append(len(texts[1][0]))
-        lengths = _fitted(lengths, max_len - 2 - between)
+        texts = [text] if second is None else [text, second]
+        pieces = [self._pieces(each, max_len) for each in texts]
+        lengths = [len(ids) for ids, _ in pieces]
+        fitted = _fitted(lengths, max_len - 2 - between)
+        cut = fitted != lengths or any(len(each) > _most_characters(max_len) for each in texts)
+        return self._row(pieces, fitted, max_len, self._between, cut)
 
+    def encode_row(self, texts: Sequence[str], max_len: int) -> Encoded:
+        """Encodes several texts as one row: cls, then each text and a sep; the last may be cut.
+
+        Raises:
+            ValueError: `max_len` leaves no room for a token of each text.
+        """
+        room = max_len - 1 - len(texts)
+        if room < len(texts):
+            raise ValueError(f"max_len is {max_len}; {len(texts)} texts need {1 + 2 * len(texts)}")
+        pieces, lengths, cut = [self._pieces(text, max_len) for text in texts], [], False
+        for ids, _ in pieces:
+            lengths.append(min(len(ids), room))
+            cut = cut or lengths[-1] < len(ids)
+            room -= lengths[-1]
+        return self._row(pieces, lengths, max_len, 1, cut)
+
+    def _row(
+        self,
+        pieces: Sequence[tuple[list[int], Sequence[bool]]],
+        lengths: Sequence[int],
+        max_len: int,
+        between: int,
+        cut: bool,
+    ) -> Encoded:
+        """The arrays of texts of these lengths, with so many seps between two of them."""
         ids = np.full(max_len, self.pad_id, np.int32)
         mask, inside, word_start = np.zeros((3, max_len), bool)
         segments = np.zeros(max_len, np.int32)
-        ids[0], at = self.cls_id, 1
-        for (content, words), length in zip(texts, lengths, strict=True):
+        ids[0], at, start = self.cls_id, 1, 1
+        for (content, opens), length in zip(pieces, lengths, strict=True):
             start = at if at == 1 else at + between - 1  # behind the sep that each text ends with
             ids[at:start] = self.sep_id
             at = start + length
             ids[start : at + 1] = [*self._without_specials(content[:length]), self.sep_id]
             inside[start:at] = True
-            word_start[start:at] = [
-                a != b for a, b in zip(words[:length], [-1, *words], strict=False)
-            ]
+            word_start[start:at] = opens[:length]
             at += 1
-        if second is not None and self._has_segments:
+        if len(pieces) == 2 and self._has_segments:
             segments[start:at] = 1
         mask[:at] = True
         return Encoded(
@@ -135,13 +194,39 @@ class Tokenizer:
             word_start=word_start,
             segments=segments,
             length=at,
+            cut=cut,
         )
 
-    def _pieces(self, text: str, max_len: int) -> tuple[list[int], list[int | None]]:
-        """The ids of a text, and the word that each is of."""
-        text = text[: _CHARACTERS_PER_TOKEN * max_len]
-        pieces = self._inner.encode(_valid(text), add_special_tokens=False)
-        return pieces.ids, pieces.word_ids
+    def pieces(self, texts: Sequence[str]) -> list[Pieces]:
+        """Where the pieces of whole texts end, and which begin words; several threads.
+
+        Texts of more than some 100,000 characters are better given in parts.
+        """
+        found = self._inner.encode_batch([valid(text) for text in texts], add_special_tokens=False)
+        return [self._whole(one) for one in found]
+
+    def _whole(self, found: tokenizers.Encoding) -> Pieces:
+        ends = np.array([end for _, end in found.offsets], np.int64)
+        opens = np.ones(len(ends), bool)
+        if self._opens is not None:
+            opens[1:] = self._opens[found.ids[1:]]
+        else:
+            words = np.array(found.word_ids, np.int64)
+            opens[1:] = words[1:] != words[:-1]
+        return Pieces(ends, opens)
+
+    def _pieces(self, text: str, max_len: int) -> tuple[list[int], Sequence[bool]]:
+        """The ids of a text, and which of them begin a word."""
+        text = text[: _most_characters(max_len)]
+        pieces = self._inner.encode(valid(text), add_special_tokens=False)
+        return pieces.ids, self._word_starts(pieces)
+
+    def _word_starts(self, pieces: tokenizers.Encoding) -> Sequence[bool]:
+        if self._opens is not None:  # a piece says itself whether it begins a word
+            opens = self._opens[pieces.ids].tolist()
+            return [True, *opens[1:]] if opens else opens
+        words = pieces.word_ids
+        return [a != b for a, b in zip(words, [-1, *words], strict=False)]
 
     def _without_specials(self, content: list[int]) -> list[int]:
         if self._specials.isdisjoint(content):
@@ -173,6 +258,11 @@ class Tokenizer:
         """All of it as JSON: what `tokenizer.json` holds."""
         return self._inner.to_str(pretty=True)
 
+    def __reduce__(self):
+        """A copy, as a worker process gets one: the library's own forgets what is no special token
+        in a text (`encode_special_tokens`)."""
+        return _copied, (self.text(),)
+
 
 def load(path: str | os.PathLike) -> Tokenizer:
     """Loads a tokenizer from local files.
@@ -180,8 +270,11 @@ def load(path: str | os.PathLike) -> Tokenizer:
     Args:
         path: "bytes" (no file: bytes and RoBERTa's special tokens, 261 ids); or `tokenizer.json`,
             which may be in a bucket;
-            or `vocab.txt` (WordPiece; lower-cases unless the vocabulary has capitals); or
-            `vocab.json` with `merges.txt` beside it (byte-level BPE); or a folder with one of them.
+            or `vocab.txt` (WordPiece; lower-cases as `tokenizer_config.json` beside it says, and
+            without one unless the vocabulary has capitals); or
+            `vocab.json` with `merges.txt` beside it (byte-level BPE, or CLIP's, by its special
+            tokens); or OpenAI's `bpe_simple_vocab_16e6.txt.gz`; or a SentencePiece `.model`; or a
+            folder with one of them, `package:NAME/FOLDER`, or `hf:OWNER/NAME`.
 
     Raises:
         FileNotFoundError: none of these is there; the message lists what was looked for.
@@ -193,86 +286,18 @@ def load(path: str | os.PathLike) -> Tokenizer:
 @functools.lru_cache(maxsize=8)
 def _load(path: str) -> Tokenizer:
     if path == "bytes":
-        return Tokenizer(_bytes())
+        return Tokenizer(tokenizer_files.plain_bytes())
     if "://" in path:  # one `tokenizer.json` in a bucket
         return Tokenizer(tokenizers.Tokenizer.from_str(epath.Path(path).read_text()))
-    found = _find(pathlib.Path(path))
+    found = tokenizer_files.find(path)
     try:
-        loaded = Tokenizer(_open(found))
+        loaded = Tokenizer(tokenizer_files.read(found))
         loaded.encode("a \U0010ffff", 8)  # one without a token for unknown words fails only here
         return loaded
     except (FileNotFoundError, ValueError):
         raise
     except Exception as error:  # the library raises bare Exception for a malformed file
         raise ValueError(f"{found} is not a tokenizer: {error}") from error
-
-
-def _open(found: pathlib.Path) -> tokenizers.Tokenizer:
-    if found.suffix == ".txt":
-        return _wordpiece(_read_vocabulary(found))
-    if found.name.endswith("vocab.json"):
-        merges = found.with_name(found.name.replace("vocab.json", "merges.txt"))
-        if not merges.exists():
-            raise FileNotFoundError(f"{found} needs {merges.name} beside it; there is none")
-        return _byte_level(models.BPE.from_file(str(found), str(merges)))
-    return tokenizers.Tokenizer.from_file(str(found))
-
-
-def train_wordpiece(texts: Iterable[str], vocab_size: int, names: Sequence[str] = ()) -> Tokenizer:
-    """Trains a WordPiece vocabulary of lower-case letters without accents; `save` keeps it.
-
-    Args:
-        texts: the corpus.
-        vocab_size: the largest size; a small corpus may give fewer.
-        names: words that must be one token each (the names of the demo's objects).
-
-    Raises:
-        ValueError: a name that is more than one word, or a vocabulary too small for the names.
-    """
-    blank = _wordpiece({}, lowercase=True)
-    wanted = []
-    for name in names:
-        words = blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(name))
-        if len(words) != 1:
-            raise ValueError(f"name {name!r} is {len(words)} words; a single token needs one word")
-        wanted.append(words[0][0])
-    wanted = list(dict.fromkeys(wanted))
-    texts = [_valid(text) for text in texts]
-    letters = _letters(blank, texts, limit=max(64, vocab_size // 8))
-    if vocab_size < len(_BERT) + len(letters) + len(wanted):
-        raise ValueError(
-            f"vocab_size {vocab_size} has no room for {len(_BERT)} special tokens,"
-            f" {len(letters)} letters and {len(wanted)} names"
-        )
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size - len(wanted),
-        # Given in this order, letters get fixed ids, and ties between merges the same winner: the
-        # library alone trains another vocabulary at each call.
-        special_tokens=[*_BERT.values(), *letters],
-        show_progress=False,
-    )
-    blank.train_from_iterator(texts, trainer)
-    trained = blank.get_vocab()
-    tokens = sorted(trained, key=trained.__getitem__)
-    tokens += [name for name in wanted if name not in trained]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    return Tokenizer(_wordpiece(vocabulary, lowercase=True))
-
-
-def _letters(blank: tokenizers.Tokenizer, texts: Sequence[str], limit: int) -> list[str]:
-    """The letters that make up nearly all of the texts, as first pieces and as later pieces."""
-    counts: collections.Counter[str] = collections.Counter()
-    for text in texts:
-        counts.update(blank.normalizer.normalize_str(text))
-    frequent = sorted(
-        (letter for letter in counts if not letter.isspace()),
-        key=lambda letter: (-counts[letter], letter),
-    )
-    covered = np.cumsum([counts[letter] for letter in frequent], dtype=np.int64)
-    needed = 1 + int(np.searchsorted(covered, _COVERAGE * covered[-1])) if frequent else 0
-    letters = sorted(frequent[: min(needed, limit)])
-    # Punctuation is a word of its own, never a later piece.
-    return [*letters, *(f"##{letter}" for letter in letters if letter.isalnum())]
 
 
 def _fitted(lengths: list[int], room: int) -> list[int]:
@@ -286,24 +311,9 @@ def _fitted(lengths: list[int], room: int) -> list[int]:
     return [least, room - least] if first <= second else [room - least, least]
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """Lone surrogates, which no UTF-8 can carry, become "?"."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def _special_names(inner: tokenizers.Tokenizer) -> dict[str, str]:
-    vocabulary = inner.get_vocab(with_added_tokens=True)
-    for names in (_BERT, _ROBERTA):
-        if all(name in vocabulary for name in names.values()):
-            return names
-    missing = [
-        ", ".join(name for name in names.values() if name not in vocabulary)
-        for names in (_BERT, _ROBERTA)
-    ]
-    raise ValueError(
-        f"the vocabulary of {len(vocabulary)} tokens lacks {missing[0]} (as in BERT), and"
-        f" {missing[1]} (as in RoBERTa); it must have all of one set"
-    )
 
 
 def _check_ids(vocabulary: dict[str, int]) -> None:
@@ -316,55 +326,23 @@ def _check_ids(vocabulary: dict[str, int]) -> None:
         )
 
 
-def _find(path: pathlib.Path) -> pathlib.Path:
-    if path.is_dir():
-        names = ("tokenizer.json", "vocab.txt", "vocab.json")
-        for name in names:
-            if (path / name).exists():
-                return path / name
-        raise FileNotFoundError(f"no tokenizer in {path}: looked for {', '.join(names)}")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"no tokenizer at {path}: give a tokenizer.json, vocab.txt, vocab.json (with"
-            f' merges.txt beside it), a folder with one of them, or "bytes"'
-        )
-    if path.suffix not in (".txt", ".json"):
-        raise ValueError(f"{path} ends in {path.suffix!r}; a tokenizer file ends in .txt or .json")
-    return path
+def _copied(text: str) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text))
 
 
-def _read_vocabulary(path: pathlib.Path) -> dict[str, int]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    tokens = [line.rstrip("\r") for line in lines]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens):
-        twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise ValueError(f"{path} has {twice!r} more than once")
-    return vocabulary
+def _most_characters(max_len: int) -> int:
+    return _CHARACTERS_PER_TOKEN * max_len
 
 
-def _wordpiece(vocabulary: dict[str, int], lowercase: bool | None = None) -> tokenizers.Tokenizer:
-    if lowercase is None:  # a cased vocabulary shows its capitals
-        specials = set(_BERT.values())
-        normal = (t for t in vocabulary if t not in specials and not t.startswith("[unused"))
-        lowercase = not any(token != token.lower() for token in normal)
-    inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=_BERT["unk"]))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece()
-    return inner
+def _word_openers(
+    inner: tokenizers.Tokenizer, vocabulary: dict[str, int], size: int
+) -> np.ndarray | None:
+    """bool[V]: the pieces that begin a word, where they say so themselves (SentencePiece).
 
-
-def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
-    inner = tokenizers.Tokenizer(model)
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    return inner
-
-
-def _bytes() -> tokenizers.Tokenizer:
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    vocabulary = {token: index for index, token in enumerate([*tokens, "<mask>"])}
-    return _byte_level(models.BPE(vocabulary, [], unk_token="<unk>"))
+    The library counts a text as one word where its pre-tokenizer does not part it, as in Llama's.
+    """
+    if _SPACE not in f"{inner.decoder!r}":
+        return None
+    opens = np.zeros(size, bool)
+    opens[[number for piece, number in vocabulary.items() if piece.startswith(_SPACE)]] = True
+    return opens

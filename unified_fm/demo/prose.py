@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from unified_fm.data import tokenizer
+from unified_fm.data import tokenizer_training
 from unified_fm.data.sources import array_record
 from unified_fm.demo import packages
 from unified_fm.demo.making import Making, split_of
@@ -107,7 +107,7 @@ def make_tokenizer(making: Making, vocab_size: int = 2000, characters: int = 2_0
     numbers = making.each(range(0, len(texts), step))
     sample = [text for i in numbers if (text := texts[i]["text"]).isascii()]
     words = [row["name"] for row in names] + ["a", "an", "and"]
-    trained = tokenizer.train_wordpiece(sample, vocab_size, names=words)
+    trained = tokenizer_training.train_wordpiece(sample, vocab_size, names=words)
     trained.save(making.folder / "tokenizer.json")
     making.counts["tokens"] = trained.vocab_size
 

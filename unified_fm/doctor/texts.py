@@ -7,7 +7,8 @@ import numpy as np
 
 from unified_fm.data import captions
 from unified_fm.data.pipelines import regions
-from unified_fm.data.pipelines.base import Arrays, PairOptions, TextOptions
+from unified_fm.data.pipelines._texts import PairOptions
+from unified_fm.data.pipelines.base import Arrays, TextOptions
 from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.doctor.findings import Findings
 from unified_fm.doctor.pictures import digest

@@ -121,6 +121,17 @@ class Model(nn.Module):
         """
         raise ValueError(f"this model ({type(self).__module__}) has no image head")
 
+    def next_sentence(self, text: jax.Array) -> jax.Array:
+        """Logits f32[B 2] of texts f[B L D]: class 0 = the second sentence follows the first.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        raise ValueError(
+            f"this model ({type(self).__module__}) has no head for next sentences;"
+            " unified_fm.models.bert has"
+        )
+
     def text_feature(self, views: Views) -> jax.Array:
         """Projections f32[B E] of texts into the space that they share with images, of length 1.
 

@@ -12,12 +12,12 @@ import numpy as np
 from unified_fm import choices, plugins
 from unified_fm.data import captions, images, masking, specs
 from unified_fm.data.randaugment import randaugment
-from unified_fm.data.skips import Skip
+from unified_fm.data.skips import Parts, Skip
+from unified_fm.data.sources.base import Source
 from unified_fm.data.specs import ArraySpec
-from unified_fm.data.tokenizer import Tokenizer
+from unified_fm.data.tokenizer import Encoded, Tokenizer
 
 Arrays = dict[str, Any]  # {name: array, or a NumPy number}
-_LEAST_OF_A_PAIR = 6  # RoBERTa's cls and three seps, and a word of each text
 
 
 class Pipeline(Protocol):
@@ -78,6 +78,13 @@ class Pipeline(Protocol):
                 f" ({error!r}). Define `sample(self)`, an example that it can use"
             ) from error
         return {name: specs.of_one(array) for name, array in arrays.items() if name != "parts"}
+
+    def records_of(self, source: Source) -> Source:
+        """The records that the pipeline is given, of the source in the config: by default its own.
+
+        Long documents become rows, of which each is a record (`documents.Rows`).
+        """
+        return source
 
     def collate(self, examples: list[dict[str, Any] | None], *, rows: int, groups: int) -> Arrays:
         """A batch of one process from the arrays of its examples: a row for each.
@@ -181,6 +188,11 @@ class TextOptions(Pipeline):
             raise ValueError(f"max_len is {self.max_len}; cls, sep and one word need 3")
         choices.check("clean", self.clean, captions.KINDS)
         _ = self.masker  # refuses wrong options
+        if self.mask_rate and self.tokenizer is not None and not self.tokenizer.has_mask:
+            raise ValueError(
+                f"mask_rate is {self.mask_rate}, and the tokenizer has no mask token (CLIP's has"
+                " none); possible: mask_rate=0, or another tokenizer"
+            )
 
     @functools.cached_property
     def masker(self) -> masking.TokenMasker:
@@ -209,53 +221,34 @@ class TextOptions(Pipeline):
             raise Skip("empty text")
         return text
 
-    def text_arrays(self, text: str, rng: np.random.Generator, second: str | None = None) -> Arrays:
-        """The arrays of one clean text or of a pair; keys as in `text.Pipeline`."""
+    def text_arrays(
+        self,
+        text: str,
+        rng: np.random.Generator,
+        second: str | None = None,
+        *,
+        parts: Parts | None = None,
+    ) -> Arrays:
+        """The arrays of one clean text or of a pair; keys as in `text.Pipeline`.
+
+        A text that is cut counts in `parts`; without it, in an account that comes as `parts`.
+        """
         encoded = self.tokenizer.encode(text, self.max_len, second)
-        arrays = {"text": encoded.ids, "text_mask": encoded.mask}
+        arrays = self.encoded_arrays(encoded, rng)
         if second is not None:
             arrays["segments"] = encoded.segments
+        if encoded.cut:
+            if parts is None:
+                parts = arrays["parts"] = Parts()
+            parts.cut += 1
+        return arrays
+
+    def encoded_arrays(self, encoded: Encoded, rng: np.random.Generator) -> Arrays:
+        """The arrays of what the tokenizer gave."""
+        arrays: Arrays = {"text": encoded.ids, "text_mask": encoded.mask}
         if self.mask_rate:
             arrays |= self.masker(encoded, self.tokenizer, rng)
         return arrays
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairOptions(TextOptions):
-    """A text alone, or a pair of texts with `segments`, which say which is which.
-
-    Attributes:
-        second: the example's field with the second text ("hypothesis"); "" for a text alone.
-    """
-
-    second: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.second and self.max_len < _LEAST_OF_A_PAIR:
-            raise ValueError(
-                f"max_len is {self.max_len}; two texts (second={self.second!r}) need"
-                f" {_LEAST_OF_A_PAIR}"
-            )
-
-    def sample(self) -> dict[str, Any]:
-        """As `Pipeline.sample`, with the second text."""
-        return super().sample() | ({self.second: "a"} if self.second else {})
-
-    def texts_of(self, example: dict[str, Any], rng: np.random.Generator) -> Arrays:
-        """The arrays of the example's text, or of its two.
-
-        Raises:
-            Skip: one of them is unusable.
-        """
-        text = self.pick_text(example.get("text"), rng)
-        if not self.second:
-            return self.text_arrays(text, rng)
-        try:
-            second = self.pick_text(example.get(self.second), rng)
-        except Skip as skip:
-            raise Skip(f"{skip.reason} in {self.second!r}", skip.detail) from skip
-        return self.text_arrays(text, rng, second)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

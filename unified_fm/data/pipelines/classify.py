@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from unified_fm import choices
-from unified_fm.data.pipelines.base import Arrays, ImageOptions, PairOptions, label
+from unified_fm.data.pipelines._texts import PairOptions
+from unified_fm.data.pipelines.base import Arrays, ImageOptions, label
 from unified_fm.data.tokenizer import Tokenizer
 
 

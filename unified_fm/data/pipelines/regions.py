@@ -71,7 +71,7 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
 
         image = self.cut(picture, crop)
         image = self.coloured(images.flip(image) if mirrored else image, rng)
-        rows = self._rows(texts, unit, rng)
+        rows = self._rows(texts, unit, rng, parts)
         rows["is_image"] = np.arange(len(texts)) < (caption is not None)
         rows["example_id"] = np.full(len(texts), example_id(example))
         arrays = {"image": image, "rows": rows, "priority": rng.random(len(texts))}
@@ -105,7 +105,7 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
     def _blank_rows(self) -> Arrays:
         """One padded row, [1 ...] per array: no word is masked in it."""
         rng = np.random.default_rng(0)  # nothing random is left in a padded row
-        blank = self._rows([""], np.array([[0.0, 0, 1, 1]]), rng)
+        blank = self._rows([""], np.array([[0.0, 0, 1, 1]]), rng, Parts())
         blank["is_image"] = np.ones(1, bool)
         blank["example_id"] = np.full(1, -1, np.int32)
         if self.mask_rate:
@@ -161,8 +161,10 @@ class Pipeline(ImageOptions, TextOptions, boxes.BoxOptions):
             parts.drop(f"image with {skip.reason}")
             return None
 
-    def _rows(self, texts: list[str], unit: np.ndarray, rng: np.random.Generator) -> Arrays:
-        each = [self.text_arrays(text, rng) for text in texts]
+    def _rows(
+        self, texts: list[str], unit: np.ndarray, rng: np.random.Generator, parts: Parts
+    ) -> Arrays:
+        each = [self.text_arrays(text, rng, parts=parts) for text in texts]
         rows = {key: np.stack([arrays[key] for arrays in each]) for key in each[0]}
         rows["region_mask"] = boxes.touched_patches(unit, self.grid)
         rows["box"] = boxes.to_centre(unit)
