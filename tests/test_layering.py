@@ -17,7 +17,7 @@ ARRAYS = ["numpy", "grain", "tensorflow_datasets", "array_record", "tokenizers",
 ARRAYS += ["simplejpeg", "resvg_py", "pyarrow", "tqdm", "etils", "absl"]
 
 SCORED = ["tasks._scoring", "tasks._metrics", "tasks._baselines", "data", "report", "config"]
-SCORED += ["checkpoint.start", "checkpoint.assets"]
+SCORED += ["checkpoint.start", "checkpoint.assets", "touched"]
 LINES = [f"tasks._scoring.{name}" for name in ("lines", "rankings", "scored")]
 INFERENCE = ["evaluators.base", "objectives.base"]
 # Of tasks, what evaluators share with them.
@@ -49,7 +49,7 @@ LAYERS = [
     # Facts that others have found, as text: no model, no device.
     (
         "model_card/",
-        ["model_card", "scoreboard.page", "scoreboard.row", "data", "demo", "plugins"],
+        ["model_card", "scoreboard.page", "scoreboard.row", "data", "demo", "plugins", "touched"],
         ["huggingface_hub"],
     ),
     ("train.py", [*CORE, "setup", "data"], ["jax", "etils"]),
@@ -93,6 +93,7 @@ LAYERS = [
     ("convert/", ["convert"], ["numpy", "scipy", "safetensors", "huggingface_hub"]),
     # A classifier of answers needs their list, which has the official normal form.
     ("demo/composed_vqa.py", ["demo", "data", "tasks._metrics.vqa_answers"], ARRAYS),
+    ("demo/easy_vqa.py", ["demo", "data", "tasks._metrics.vqa_answers"], ARRAYS),
     ("demo/", ["demo", "data", "plugins"], ARRAYS),
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (

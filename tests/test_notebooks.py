@@ -234,6 +234,8 @@ def environment(wheel, tmp_path_factory):
         "PIP_NO_INDEX": "1",
         "IPYTHONDIR": str(place / "ipython"),
         "JAX_PLATFORMS": "cpu",
+        # Most of the time is the compiler's, for programs that run a few times.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "WHEEL": str(wheel),
         "SMALL": "1",
     }

@@ -3,16 +3,20 @@
 What it needs of others it finds in this environment, so that no index is asked.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
 import subprocess
+import sys
 import zipfile
 
 import pytest
+from PIL import Image
 
 import unified_fm
 from tests import built_wheel
+from tests.tasks import official_files
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +38,11 @@ def call(wheel, tmp_path_factory):
     # One corpus for all; made here if there is none yet, as the quick start does.
     env.setdefault("UNIFIED_FM_DATA", str(ROOT / "data" / "demo"))
 
-    def run(*arguments):
-        command = [site / "bin" / "unified-fm", *arguments]
+    def run(*arguments, status=0, program=(site / "bin" / "unified-fm",)):
+        command = [*program, *arguments]
         done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        return done.stdout if status == 0 else done.stderr
 
     run.here = here
     return run
@@ -73,10 +77,48 @@ def test_a_config_of_the_library_is_found_by_its_name(call):
     )
 
 
-@pytest.mark.nightly
-def test_the_quick_start_runs_anywhere(call):
+@pytest.fixture(scope="module")
+def quickstart(call):
+    """Lines of the log of a run that was made from the wheel, in the folder x."""
+    before = {*call.here.iterdir()}
     call("train", "--config=quickstart:smoke", "--workdir=x")
-    lines = (call.here / "x" / "metrics.jsonl").read_text().splitlines()
-    assert "grounding/mean_iou" in " ".join(json.loads(lines[-1]))
+    assert {*call.here.iterdir()} - before == {call.here / "x"}
+    return (call.here / "x" / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.nightly
+def test_the_quick_start_runs_anywhere(call, quickstart):
+    assert "grounding/mean_iou" in " ".join(json.loads(quickstart[-1]))
     assert (call.here / "x" / "report.html").exists()
-    assert sorted(file.name for file in call.here.iterdir()) == ["x"]
+
+
+@pytest.mark.nightly
+def test_a_run_is_asked_evaluated_and_described_anywhere(call, quickstart):
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(call.here / "red.png")
+    [line] = call("predict", "--run=x", "--task=match", "--text=a pear", "red.png").splitlines()
+    assert 0 <= json.loads(line)["probability"] <= 1
+    script = "import unified_fm, sys; print(unified_fm.load('x').locate('red.png', 'a pear'))"
+    assert call("-c", script, program=(sys.executable,)).startswith("Box(x0=")
+    call("evaluate", "--run=x", "--source=demo:scenes/val", "--as=retrieval")
+    said = (call.here / "x" / "predictions" / "retrieval-6.json").read_text()
+    assert json.loads(said)["source"] == "demo:scenes/val"
+    assert "model-index" in call("card", "--run=x", "--out=-")
+    if importlib.util.find_spec("gradio") is None:
+        assert "pip install" in call("serve", "--run=x", status=2)
+
+
+@pytest.mark.nightly
+def test_a_scoreboard_is_made_anywhere(call, quickstart):
+    call("scoreboard", "--init=x", "--tasks=sentiment-demo", "--seeds=1", "--out=board")
+    rows = json.loads((call.here / "board" / "scoreboard.json").read_text())["rows"]
+    assert [row["labels"] for row in rows] == ["100", "1000"]
+    assert all(row["scratch"] and row["pre_trained"] and row["trivial"] for row in rows)
+    assert "<svg" in (call.here / "board" / "scoreboard.html").read_text()
+
+
+def test_official_files_are_scored_anywhere(call):
+    official_files.write_nlvr2(call.here / "nlvr2")
+    rows = [f"{name},True" for name, _ in official_files.NLVR2]
+    (call.here / "said.csv").write_text("\n".join(rows) + "\n")
+    given = ["--task=nlvr2", "--predictions=said.csv", "--truth=nlvr2/dev.json"]
+    assert json.loads(call("score", *given))["metrics"]["accuracy"]["value"] == 0.5

@@ -11,7 +11,8 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from unified_fm import files, setup, sharding, step
+from unified_fm import files, rules, setup, sharding, step, touched
+from unified_fm.checkpoint import checksums
 from unified_fm.evaluators import base
 from unified_fm.report import report
 from unified_fm.report import table as results_table
@@ -43,7 +44,9 @@ class Evaluation:
         self._apply = _Apply(ready.program, sharding.own_mesh(ready.mesh), dog)
         self._dog = dog
         self._evaluators = ready.evaluators()
-        for evaluator in self._evaluators.values():
+        chooser = str(ready.settings.checkpoint.best).partition("/")[0]
+        for name, evaluator in self._evaluators.items():
+            evaluator.place.chooses = name == chooser
             evaluator.passes.progress = dog.progress
             evaluator.place.folder = self._workdir
             evaluator.place.class_names = class_names or {}
@@ -86,10 +89,31 @@ class Evaluation:
             self._apply.teacher_params = {name: self._own(tree) for name, tree in teachers}
         for evaluator in self._evaluators.values():
             evaluator.place.step = at
-        self.results = base.run_all(self._evaluators, self._apply, self._own(params))
+        own = self._own(params)
+        self.results = base.run_all(self._evaluators, self._apply, own)
         if jax.process_index() == 0:
             _log.info("\n%s\n", results_table.format_table(self.results.metrics))
+            self._note_tests(own, at)
         return {metric.name: float(metric.value) for metric in self.results.metrics}
+
+    def _note_tests(self, params: Any, at: int) -> None:
+        """Writes down that test data were looked at, and says how often by now.
+
+        What several evaluators say of the same data and parameters is one look.
+        """
+        looked: dict[str, list[str]] = {}
+        for name, evaluator in self._evaluators.items():
+            for number, source in enumerate(evaluator.sources):
+                if touched.is_test("" if number else name, source):
+                    looked.setdefault(source, []).append(name)
+        if not looked:
+            return
+        checkpoint = checksums.sha256(rules.named_leaves(params))[:12]
+        for source, names in looked.items():
+            entry = {"name": ", ".join(names), "step": at, "checkpoint": checkpoint}
+            times = touched.add(self._workdir, source, entry)
+            often = "once" if times == 1 else f"{times} times"
+            _log.info("test data %s: evaluated %s by this run (%s)", source, often, touched.FILE)
 
     def _own(self, params: Any) -> Any:
         return sharding.own_copy(self._ready.mesh, params, self._ready.settings.rules.sharding)

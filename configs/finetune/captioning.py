@@ -8,12 +8,13 @@
 The decoder starts from the language encoder, its cross-attention from the fusion encoder. The file
 is Karpathy's, below data/coco with the images. X-FM publishes the settings and no result, because
 its program does not run. Arguments, joined by commas: `scst`, and `smoke`, two steps of a tiny
-model. A value with the comment "ours" is not the published one.
+model; or `demo`, a small one on composed scenes. A value with the comment "ours" is not the
+published one.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
 
 SOURCE = "karpathy:data/coco/dataset_coco.json"
@@ -30,9 +31,9 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: "scst" and "smoke", either or both.
+        argument: "scst" and "smoke", either or both; or "demo".
     """
-    c = settings.start(argument, known=("scst", "smoke"))
+    c = settings.start(argument, known=("demo", "scst", "smoke"))
     c.init = dict(path=None, copy=FROM_ENCODERS, leave=[".*"])
     c.model = dict(of="init", image_size=384)
     c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
@@ -56,11 +57,19 @@ def get_config(argument: str = "") -> ConfigDict:
     c.evaluate.every = "5 epochs"
     c.evaluate.evaluators = dict(dev=dict(name="captioning", like="task", source=f"{SOURCE}:val"))
     c.checkpoint = dict(every="5 epochs", best="dev/cider", keep=1)
+    if argument == "demo":
+        _demo(c)
     if "scst" in argument:
         _scst(c, writing)
     if "smoke" in argument:
         _smoke(c)
     return c
+
+
+def _demo(c: ConfigDict) -> None:
+    """Scenes of the objects of the quick start; the recipe is ours."""
+    sources = {split: f"demo:captions/{split}" for split in ("train", "val", "test")}
+    quick.made(c, "captions", sources, steps=400, batch=32, max_len=24, crop_scale=(1.0, 1.0))
 
 
 def _scst(c: ConfigDict, writing: dict) -> None:

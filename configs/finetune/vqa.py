@@ -9,8 +9,8 @@ A list of another length is told to the pipeline and to the head:
 
 X-FM itself writes answers with a decoder; the head over 3,129 answers is that of METER, ViLT and
 BEiT-3. Trained on train alone, so that val may be reported. `:smoke` runs two steps of a tiny
-model, `:demo` a small one on composed scenes. A value with the comment "ours" is not the published
-one.
+model, `:demo` a small one on composed scenes, `:easy` on easy-VQA. A value with the comment "ours"
+is not the published one.
 """
 
 from ml_collections import ConfigDict
@@ -21,12 +21,13 @@ from unified_fm.demo import corpus
 
 CLASSES = 3129  # answers that occur nine times in train and val
 DEMO_CLASSES = 68  # 64 objects, two numbers, yes and no
+EASY_CLASSES = 13  # three shapes, eight colours, yes and no
 FOLDER = "data/vqa"
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """The config; `argument` is "", "demo" or "smoke"."""
-    c = settings.start(argument, known=("demo", "smoke"))
+    """The config; `argument` is "", "demo", "easy" or "smoke"."""
+    c = settings.start(argument, known=("demo", "easy", "smoke"))
     c.init = dict(path=None, fresh=["vqa_head/.*"], leave=[".*"])
     c.model = dict(of="init", image_size=480)
     c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
@@ -52,7 +53,9 @@ def get_config(argument: str = "") -> ConfigDict:
     c.evaluate.evaluators = dict(dev=dict(name="vqa", like="task", source=_source("val2014")))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
     if argument == "demo":
-        _demo(c)
+        _demo(c, "vqa", DEMO_CLASSES)
+    elif argument == "easy":
+        _demo(c, "easy_vqa", EASY_CLASSES)
     elif argument:
         _smoke(c)
     return c
@@ -63,12 +66,12 @@ def _source(split: str) -> str:
     return f"vqa:{questions}:v2_mscoco_{split}_annotations.json@data/coco"
 
 
-def _demo(c: ConfigDict) -> None:
-    """What is seen and where, of the objects of the quick start; the recipe is ours."""
-    c.streams.task.objectives.vqa.classes = DEMO_CLASSES
-    sources = {split: f"demo:vqa/{split}" for split in ("train", "val", "test")}
-    answers = dict(answers=str(corpus.folder() / "vqa/answers.json"), classes=DEMO_CLASSES)
-    quick.made(c, "vqa", sources, steps=400, batch=32, max_len=20, **answers)
+def _demo(c: ConfigDict, part: str, classes: int) -> None:
+    """What is seen and where, of the objects of the quick start or of plain shapes; all ours."""
+    c.streams.task.objectives.vqa.classes = classes
+    sources = {split: f"demo:{part}/{split}" for split in ("train", "val", "test")}
+    answers = dict(answers=str(corpus.folder() / part / "answers.json"), classes=classes)
+    quick.made(c, part, sources, steps=400, batch=32, max_len=20, **answers)
 
 
 def _smoke(c: ConfigDict) -> None:

@@ -5,14 +5,15 @@
 
 The decoder starts from the fusion encoder; its positions and segments, which that does not have,
 from the language encoder. Trained on train alone, so that val may be reported; for the server add
-val and Visual Genome to the source. `:smoke` runs two steps of a tiny model. A value with the
-comment "ours" is not the published one.
+val and Visual Genome to the source. `:smoke` runs two steps of a tiny model, `:demo` trains a small
+one on composed scenes. A value with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
 
-from unified_fm.config import settings
+from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
+from unified_fm.demo import corpus
 
 FOLDER = "data/vqa"
 NAME = "answer_decoder"
@@ -27,8 +28,8 @@ FROM_FUSION = [
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """The config; `argument` is "" or "smoke"."""
-    c = settings.start(argument, known=("smoke",))
+    """The config; `argument` is "", "demo" or "smoke"."""
+    c = settings.start(argument, known=("demo", "smoke"))
     c.init = dict(path=None, copy=FROM_FUSION, leave=[".*"])
     c.model = dict(of="init", image_size=480)
     c.tokenizer = "data/roberta-base"  # of a model from scratch; else the one of `init`
@@ -55,7 +56,9 @@ def get_config(argument: str = "") -> ConfigDict:
     dev = dict(name="vqa_generation", like="task", source=_source("val2014"), batch_size=QUESTIONS)
     c.evaluate.evaluators = dict(dev=dev, written=dict(method="written", **dev))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument:
+    if argument == "demo":
+        _demo(c)
+    elif argument:
         _smoke(c)
     return c
 
@@ -63,6 +66,13 @@ def get_config(argument: str = "") -> ConfigDict:
 def _source(split: str) -> str:
     questions = f"{FOLDER}/v2_OpenEnded_mscoco_{split}_questions.json"
     return f"vqa:{questions}:v2_mscoco_{split}_annotations.json@data/coco"
+
+
+def _demo(c: ConfigDict) -> None:
+    """As of `vqa:demo`; all who were asked say the same, so a question has one pair. All ours."""
+    sources = {split: f"demo:vqa/{split}" for split in ("train", "val", "test")}
+    options = dict(answers=str(corpus.folder() / "vqa/answers.json"), images=32, groups=1)
+    quick.made(c, "vqa", sources, steps=400, batch=32, max_len=20, **options)
 
 
 def _smoke(c: ConfigDict) -> None:

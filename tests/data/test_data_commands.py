@@ -1,11 +1,13 @@
-"""`unified-fm data refcoco`, `data answers`, `data frequencies`: files of others made ours."""
+"""`unified-fm data refcoco|answers|frequencies|submission`: files of others, and for them."""
 
+import dataclasses
 import json
 
 from tests.tasks import official_files as files
 from unified_fm import cli
 from unified_fm.data.sources import refcoco
 from unified_fm.tasks._metrics import ngrams, vqa_answers
+from unified_fm.tasks._scoring import glue_submission
 
 
 def test_refcoco_becomes_our_lines(tmp_path, capsys):
@@ -52,3 +54,26 @@ def test_the_words_of_training_captions_are_counted_by_image(tmp_path, capsys):
     albef = files.write_json(tmp_path / "coco_train.json", rows)  # a row for each caption
     assert cli.main(["data", "frequencies", str(albef), f"--to={to}"]) == 0
     assert ngrams.load_frequencies(to).counts[("dog", "</s>")] == 1
+
+
+def test_glues_submission_is_made_of_what_runs_predicted(tmp_path, monkeypatch, capsys):
+    two = {
+        name: (dataclasses.replace(task, sizes={split: 2}), split)
+        for name, (task, split) in glue_submission.FILES.items()
+    }
+    monkeypatch.setattr(glue_submission, "FILES", two)
+    given = []
+    for name, (task, _) in two.items():
+        label = task.words[0] if task.classes else "2.5"
+        path = tmp_path / f"{name.removesuffix('.tsv')}-800.tsv"
+        path.write_text(f"index\tprediction\n1\t{label}\n0\t{label}\n")
+        given.append(f"{name.removesuffix('.tsv')}={path}")
+    to = tmp_path / "glue.zip"
+    assert cli.main(["data", "submission", *given, f"--to={to}"]) == 0
+    assert "22 predictions in 11 files" in capsys.readouterr().out
+    assert glue_submission.read(to, "STS-B.tsv") == {"0": "2.500", "1": "2.500"}
+    assert cli.main(["data", "submission", *given[1:], f"--to={to}"]) == 1
+    assert "the server refuses a submission without CoLA.tsv" in capsys.readouterr().err
+    (tmp_path / "CoLA.tsv").write_text("index\tprediction\n1\t0\n")
+    assert cli.main(["data", "submission", str(tmp_path / "CoLA.tsv"), f"--to={to}"]) == 1
+    assert "CoLA.tsv: row 0 is missing" in capsys.readouterr().err

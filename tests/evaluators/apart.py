@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
+from etils import epath
+from jax.experimental import multihost_utils
 
 from tests.evaluators import worlds
 from unified_fm.data.pipelines import image_text
@@ -61,21 +64,41 @@ def evaluators(passes):
     }
 
 
-def evaluate(index=0, count=1):
-    """The metrics of all evaluators, and which records this process has decoded."""
+def evaluate(folder, index=0, count=1):
+    """The metrics of all evaluators, which write into a folder that all processes see.
+
+    Also which records this process has decoded, and which chunks of the re-ranking it found there.
+    """
     tokenizer = worlds.make_tokenizer()
     objectives = {"pairs": {"colour": worlds.Objective(below=7)}}
     made = evaluators(base.Passes(index, count))
+    made["retrieval"].place.name, made["retrieval"].place.step = "retrieval", 7
+    made["retrieval"].place.folder = epath.Path(folder)
+    before = chunks(folder)
     for name, evaluator in made.items():
         base.check(name, evaluator)
     decoded.clear()
     results = base.run_all(made, worlds.Apply(worlds.Oracle(tokenizer), objectives), {})
     metrics = {metric.name: metric[1:] for metric in results.metrics}
     shown = {name: len(examples) for name, examples in results.examples.items()}
-    return {"metrics": metrics, "decoded": sorted(decoded), "shown": shown}
+    after = chunks(folder)
+    kept = sorted(name for name in before if before[name] == after[name])
+    return {"metrics": metrics, "decoded": sorted(decoded), "shown": shown, "kept": kept}
 
 
-def main(port, index, count):
-    """Does that in one of `count` processes, and prints it."""
+def chunks(folder):
+    """{name: when it was written} of what a re-ranking has kept."""
+    found = pathlib.Path(folder).glob("predictions/rerank/retrieval/*/*.npz")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
+def main(port, index, count, folder):
+    """Does that in one of `count` processes, and prints it; again, when one chunk has been lost."""
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=index)
-    print(json.dumps(evaluate(index, count)))
+    first = evaluate(folder, index, count)
+    multihost_utils.sync_global_devices("all chunks are there")
+    if index == 0:
+        [lost] = pathlib.Path(folder).glob("predictions/rerank/retrieval/*/chunk_00000.npz")
+        lost.unlink()
+    multihost_utils.sync_global_devices("one is lost")
+    print(json.dumps(first | {"again": evaluate(folder, index, count)}))

@@ -22,6 +22,21 @@ def test_a_perfect_net_finds_every_box_and_chance_is_measured():
     np.testing.assert_allclose(evaluator.examples[1].target, [2.5 / 8, 2.5 / 8, 3 / 8, 3 / 8])
 
 
+def test_the_error_is_over_images_and_not_over_their_regions():
+    """Twenty boxes, alike within an image: as sure as five numbers, not as twenty."""
+    evaluator = worlds.evaluator(grounding, "eight", worlds.make_tokenizer())
+    overlap = np.repeat([0.9, 0.1, 0.8, 0.3, 0.6], 4)
+    boxes = np.tile([0.5, 0.5, 0.4, 0.4], (20, 1))
+
+    def error(images):
+        scored = evaluator._scored(overlap, boxes, images)
+        mean, found = grounding.metrics_of(scored, scored.report())
+        assert (mean.value, found.value) == (pytest.approx(0.54), pytest.approx(0.6))
+        return mean.error
+
+    assert error(np.repeat(np.arange(5), 4)) == pytest.approx(2 * error(np.arange(20)), rel=0.05)
+
+
 def test_records_without_regions_are_refused():
     tokenizer = worlds.make_tokenizer()
     evaluator = worlds.evaluator(grounding, "no_regions", tokenizer)

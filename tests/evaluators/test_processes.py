@@ -20,11 +20,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_several_processes_measure_what_one_does_and_decode_each_a_part(count):
+def test_several_processes_measure_what_one_does_and_decode_each_a_part(count, tmp_path):
+    together, single = str(tmp_path / "together"), tmp_path / "alone"
     port, run = free_port(), "from tests.evaluators import apart; apart.main"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", f"{run}({port}, {index}, {count})"],
+            [sys.executable, "-c", f"{run}({port}, {index}, {count}, {together!r})"],
             cwd=ROOT,
             env=ENV,
             stdout=subprocess.PIPE,
@@ -33,7 +34,7 @@ def test_several_processes_measure_what_one_does_and_decode_each_a_part(count):
         )
         for index in range(count)
     ]
-    alone = json.loads(json.dumps(apart.evaluate()))
+    alone = json.loads(json.dumps(apart.evaluate(single)))
     said = [process.communicate(timeout=500) for process in processes]
     assert [process.returncode for process in processes] == [0] * count, said
     found = [json.loads(out.splitlines()[-1]) for out, _ in said]
@@ -51,6 +52,22 @@ def test_several_processes_measure_what_one_does_and_decode_each_a_part(count):
             ], name
     assert found[0]["shown"].keys() == alone["shown"].keys()
     assert found[0]["shown"]["retrieval"] == alone["shown"]["retrieval"]
+
+    # A re-ranking keeps its chunks in one folder, each process its own, and goes on from them.
+    for stem in ("retrieval-7", "retrieval-7-itc"):
+        lines = [
+            list(map(json.loads, (folder / "predictions" / f"{stem}.jsonl").open()))
+            for folder in (single, tmp_path / "together")
+        ]
+        for one, other in zip(*lines, strict=True):
+            assert one.pop("scores") == pytest.approx(other.pop("scores"), rel=1e-6)
+        assert lines[0] == lines[1]
+    firsts = [start for part in parts for start in part[::3]]
+    names = ["features.npz", *(f"chunk_{first:05d}.npz" for first in firsts)]
+    assert sorted(apart.chunks(together)) == sorted(names)
+    for one in found:
+        assert one["again"]["metrics"] == one["metrics"]
+        assert one["again"]["kept"] == sorted({*names} - {"chunk_00000.npz"})
 
 
 @pytest.mark.nightly

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 from huggingface_hub import ModelCard
 
+from unified_fm import touched
 from unified_fm.commands import card as command
 from unified_fm.model_card import data, evaluated, page
 from unified_fm.model_card.about import About
@@ -167,6 +168,10 @@ def test_the_runs_own_scores_are_those_of_its_step(tmp_path):
     row = "| test-best/accuracy | `demo:refcoco/testA` | 800 | 89.5 % [87.0, 92.0] | - |"
     assert row in made and "- test-best: 3 records could not be used" in made
     assert ModelCard(made).data.eval_results[0].metric_value == 0.895
+    for _ in range(2):
+        touched.add(tmp_path, "demo:refcoco/testA", {"step": 400})
+    [found] = evaluated.of_run(tmp_path, 400)
+    assert found.notes[-1] == "these test data were evaluated 2 times"
     (folder / "dev-400.json").write_text("{}")
     with pytest.raises(ValueError, match=r"dev-400\.json is no score of a run"):
         evaluated.of_run(tmp_path, 400)

@@ -1,5 +1,6 @@
 """A whole board of made-up runs: what it asks for, and that stopping it changes no number."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -67,6 +68,7 @@ def test_every_cell_is_trained_once(task, tmp_path):
     assert full.trivial.title == "TF-IDF and logistic regression"
     assert full.trivial.value > 0.9 and full.says == row.NOT_ENOUGH
     assert full.published == {"another paper": 0.99}
+    assert few.tested == full.tested == 2 * (2 + 2 * 2)  # baselines, and seeds in both arms
     again = Trainer()
     assert numbers(run(task, tmp_path / "out", again)) == numbers(rows) and again.asked == []
     assert list((tmp_path / "out" / "work").iterdir()) == []  # runs are removed, cells are kept
@@ -119,6 +121,37 @@ def test_a_baseline_that_cannot_be_computed_is_said_in_its_column(task, tmp_path
     later = run(task, tmp_path / "out", Trainer())  # computed as soon as it can be
     assert later[0].trivial.title == "TF-IDF and logistic regression"
     assert later[0].trivial_missing == ""
+
+
+def test_test_data_are_counted_over_all_that_a_folder_has_seen(task, tmp_path):
+    """Another checkpoint looks at the same data; and so did cells of before that was noted."""
+    first = run(task, tmp_path / "out", Trainer())[0].tested
+    (tmp_path / "out" / "test_touched.json").unlink()
+    assert run(task, tmp_path / "out", Trainer())[0].tested == first
+    other = board.Board(tasks=[task], init="runs/y", seeds=(0, 1))
+    rows = other.run(tmp_path / "out", train=Trainer(), hashes=hashes)
+    assert [each.tested for each in rows] == [first + 2 * 2] * 2
+    noted = json.loads((tmp_path / "out" / "test_touched.json").read_text())[task.test]
+    assert [one["checkpoint"] for one in noted[-2:]] == ["runs/y"] * 2
+    assert "animals, pre-trained, seed 1" in {one["name"] for one in noted}
+
+
+def test_a_teacher_is_an_arm_of_its_own(task, tmp_path):
+    taught = dataclasses.replace(task, teacher="runs/t", of_teacher=("streams.task.size=28",))
+    train, asked = Trainer(), []
+    rows = run(taught, tmp_path / "out", lambda given: asked.append(given) or train(given))
+    assert len(asked) == 2 * 3 * 2
+    theirs = [given for given in asked if "--config.init.path=runs/t" in given]
+    assert len(theirs) == 4 and all("--config.streams.task.size=28" in given for given in theirs)
+    assert [each.teacher.value for each in rows] == [each.pre_trained.value for each in rows]
+    assert rows[0].from_teacher.ci95 == (0, 0)  # the made-up runs are alike
+    assert rows[0].hashes["teacher"] == ["runs/t"] and rows[0].hashes["checkpoint"] == ["runs/x"]
+    text = page.markdown(rows, page.Facts())
+    assert "| says | teacher | less the teacher | published | seeds | test evaluated |" in text
+    assert row.Row.of(json.loads(json.dumps(rows[0].plain()))).teacher == rows[0].teacher
+    before = rows[0].plain()
+    del before["teacher"], before["from_teacher"]  # a board of an earlier version
+    assert row.Row.of(json.loads(json.dumps(before))).teacher is None
 
 
 def test_without_a_checkpoint_the_other_columns_are_filled(task, tmp_path):
@@ -192,6 +225,8 @@ def test_pages_of_a_board(task, tmp_path):
     assert "# A board" in text and "1 more are not finished" in text
     assert "| animals | all | test (200) | accuracy | 25.0 % |" in text
     assert "| 50.0 % [" in text and "| +30.0 [" in text
+    assert "| another paper 99.0 % | 2 | 12 times |" in text and "teacher" not in text
+    assert "- hashes of animals, 5: config " in text
     html = (tmp_path / "pages" / "scoreboard.html").read_text()
     assert "<script" not in html and "http" not in html.replace("http-equiv", "").replace(
         "http://www.w3.org/", ""

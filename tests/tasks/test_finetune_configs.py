@@ -5,6 +5,8 @@ import json
 import pytest
 
 from tests.tasks import finetuning
+from unified_fm.config import file as config_file
+from unified_fm.evaluators.predicted import CHOSEN
 
 # Config -> a metric that is measured, and how many predictions are written at step 2.
 CONFIGS = {
@@ -38,6 +40,16 @@ def _marks(name):
     return pytest.mark.nightly if name in ALIKE else pytest.mark.slow
 
 
+@pytest.mark.parametrize("path", sorted((finetuning.ROOT / "configs/finetune").glob("*.py")))
+def test_every_task_has_a_demo_that_fits_the_quick_starts_model(path):
+    name = "glue:sst2,demo" if path.stem == "glue" else f"{path.stem}:demo"
+    settings = config_file.load(f"finetune/{name}", ["init.path=scratch"])
+    entry = settings.streams["task"].plain()
+    assert entry["source"].startswith("demo:") and settings.model["text"]["width"] == 64
+    assert entry.get("size", 48) == 48 and entry.get("max_len", 0) <= 32
+    assert "test" in settings.evaluate.evaluators or path.stem in ("glue", "refcoco")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("official")
@@ -62,3 +74,4 @@ def test_a_config_trains_evaluates_and_keeps_the_best(name, data, tmp_path, monk
         assert all({"id", "prediction", "truth"} <= json.loads(line).keys() for line in lines)
         report = json.loads((tmp_path / "predictions" / f"{evaluator}-2.json").read_text())
         assert {"ci95", "value"} <= report["metrics"][report["headline"]].keys()
+        assert (CHOSEN in report["notes"]) == (evaluator == best.partition("/")[0])

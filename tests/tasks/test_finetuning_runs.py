@@ -8,17 +8,18 @@ import shutil
 import numpy as np
 import pytest
 
+import unified_fm
 from tests.checkpoint import test_foreign
 from tests.inference import runs
 from tests.loop_runs import same_params
 from tests.tasks import finetuning
-from unified_fm import cli, main, setup, step
+from unified_fm import cli, main, setup, step, touched
 from unified_fm.checkpoint import store
 from unified_fm.commands import evaluate
 from unified_fm.config import file as config_file
 from unified_fm.convert import families
 from unified_fm.convert.table import flatten
-from unified_fm.models import bert
+from unified_fm.models import bert, vit
 
 QUIET = ("report=False",)
 
@@ -113,6 +114,11 @@ def test_a_moved_run_is_evaluated_without_its_training_data_or_a_step(here, tmp_
     best = int(written.stem.split("-")[1])
     before = finetuning.metrics(elsewhere / "run")[best]
     assert before["test/accuracy"] == before["dev/accuracy"]
+    # The test data were looked at, and that is noted; dev, by which the step was chosen, is not.
+    [(of, [noted])] = touched.read(elsewhere / "run").items()
+    assert (of, noted["name"], noted["step"]) == (f"vqa:{source}", "test", best)
+    known = unified_fm.load("run").info["sha256"]["parameters"]
+    assert noted["checkpoint"] == known[:12]
 
 
 @pytest.mark.slow
@@ -194,3 +200,32 @@ def test_glue_from_weights_of_another_library(here, tmp_path):
     for name in ours.keys() & theirs.keys():
         np.testing.assert_array_equal(ours[name], theirs[name])
     assert "dev/mean" in finetuning.metrics(tmp_path / "run")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["vit", "beit"])
+def test_images_from_weights_of_another_library(here, tmp_path, family):
+    """The folder's model, with a new head; of BEiT-2 relative positions and the mean of patches."""
+    options = {"image_size": 16, "patch_size": 8}
+    models = {
+        "vit": vit.Model(**options, vision=test_foreign.STACK),
+        "beit": vit.Model(
+            **options,
+            vision=test_foreign.BEIT,
+            mask_token=True,
+            pool="mean",
+            absolute_positions=False,
+        ),
+    }
+    image = {"image": np.zeros((1, 16, 16, 3), np.uint8)}
+    weights = test_foreign.folder(tmp_path / family, f"hf-{family}", models[family], None, image, 1)
+    start = (f"init={family}:{weights}", "optimizer.lr=0")
+    assert finetuning.train("image_classification:smoke", tmp_path / "run", *QUIET, *start) == 0
+    ours = flatten(store.load_params(tmp_path / "run"))
+    theirs = flatten(families.load(family, weights))
+    assert {name for name in ours if name not in theirs} == {
+        name for name in ours if name.startswith("class_head/")
+    }
+    for name in ours.keys() & theirs.keys():
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    assert "dev/accuracy" in finetuning.metrics(tmp_path / "run")[2]

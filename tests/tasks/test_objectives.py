@@ -20,7 +20,7 @@ from unified_fm import joint
 from unified_fm.models.views import ImageMemory, Views
 from unified_fm.objectives import base
 from unified_fm.plugins import build
-from unified_fm.rules import path_name
+from unified_fm.rules import named_leaves, path_name
 from unified_fm.tasks import _mixing
 
 TEXT = {"text_embed", "text"}
@@ -213,6 +213,37 @@ def test_a_text_task_has_the_head_of_the_models_family(model, head):
     assert set(tiny_ufm.shapes(model, run, batch)["glue_head"]) == head
     layers = functools.partial(run, head="layers")
     assert set(tiny_ufm.shapes(model, layers, batch)["glue_head"]) == {"dense", "norm", "out"}
+
+
+# As BEiT-2's files say it: biases by place instead of positions, the mean of the patches.
+BEIT = tiny_ufm.image_teacher(
+    absolute_positions=False,
+    pool="mean",
+    vision=tiny_ufm.LAYERS | {"relative_position_bias": True, "layer_scale": 0.1},
+)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(tiny_ufm.student(), id="ufm"),
+        pytest.param(tiny_ufm.image_teacher(), id="vit", marks=pytest.mark.slow),
+        pytest.param(BEIT, id="beit", marks=pytest.mark.slow),
+    ],
+)
+def test_a_task_of_images_trains_every_encoder_of_images(model):
+    batch = tiny_ufm.batches()["image"]
+
+    def run(net, batch):
+        objective = build("objectives", "image_classification", classes=tiny_ufm.CLASSES)
+        return objective(net, None, batch).loss
+
+    tree = tiny_ufm.params(model, run, batch)
+    assert tree["class_head"] and "image_head" not in tree
+    gradient = jax.grad(lambda tree: nn.apply(run, model)({"params": tree}, batch))
+    found = jax.jit(gradient, compiler_options=tiny_ufm.FAST)(tree)
+    still = {name for name, leaf in named_leaves(found) if not jnp.any(leaf)}
+    assert not {name for name in still if "mask_token" not in name}
 
 
 @dataclasses.dataclass

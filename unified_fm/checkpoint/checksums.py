@@ -1,12 +1,14 @@
 """Checksums of parameter trees, computed on the devices from the arrays themselves."""
 
+import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unified_fm import choices
 from unified_fm import rules as path_rules
@@ -23,6 +25,16 @@ def of(tree: Any) -> dict[str, int]:
     return dict(
         zip(names, map(int, jax.device_get(_checksums(jax.tree.leaves(tree)))), strict=True)
     )
+
+
+def sha256(leaves: Iterable[tuple[str, Any]]) -> str:
+    """The hash by which parameters (name, array) are called wherever they lie; hexadecimal."""
+    found = hashlib.sha256()
+    for name, leaf in leaves:
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def of_json(value: Any) -> int:

@@ -10,6 +10,7 @@ unified-fm data refcoco refcoco.json --to=refcoco.jsonl    # from the JSON of MD
 unified-fm data answers v2_mscoco_{train,val}2014_annotations.json --to=answers.json
 unified-fm data frequencies dataset_coco.json --split=train --to=frequencies.json  # for SCST
 unified-fm data tokenizer jsonl:texts.jsonl --vocab=32000 --kind=bpe --out=my/bpe
+unified-fm data submission CoLA=runs/cola/predictions/test-800.tsv ... --to=glue.zip
 """
 
 import argparse
@@ -18,7 +19,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from unified_fm.commands import _doctor, _settings, _vocabulary
+from unified_fm.commands import _doctor, _settings, _submission, _vocabulary
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import caption_reward, vqa_answers
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             print(_refcoco(options.files, options.to))
         elif options.corpus == "answers":
             print(_answers(options.files, options.to, options.least))
+        elif options.corpus == "submission":
+            print(_submission.write(options.files, options.to))
         elif options.corpus == "frequencies":
             print(_frequencies(options.files, options.to, options.split))
         else:
@@ -159,9 +162,11 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         ("refcoco", "RefCOCO of MDETR's or TFDS's JSON as JSON lines of ours"),
         ("answers", "the frequent answers of VQA annotations, which are a model's classes"),
         ("frequencies", "how rare words are in captions, by which SCST rewards those it draws"),
+        ("submission", "GLUE's zip, of the eleven files NAME.tsv or NAME=FILE of predictions"),
     ):
         command = commands.add_parser(name, help=about)
-        command.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE")
+        kind = str if name == "submission" else pathlib.Path
+        command.add_argument("files", nargs="+", type=kind, metavar="FILE")
         command.add_argument("--to", required=True, type=pathlib.Path, help="file to write")
         if name == "answers":
             command.add_argument("--least", type=int, default=9, help="times that one occurs (9)")

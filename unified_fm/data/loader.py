@@ -90,8 +90,8 @@ class Loader(Batching):
         self.source = self.pipeline.records_of(opened)
         if self.entry.weights is not None and self.source is not opened:
             raise ValueError(
-                f"stream {name!r}: its pipeline makes records of its own of each source's (long=...), "
-                "and so weights cannot be kept; leave one of them out"
+                f"stream {name!r}: weights count records of the sources, and its pipeline makes "
+                "others of them (long=...); leave one of both out"
             )
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.entry.max_skip)

@@ -2,7 +2,7 @@
 
 The official test split is kept; a tenth of the training images is held out as val. Two thirds of
 the test questions are answered by the question alone: `answer_type` is "yes/no", "shape" or
-"colour", and the last two are the ones that need the picture.
+"colour", and the last two are the ones that need the picture. answers.json are those of training.
 """
 
 import json
@@ -13,6 +13,7 @@ from PIL import Image
 from unified_fm.demo import composed_vqa, drawings, packages
 from unified_fm.demo.composed_vqa import Asked
 from unified_fm.demo.making import Making, split_of
+from unified_fm.tasks._metrics import vqa_answers
 
 _SHAPES = ("circle", "rectangle", "triangle")
 _FOLDERS = {split: folder for split, (folder, _) in composed_vqa.SPLITS.items()}
@@ -47,6 +48,9 @@ def make(making: Making) -> None:
             ]
     for split, rows in found.items():
         composed_vqa.write_official(making.folder, _FOLDERS[split], rows, "easy-VQA 1.0")
+        if split == "train":
+            listed = vqa_answers.build_list([asked.answer for _, _, asked in rows], least=1)
+            listed.save(making.folder / "answers.json")
         making.counts[split] = len(rows)
         making.counts[f"{split} pictures"] = len({image for _, image, _ in rows})
     making.facts["answer_types"] = ["yes/no", "shape", "colour"]

@@ -56,6 +56,7 @@ _VQA = tuple(
     for folder, _ in composed_vqa.SPLITS.values()
     for name in (folder, *composed_vqa.official_names(folder))
 )
+_ASKED = (*_VQA, "answers.json")
 _NLVR2 = ("images", "dev", "test1", "train.json", "dev.json", "test1.json")
 _CAPTIONS = tuple(
     name for split in composed_captions.SPLITS for name in (split, f"captions_{split}.json")
@@ -94,8 +95,8 @@ PARTS = {
         contents=_THREE,
     ),
     "fashion": Part(make=labelled.make_fashion, debian=("dataset-fashion-mnist",), contents=_THREE),
-    "easy_vqa": Part(make=easy_vqa.make, sources=(("easy-vqa",),), contents=_VQA),
-    "vqa": Part(make=composed_vqa.make, after=("objects",), contents=(*_VQA, "answers.json")),
+    "easy_vqa": Part(make=easy_vqa.make, sources=(("easy-vqa",),), contents=_ASKED),
+    "vqa": Part(make=composed_vqa.make, after=("objects",), contents=_ASKED),
     "nlvr2": Part(make=composed_nlvr2.make, after=("objects",), contents=_NLVR2),
     "refcoco": Part(
         make=composed_refcoco.make, after=("objects",), contents=("images", "refcoco.jsonl")

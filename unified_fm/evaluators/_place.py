@@ -16,6 +16,7 @@ class Place:
         class_names: {stream: names of its classes by number}, as the model has learnt them. The
             classes of another source may stand in another order, so labels are compared by name.
         model: its options in the config, by which a result that is kept is known again.
+        chooses: whether the best step of the run is chosen by what this evaluator says.
     """
 
     name: str = ""
@@ -23,3 +24,4 @@ class Place:
     step: int = 0
     class_names: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    chooses: bool = False

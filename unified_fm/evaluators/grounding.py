@@ -3,7 +3,8 @@
 The fusion encoder reads the phrase over the full-image view and its first output gives the box, as
 in X-FM's bounding-box prediction (section 2.5). Boxes are (cx, cy, w, h) in 0..1 and are compared
 as continuous areas. What a guess reaches is measured: the constant box that fits these very targets
-best, searched anew for each of the two measures.
+best, searched anew for each of the two measures. Errors are over the images, which are drawn again
+with all their regions: boxes of one image are not independent.
 """
 
 import dataclasses
@@ -20,7 +21,10 @@ from unified_fm.data.skips import Parts, Skips
 from unified_fm.evaluators import base
 from unified_fm.evaluators._batches import stack
 from unified_fm.evaluators.base import BoxExample, Metric
+from unified_fm.evaluators.predicted import metrics_of
+from unified_fm.tasks._metrics import statistic
 from unified_fm.tasks._metrics.boxes import best_constant_box, iou_of_centres
+from unified_fm.tasks._scoring.scored import Scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,26 +59,14 @@ class Evaluator(base.HeldOut):
         """
         held, rows, phrases = self._regions()
         images = held.arrays.get("image")
-        found = self.ask(apply, queries.locate, params, rows, images=images, keep=("target",))
+        keep = ("target", "image_id")
+        found = self.ask(apply, queries.locate, params, rows, images=images, keep=keep)
         if not found:
             raise ValueError(f"no record of {self.source!r} has a usable region: nothing to ground")
         predicted, targets = found["box"], found["target"]
         overlap = iou_of_centres(predicted, targets)
-        constant = best_constant_box(targets, np.mean)
-        yield base.mean(
-            "mean_iou",
-            overlap,
-            chance=float(iou_of_centres(constant[None], targets).mean()),
-            chance_is="best constant box",
-        )
-        above = _share_above(self.threshold)
-        constant = best_constant_box(targets, above)
-        yield base.share(
-            f"iou_above_{self.threshold:g}",
-            overlap > self.threshold,
-            chance=float(above(iou_of_centres(constant[None], targets))),
-            chance_is="best constant box",
-        )
+        scored = self._scored(overlap, targets, found["image_id"])
+        yield from metrics_of(scored, scored.report(self.seed))
         # The first rows of all are those of the first process, which writes the report.
         first = self.passes.processes.index == 0
         for row in range(min(self.shown, len(phrases)) if first else 0):
@@ -87,6 +79,25 @@ class Evaluator(base.HeldOut):
                     float(overlap[row]),
                 )
             )
+
+    def _scored(self, overlap: np.ndarray, targets: np.ndarray, image: np.ndarray) -> Scored:
+        """Of IoUs f[N], true boxes f[N 4], and which image each is of, i[N]."""
+        mean, above = self.metric_names
+        chance = {}
+        for name, measure in ((mean, np.mean), (above, _share_above(self.threshold))):
+            constant = best_constant_box(targets, measure)
+            chance[name] = float(measure(iou_of_centres(constant[None], targets)))
+        return Scored(
+            counts={"regions": len(overlap), "images": len(np.unique(image))},
+            statistics={
+                mean: statistic.mean(overlap),
+                above: statistic.share(overlap > self.threshold),
+            },
+            chance=chance,
+            chance_is="best constant box",
+            units=image,
+            unit="images",
+        )
 
     def _regions(self):
         options = BoxOptions(box_format=self.box_format, exif=self.exif)
@@ -108,7 +119,8 @@ class Evaluator(base.HeldOut):
                 size = [picture.width, picture.height] * 2
                 x, y, w, h = np.divide([x0, y0, x1 - x0, y1 - y0], size)
                 target = np.array([x + w / 2, y + h / 2, w, h], np.float32)
-                rows.append(tokens | {"image_row": np.int32(row), "target": target})
+                places = {"image_row": np.int32(row), "image_id": np.int32(number)}
+                rows.append(tokens | places | {"target": target})
             left_out.use(parts, record=lambda number=number: f"usable record {number}")
         if left_out.lossy:
             logging.warning("%s", left_out.table())

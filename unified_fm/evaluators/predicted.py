@@ -31,6 +31,7 @@ from unified_fm.tasks._scoring.scored import Scored
 
 _log = logging.getLogger(__name__)
 FOLDER = "predictions"
+CHOSEN = "the best step of the run is chosen by these data, so at that step they say too much"
 _FIRST = 64  # records that are looked at before the first step: more are read ahead
 _TO_ERROR = 2 * 1.959963984540054  # a 95 % interval in standard errors
 
@@ -168,6 +169,7 @@ class Predicted(base.Evaluator):
         notes = [*scored.notes, *([f"{skipped} records could not be used"] if skipped else [])]
         for note in notes:
             _log.warning("%s on %s: %s", self.place.name, self.source, note)
+        notes += [CHOSEN] if self.place.chooses else []  # for whoever reads the file later
         report = dataclasses.replace(scored, notes=notes).report(self.seed)
         if folder is not None:
             about = {"source": self.source, "step": self.place.step, **report}

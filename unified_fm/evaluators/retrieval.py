@@ -28,7 +28,7 @@ from unified_fm import choices, queries
 from unified_fm.evaluators import _chunks, _gallery, _pairs, base
 from unified_fm.evaluators._gallery import Gallery, Set
 from unified_fm.evaluators.base import Metric, RetrievalExample
-from unified_fm.evaluators.predicted import FOLDER, metrics_of
+from unified_fm.evaluators.predicted import CHOSEN, FOLDER, metrics_of
 from unified_fm.files import write_whole
 from unified_fm.tasks._metrics.retrieval import DIRECTIONS, top
 from unified_fm.tasks._scoring import rankings
@@ -153,7 +153,8 @@ class Evaluator(base.HeldOut):
             text = (folder / f"{stem}.jsonl").read_text()
         lines = [json.loads(line) for line in text.split("\n") if line]  # one may hold U+2028
         scored = rankings.measured(lines, self.ranks, self._settings(reranked))
-        report = scored.report(self.seed)
+        notes = [*scored.notes, *([CHOSEN] if self.place.chooses else [])]
+        report = dataclasses.replace(scored, notes=notes).report(self.seed)
         if folder is not None:
             about = {"source": self.source, "step": self.place.step, **report}
             write_whole(folder / f"{stem}.json", json.dumps(about, indent=1))

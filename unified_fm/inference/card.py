@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unified_fm import __version__, rules
+from unified_fm.checkpoint import checksums
 from unified_fm.inference.parts import Parts
 
 
@@ -28,7 +29,7 @@ def info(parts: Parts) -> dict[str, Any]:
     facts = dict(parts.facts)
     config = facts.pop("config", None)
     leaves = list(rules.named_leaves(parts.params))
-    hashes = {"parameters": _hash_of_arrays(leaves)}
+    hashes = {"parameters": checksums.sha256(leaves)}
     if config is not None:
         hashes["config"] = _hash(json.dumps(config, sort_keys=True, default=str))
     if "texts" in parts.widths and parts.tokenizer is not None:
@@ -65,15 +66,6 @@ def _options(pipeline: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
         return None
     known = {field.name for field in dataclasses.fields(pipeline)}
     return {name: getattr(pipeline, name) for name in names if name in known}
-
-
-def _hash_of_arrays(leaves: Any) -> str:
-    found = hashlib.sha256()
-    for name, leaf in leaves:
-        array = np.ascontiguousarray(leaf)
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
 
 
 def _hash(text: str) -> str:

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unified_fm import touched
 from unified_fm.model_card.data import without_folders
 from unified_fm.scoreboard.row import Value
 
@@ -44,16 +45,22 @@ def of_run(folder: Path, step: int) -> list[Evaluated]:
         ValueError: one of the files is damaged.
     """
     found: list[Evaluated] = []
+    looked = {source: len(times) for source, times in touched.read(folder).items()}
     for file in sorted((folder / "predictions").glob(f"*-{step}.json")):
         try:
             about = json.loads(file.read_text("utf-8"))
-            found += _metrics(file.stem.removesuffix(f"-{step}"), about)
+            found += _metrics(file.stem.removesuffix(f"-{step}"), about, looked)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no score of a run: {error!r}") from error
     return found
 
 
-def _metrics(evaluator: str, about: dict[str, Any]) -> Iterator[Evaluated]:
+def _metrics(
+    evaluator: str, about: dict[str, Any], looked: Mapping[str, int]
+) -> Iterator[Evaluated]:
+    notes = tuple(about["notes"])
+    if times := looked.get(about["source"]):
+        notes += (f"these test data were evaluated {'once' if times == 1 else f'{times} times'}",)
     for name, metric in about["metrics"].items():
         low, high = metric["ci95"]
         yield Evaluated(
@@ -65,5 +72,5 @@ def _metrics(evaluator: str, about: dict[str, Any]) -> Iterator[Evaluated]:
             value=Value(value=float(metric["value"]), ci95=(float(low), float(high))),
             chance=metric.get("chance"),
             chance_is=about["chance_is"],
-            notes=tuple(about["notes"]),
+            notes=notes,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unified_fm import touched
 from unified_fm.scoreboard import compare, fit, trivial
 from unified_fm.scoreboard.cell import Cell, Finished, Hashes, short_hash
 from unified_fm.scoreboard.row import Row
@@ -34,6 +35,8 @@ class Task:
         labels: amounts of training data, as `few:` takes them; "" is all.
         changes: of the config, in both arms.
         scratch: further changes of the arm "scratch": the model that `init` has.
+        teacher: what the arm "teacher" starts from; "": there is none.
+        of_teacher: further changes of that arm: sizes that its model reads.
         parts: of the demo corpus that it reads.
         published: {metric: {system: value}}.
     """
@@ -49,6 +52,8 @@ class Task:
     labels: Sequence[str] = ("",)
     changes: Sequence[str] = ()
     scratch: Sequence[str] = ()
+    teacher: str = ""
+    of_teacher: Sequence[str] = ()
     parts: Sequence[str] = ()
     published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
@@ -59,6 +64,7 @@ class Task:
     def cell(self, arm: str, labels: str, seed: int, init: str) -> Cell:
         """A cell to be trained."""
         sources = self.sources(labels)
+        more = {"scratch": self.scratch, "teacher": self.of_teacher}
         return Cell(
             task=self.name,
             arm=arm,
@@ -68,9 +74,9 @@ class Task:
                 f"streams.task.source={sources['train']}",
                 f"evaluate.evaluators.{fit.EVALUATOR}.source={sources['test']}",
                 *self.changes,
-                *(self.scratch if arm == "scratch" else ()),
+                *more.get(arm, ()),
             ),
-            init=init if arm == "pre-trained" else "",
+            init={"pre-trained": init, "teacher": self.teacher}.get(arm, ""),
             labels=labels,
         )
 
@@ -98,9 +104,16 @@ class Board:
         """
         return fit.checkpoint_hash(self.init) if self.init else ""
 
+    @functools.cached_property
+    def _of_teachers(self) -> dict[str, str]:
+        """{init of a teacher: its hash}, each read once."""
+        return {init: fit.checkpoint_hash(init) for init in {t.teacher for t in self.tasks} - {""}}
+
     def hashes(self, cell: Cell, data: str) -> Hashes:
         """What a cell's numbers depend on; `data` is the hash of its data. See `fit.hashes_of`."""
-        return fit.hashes_of(cell, data, self.checkpoint)
+        taught = cell.arm == "teacher"
+        start = self._of_teachers[cell.init] if taught else self.checkpoint
+        return fit.hashes_of(cell, data, start)
 
     def run(
         self,
@@ -123,11 +136,15 @@ class Board:
         Raises:
             Stopped, Failed: as of `fit`.
         """
-        store, hashes = Store(folder), hashes or self.hashes
+        kept = _Kept(folder, train, begun)
+        hashes = hashes or self.hashes
         wanted = [(task, labels) for task in self.tasks for labels in task.labels]
+        found: list[tuple[Task, Row]] = []
         rows: list[Row] = []
         for number, (task, labels) in enumerate(wanted, start=1):
-            rows += self._rows(task, labels, store, folder / "work", train, hashes, begun)
+            found += [(task, row) for row in self._rows(task, labels, kept, hashes)]
+            # Other rows may be of the same test data, so all are counted anew.
+            rows = [dataclasses.replace(row, tested=kept.times(task.test)) for task, row in found]
             told(rows, number, len(wanted))
         return rows
 
@@ -146,58 +163,89 @@ class Board:
                 found.append(cell)
         return found
 
-    def _rows(self, task, labels, store, work, train, hashes, begun) -> list[Row]:
+    def _rows(self, task, labels, kept, hashes) -> list[Row]:
         sources = task.sources(labels)
         data = fit.data_hash(sources)
-        simple, missing = _trivial(task, labels, sources, data, store)
-        arms: dict[str, list[Finished]] = {"scratch": [], "pre-trained": []}
+        simple, missing = _trivial(task, labels, sources, data, kept)
+        arms: dict[str, list[Finished]] = {arm: [] for arm in _arms(task, self.init)}
         for seed in self.seeds:
             for arm, cells in arms.items():
-                if arm == "pre-trained" and not self.init:
-                    continue
                 cell = task.cell(arm, labels, seed, self.init)
-                cells.append(_trained(cell, hashes(cell, data), store, work, train, begun))
+                cells.append(kept.trained(cell, hashes(cell, data), task.test))
         return compare.rows(
             compare.Measured(
                 task.name, labels, task.split, task.kind, task.metrics, task.published
             ),
             trivial=simple,
             scratch=arms["scratch"],
-            pre_trained=arms["pre-trained"],
+            pre_trained=arms.get("pre-trained", ()),
+            teacher=arms.get("teacher", ()),
             missing=missing,
         )
 
 
-def _trained(cell: Cell, hashes: Hashes, store: Store, work: Path, train, begun) -> Finished:
-    key = hashes.key(cell)
-    found = store.get(key)
-    if found is None:
-        begun(cell)
-        _log.info("%s", cell.title)
-        started = time.monotonic()
-        found = fit.run(cell, hashes, work / key, train)
-        store.put(found)
-        shutil.rmtree(work / key)  # only now: what is killed before goes on there
-        _log.info("%s: done in %.0f s", cell.title, time.monotonic() - started)
-    return found
+class _Kept:
+    """The finished cells of a folder, and how those that are missing are made.
+
+    Each is an evaluation of test data, which is noted in `touched.FILE`: also of cells that are no
+    more asked for, as of another checkpoint or of a config that has changed since.
+    """
+
+    def __init__(self, folder: Path, train: fit.Train | None, begun: Callable[[Cell], Any]):
+        self._folder, self._store = Path(folder), Store(folder)
+        self._train, self._begun = train, begun
+
+    def trained(self, cell: Cell, hashes: Hashes, test: str) -> Finished:
+        """The cell, which is trained if it is not there."""
+        key, work = hashes.key(cell), self._folder / "work"
+        found = self.get(key, test)
+        if found is None:
+            self._begun(cell)
+            _log.info("%s", cell.title)
+            started = time.monotonic()
+            found = fit.run(cell, hashes, work / key, self._train)
+            self.put(found, test)
+            shutil.rmtree(work / key)  # only now: what is killed before goes on there
+            _log.info("%s: done in %.0f s", cell.title, time.monotonic() - started)
+        return found
+
+    def get(self, key: str, test: str) -> Finished | None:
+        """A cell that is there."""
+        found = self._store.get(key)
+        if found is not None:  # noted already, if nobody was killed between the two
+            self._note(found, test, once="cell")
+        return found
+
+    def put(self, finished: Finished, test: str) -> None:
+        """Keeps a cell that was made of these test data."""
+        self._store.put(finished)
+        self._note(finished, test)
+
+    def times(self, test: str) -> int:
+        """How often these test data were evaluated."""
+        return len(touched.read(self._folder).get(test, ()))
+
+    def _note(self, finished: Finished, test: str, once: str = "") -> None:
+        about = {"name": finished.cell.title, "checkpoint": finished.hashes.checkpoint}
+        touched.add(self._folder, test, about | {"cell": finished.key}, once=once)
 
 
 def _trivial(
-    task: Task, labels: str, sources: Mapping[str, str], data: str, store: Store
+    task: Task, labels: str, sources: Mapping[str, str], data: str, kept: _Kept
 ) -> tuple[list[Finished], str]:
     """The baselines of a task, and why one is missing."""
     found, reasons, read = [], [], _Once(sources)
     for baseline in trivial.named(task.baselines):
         cell = Cell(task=task.name, arm="trivial", config=baseline.title, labels=labels)
         hashes = Hashes(config=short_hash([baseline.title, task.kind]), data=data)
-        finished = store.get(hashes.key(cell))
+        finished = kept.get(hashes.key(cell), task.test)
         if finished is None:
             try:
                 finished = trivial.predict(cell, hashes, task.kind, task.baselines, read.data)
             except NotInstalled as error:
                 reasons.append(f"{baseline.title} {error}")
                 continue
-            store.put(finished)
+            kept.put(finished, task.test)
         found.append(finished)
     return found, "; ".join(reasons)
 
@@ -221,6 +269,11 @@ def cells(board: Board) -> Iterator[Cell]:
     for task in board.tasks:
         for labels in task.labels:
             for seed in board.seeds:
-                yield task.cell("scratch", labels, seed, board.init)
-                if board.init:
-                    yield task.cell("pre-trained", labels, seed, board.init)
+                for arm in _arms(task, board.init):
+                    yield task.cell(arm, labels, seed, board.init)
+
+
+def _arms(task: Task, init: str) -> list[str]:
+    """The arms of a task that are trained."""
+    arms = {"scratch": True, "pre-trained": bool(init), "teacher": bool(task.teacher)}
+    return [arm for arm, there in arms.items() if there]

@@ -15,7 +15,8 @@ from typing import Any
 
 from unified_fm import choices
 
-ARMS = ("trivial", "scratch", "pre-trained")
+ARMS = ("trivial", "scratch", "pre-trained", "teacher")
+STARTED = ("pre-trained", "teacher")  # those that start from something
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,12 +25,12 @@ class Cell:
 
     Attributes:
         task: the name of the row.
-        arm: "scratch" and "pre-trained" are the same run but for where it starts; "trivial" is a
-            method without a network.
+        arm: "scratch" and "pre-trained" are the same run but for where it starts; so is "teacher",
+            from what the checkpoint was distilled from; "trivial" is a method without a network.
         seed: of the head's initial values, the order of the data and dropout.
         config: of the fine-tuning, as `--config` takes it; of "trivial" the name of the baseline.
         changes: "a.b=value", as `--config.a.b=value`, in their order.
-        init: run, checkpoint or folder that "pre-trained" starts from; "" otherwise.
+        init: run, checkpoint or folder that "pre-trained" or "teacher" starts from; "" otherwise.
         labels: how much of the training data is used, as `few:` takes it ("30", "5%"); "": all.
     """
 
@@ -43,10 +44,10 @@ class Cell:
 
     def __post_init__(self):
         choices.check("arm", self.arm, ARMS)
-        if bool(self.init) != (self.arm == "pre-trained"):
+        if bool(self.init) != (self.arm in STARTED):
             raise ValueError(
                 f"the arm {self.arm!r} of {self.task} has init={self.init!r}: only 'pre-trained'"
-                " starts from something, and it must"
+                " and 'teacher' start from something, and they must"
             )
 
     @property

@@ -35,6 +35,7 @@ def rows(
     trivial: Sequence[Finished],
     scratch: Sequence[Finished],
     pre_trained: Sequence[Finished],
+    teacher: Sequence[Finished] = (),
     missing: str = "",
 ) -> list[Row]:
     """The rows of a task, one for each metric; arms without cells leave their columns empty.
@@ -42,13 +43,14 @@ def rows(
     Args:
         about: the task.
         trivial: its baselines, of which the best one counts for each metric.
-        scratch, pre_trained: a cell for each seed; compared are seeds that both have.
+        scratch, pre_trained, teacher: a cell for each seed; compared are seeds that both have.
         missing: why a baseline is not there.
 
     Raises:
         ValueError: no cell at all, or cells of other test examples.
     """
-    cells = [*trivial, *scratch, *pre_trained]
+    arms = {"trivial": trivial, "scratch": scratch, "pre-trained": pre_trained, "teacher": teacher}
+    cells = [cell for arm in arms.values() for cell in arm]
     if not cells:
         raise ValueError(f"{about.task}: no cell is finished")
     ids = [str(line["id"]) for line in cells[0].lines]
@@ -60,7 +62,6 @@ def rows(
             )
     scores = {cell.key: scored_lines.score(about.kind, cell.lines) for cell in cells}
     names = about.metrics or [next(iter(scores[cells[0].key].statistics))]
-    arms = {"trivial": trivial, "scratch": scratch, "pre-trained": pre_trained}
     return [_row(about, name, arms, scores, missing) for name in names]
 
 
@@ -78,8 +79,9 @@ def _row(
         key=lambda found: found.value,
         default=None,
     )
-    scratch, pre_trained = (
-        _value(arms[arm], scores, name) if arms[arm] else None for arm in ("scratch", "pre-trained")
+    scratch, pre_trained, teacher = (
+        _value(arms[arm], scores, name) if arms[arm] else None
+        for arm in ("scratch", "pre-trained", "teacher")
     )
     chance = first.chance.get(name)
     # Records that a model could not use are known to its evaluator alone.
@@ -106,13 +108,16 @@ def _row(
         scratch=scratch,
         pre_trained=pre_trained,
         difference=difference,
+        teacher=teacher,
+        from_teacher=_difference(arms["pre-trained"], arms["teacher"], scores, name),
         says=said,
         above_chance=above,
         published=about.published.get(name, {}),
         hashes={
             "config": _different(cell.hashes.config for cell in cells),
             "data": _different(cell.hashes.data for cell in cells),
-            "checkpoint": _different(cell.hashes.checkpoint for cell in cells),
+            "checkpoint": _different(cell.hashes.checkpoint for cell in arms["pre-trained"]),
+            "teacher": _different(cell.hashes.checkpoint for cell in arms["teacher"]),
         },
         seconds=sum(cell.seconds for cell in cells),
         tested=len(cells),

@@ -14,8 +14,10 @@ from unified_fm.scoreboard import row as rows_of
 from unified_fm.scoreboard.row import Row, Value
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
-_HEAD = ("task", "labels", "test", "metric", "chance", "trivial baseline", "from scratch")
-_HEAD += ("pre-trained", "difference", "says")
+_SAYS = "says"
+_NUMBERS = ("chance", "trivial baseline", "from scratch", "pre-trained", "difference", "teacher")
+_NUMBERS += ("less the teacher", "published", "seeds", "test evaluated", "seconds")
+_IF_ANY = ("teacher", "less the teacher", "published")  # columns that few boards have
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,9 @@ def markdown(rows: Sequence[Row], about: Facts) -> str:
             *rows_table(rows),
             "",
             *(f"- {note}" for note in notes(rows)),
+            *dict.fromkeys(
+                f"- hashes of {_called(row)}: {'; '.join(_hashes(row))}" for row in rows
+            ),
             "",
         ]
     )
@@ -88,7 +93,9 @@ def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> Iterator[str]:
 
 def rows_table(rows: Sequence[Row]) -> list[str]:
     """The table of the scoreboard in Markdown, line by line."""
-    return list(table(_HEAD, map(_cells, rows)))
+    cells = [_cells(row) for row in rows]
+    head = _head(cells)
+    return list(table(head, ([each[name] for name in head] for each in cells)))
 
 
 def html(rows: Sequence[Row], about: Facts) -> bytes:
@@ -98,13 +105,20 @@ def html(rows: Sequence[Row], about: Facts) -> bytes:
     if drawn:
         svg = charts.to_svg(charts.forest(drawn), salt="forest")
         figures = [markupsafe.Markup(svg)]
+    cells = [_cells(row) for row in rows]
+    head = _head(cells)
     return report.render(
         _TEMPLATE,
         title=about.title,
         facts=dict(about.facts),
         summary=list(summary(rows, about)),
-        head=_HEAD,
-        rows=[{"cells": _cells(row), "says": row.says, "more": list(_more(row))} for row in rows],
+        head=head,
+        numbers=_NUMBERS,
+        says=_SAYS,
+        rows=[
+            {"cells": {name: each[name] for name in head}, "says": row.says, "more": [*_more(row)]}
+            for row, each in zip(rows, cells, strict=True)
+        ],
         good=rows_of.HELPS,
         bad=rows_of.HURTS,
         figures=figures,
@@ -126,21 +140,36 @@ def summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    trivial = number(row.trivial.value, row.unit) if row.trivial else row.trivial_missing or "-"
-    chance = "-" if row.chance is None else number(row.chance, row.unit)
-    return (
-        row.task,
-        row.labels or "all",
-        f"{row.split} ({row.n:,})",
-        row.metric,
-        chance,
-        trivial,
-        with_interval(row.scratch, row.unit),
-        with_interval(row.pre_trained, row.unit),
-        with_interval(row.difference, row.unit, sign=True),
-        row.says,
-    )
+def _head(cells: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns: those that few boards have only where a row has something there."""
+    names = list(cells[0]) if cells else []
+    return [n for n in names if n not in _IF_ANY or any(each[n] != "-" for each in cells)]
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """{column: text}, all of them in their order."""
+    published = (f"{name} {number(value, row.unit)}" for name, value in row.published.items())
+    arms = [each for each in (row.scratch, row.pre_trained) if each is not None]
+    return {
+        "task": row.task,
+        "labels": row.labels or "all",
+        "test": f"{row.split} ({row.n:,})",
+        "metric": row.metric,
+        "chance": "-" if row.chance is None else number(row.chance, row.unit),
+        "trivial baseline": (
+            number(row.trivial.value, row.unit) if row.trivial else row.trivial_missing or "-"
+        ),
+        "from scratch": with_interval(row.scratch, row.unit),
+        "pre-trained": with_interval(row.pre_trained, row.unit),
+        "difference": with_interval(row.difference, row.unit, sign=True),
+        _SAYS: row.says,
+        "teacher": with_interval(row.teacher, row.unit),
+        "less the teacher": with_interval(row.from_teacher, row.unit, sign=True),
+        "published": ", ".join(published) or "-",
+        "seeds": str(max((len(each.seeds) for each in arms), default=0)),
+        "test evaluated": "once" if row.tested == 1 else f"{row.tested} times",
+        "seconds": f"{row.seconds:.0f}",
+    }
 
 
 def _more(row: Row) -> Iterator[str]:
@@ -150,7 +179,8 @@ def _more(row: Row) -> Iterator[str]:
         yield f"the trivial baseline is {row.trivial.title} {_interval(row.trivial, row.unit)}"
     if row.trivial_missing:
         yield f"not computed: {row.trivial_missing}"
-    for name, value in (("scratch", row.scratch), ("pre-trained", row.pre_trained)):
+    arms = {"scratch": row.scratch, "pre-trained": row.pre_trained, "teacher": row.teacher}
+    for name, value in arms.items():
         if value is not None and len(value.seeds) > 1:
             each = ", ".join(number(one, row.unit) for one in value.seeds.values())
             yield f"{name}, by seed: {each}"
@@ -158,7 +188,10 @@ def _more(row: Row) -> Iterator[str]:
         yield "the pre-trained model is not above chance"
     for system, value in row.published.items():
         yield f"published, other data: {system} {number(value, row.unit)}"
-    yield f"{row.tested} evaluations of the test split, {row.seconds:.0f} s"
+    yield from _hashes(row)
+
+
+def _hashes(row: Row) -> Iterator[str]:
     for name, hashes in row.hashes.items():
         if hashes:
             yield f"{name} {', '.join(hashes)}"
@@ -174,9 +207,8 @@ def _forest_row(row: Row) -> charts.ForestRow | None:
     values = [each for each in (row.scratch, row.pre_trained, row.trivial) if each is not None]
     if not values or max(abs(each.value) for each in values) > 1:
         return None
-    amount = f", {row.labels}" if row.labels else ""
     return charts.ForestRow(
-        label=f"{row.task}{amount}: {row.metric}",
+        label=f"{_called(row)}: {row.metric}",
         chance=None if row.chance is None else 100 * row.chance,
         trivial=100 * row.trivial.value if row.trivial else None,
         scratch=_arm(row.scratch),
@@ -184,6 +216,10 @@ def _forest_row(row: Row) -> charts.ForestRow | None:
         difference=_arm(row.difference),
         good=row.says == rows_of.HELPS,
     )
+
+
+def _called(row: Row) -> str:
+    return f"{row.task}, {row.labels}" if row.labels else row.task
 
 
 def _arm(value: Value | None) -> charts.Arm | None:

@@ -11,6 +11,7 @@ OPEN = "no difference to scratch is shown"
 HURTS = "worse than scratch"
 MISSING = "not measured"
 SAID = (HELPS, NOT_ENOUGH, OPEN, HURTS, MISSING)
+_VALUES = ("trivial", "scratch", "pre_trained", "difference", "teacher", "from_teacher")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +54,15 @@ class Row:
         trivial_missing: why there is none, or why some could not be computed.
         scratch, pre_trained: the same run from new parameters, and from a checkpoint.
         difference: pre-trained minus scratch, the same examples drawn together.
+        teacher: the same run from what the checkpoint was distilled from; None: it had no teacher
+            for this task.
+        from_teacher: pre-trained minus teacher, drawn alike.
         says: one of `SAID`.
         above_chance: whether the pre-trained interval lies above chance; None where unknown.
         published: {system: value} of papers, which are other data or other sizes; only labelled so.
-        hashes: {"config", "data", "checkpoint"}: lists of all that went in.
+        hashes: {"config", "data", "checkpoint", "teacher"}: lists of all that went in.
         seconds: of all cells of the row.
-        tested: how often the test split was evaluated, over all cells.
+        tested: how often the test split was evaluated, by all that is noted in the board's folder.
         notes: what has to be said beside the numbers.
     """
 
@@ -75,6 +79,8 @@ class Row:
     scratch: Value | None = None
     pre_trained: Value | None = None
     difference: Value | None = None
+    teacher: Value | None = None
+    from_teacher: Value | None = None
     says: str = MISSING
     above_chance: bool | None = None
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -95,8 +101,7 @@ class Row:
             TypeError, KeyError: it is none.
         """
         values = {
-            name: None if plain[name] is None else Value.of(plain[name])
-            for name in ("trivial", "scratch", "pre_trained", "difference")
+            name: None if plain.get(name) is None else Value.of(plain[name]) for name in _VALUES
         }
         return cls(**{**plain, **values})
 

@@ -6,6 +6,7 @@ So one command goes from nothing to a distilled student. A teacher's run can be 
 on like any other; one that is finished is not trained again.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,31 @@ def train(settings: Settings, workdir: Any, stop: Any, run: Callable[..., None])
         if stop.signum is not None:
             return None
     return settings.replace(teachers=teachers)
+
+
+def of(place: Any) -> dict[str, str]:
+    """{name: where it is} of the teachers of a run: runs, checkpoints or FAMILY:PATH.
+
+    A run that was moved has those that it trained itself below its own folder. What they said that
+    is kept without them (`cache`) is no teacher.
+
+    Args:
+        place: a workdir, or a checkpoint in it; of anything else there are none.
+    """
+    for workdir in (place, *list(place.parents)[:2]):  # RUN/checkpoints/8000
+        try:
+            entries = json.loads((workdir / "config.json").read_text()).get("teachers", {})
+        except (OSError, ValueError, AttributeError):
+            continue
+        found = {}
+        for name, entry in entries.items():
+            own, init = workdir / "teachers" / name, entry.get("init")
+            named = init.get("path") if isinstance(init, dict) else init
+            known = str(own) if (own / "checkpoints").exists() else entry.get("path") or named
+            if known:
+                found[name] = known
+        return found
+    return {}
 
 
 def _finished(name: str, folder: Any, wanted: Settings) -> bool:

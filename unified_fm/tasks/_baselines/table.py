@@ -53,6 +53,8 @@ BASELINES: Mapping[str, tuple[Named, ...]] = {
     "many pictures": (Named("most frequent class", guesses.majority),),
     "many questions": (Named("question only", answers.question_only),),
     "many pairs of pictures": (Named("sentence only", answers.sentence_only),),
+    "many captions": (Named("most frequent caption", guesses.constant_caption),),
+    "many retrievals": (),
     "expressions": (Named("best constant box", constant_box.constant_box),),
     "captions": (Named("caption of the nearest picture", neighbours.nearest_caption),),
     "retrieval": (Named("captions of the nearest picture", neighbours.retrieval_scores),),
