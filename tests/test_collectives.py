@@ -10,11 +10,12 @@ import pytest
 from tests import collectives
 
 ROOT = pathlib.Path(__file__).parents[1]
+UNPAD = ("model.text.unpad=0.5", "model.fusion.unpad=0.5")
 PROJECTED = 16 * 4  # bytes of a projected vector of the smoke config
 
 
-def compiled(devices, mesh):
-    command = [sys.executable, "-m", "tests.collectives", str(devices), mesh]
+def compiled(devices, mesh, *changes):
+    command = [sys.executable, "-m", "tests.collectives", str(devices), mesh, *changes]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -25,11 +26,12 @@ def itc(devices):
 
 
 @pytest.mark.nightly  # each compiles X-FM for so many devices
-@pytest.mark.parametrize("axis", ["data", "fsdp"])
-def test_S3_S4_what_a_device_receives_is_constant(axis):
+@pytest.mark.parametrize(("axis", "changes"), [("data", ()), ("fsdp", ()), ("data", UNPAD)])
+def test_S3_S4_what_a_device_receives_is_constant(axis, changes):
+    sizes = {n: {"data": 1, "fsdp": 1} | {axis: n} for n in (8, 16)}
     eight, sixteen = (
-        compiled(n, f"data={n if axis == 'data' else 1},fsdp={n if axis == 'fsdp' else 1}")
-        for n in (8, 16)
+        compiled(n, f"data={each['data']},fsdp={each['fsdp']}", *changes)
+        for n, each in sizes.items()
     )
     assert eight.keys() == sixteen.keys()
     # ITC's vectors go to all devices, forwards; backwards come their gradients, all-reduced.

@@ -23,6 +23,24 @@ def test_equals_the_published_system(lines, kind):
     assert all(line.passed for line in found), "\n" + golden.table(found)
 
 
+@pytest.mark.slow  # each compiles the step of the golden file
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"layer_loop": "scan", "devices": 8, "unpad": 0.8},
+        pytest.param({"layer_loop": "scan"}, marks=pytest.mark.nightly),
+        pytest.param({"joint": False}, marks=pytest.mark.nightly),
+        pytest.param({"layer_loop": "unrolled", "devices": 8}, marks=pytest.mark.nightly),
+    ],
+    ids=str,
+)
+def test_equals_it_in_every_way_a_step_is_made(lines, way):
+    found = golden.check(FILE, **way)
+    assert [line.name for line in found] == [line.name for line in lines]
+    wrong = [line for line in found if not line.passed]
+    assert not wrong, golden.table(wrong)
+
+
 def test_compares_every_quantity_of_the_file(lines):
     with np.load(FILE) as file:
         recorded = {name.split("/", 1)[1] for name in file.files if name.startswith("grads/")}

@@ -1,6 +1,7 @@
 """Compares our X-FM with recorded values of the published system.
 
     unified-fm golden tests/golden/xfm_tiny.npz
+    unified-fm golden tests/golden/xfm_tiny.npz --layer_loop=scan --devices=8 --unpad=0.8
 
 The file holds weights, inputs, fixed masks and negatives, and what the published program made of
 them: hidden states, every loss, and the gradient of the summed losses for every parameter. Sizes
@@ -9,6 +10,7 @@ status 1 if one is beyond it.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import constraints, placement, sharding
 from unified_fm import joint as passes
 from unified_fm.convert.rows import Report
 from unified_fm.convert.table import export_params, import_params
@@ -53,13 +56,22 @@ class Line:
         return self.difference <= self.allowed
 
 
-def check(path: str, *, joint: bool = True, layer_loop: str = "auto") -> list[Line]:
+def check(
+    path: str,
+    *,
+    joint: bool = True,
+    layer_loop: str = "auto",
+    unpad: float = 1.0,
+    devices: int = 1,
+) -> list[Line]:
     """Runs the model and all objectives on a golden file and compares.
 
     Args:
         path: of the file.
         joint: let what can be joined go through the encoders together.
-        layer_loop: see `EncoderConfig`.
+        layer_loop, unpad: of the encoders of texts, see `EncoderConfig`.
+        devices: over which rows (with some of weight 0, so that they are even) and parameters are
+            split.
 
     Raises:
         ConversionError: the weights do not fit the table of X-FM checkpoints.
@@ -72,18 +84,31 @@ def check(path: str, *, joint: bool = True, layer_loop: str = "auto") -> list[Li
     weights = _section(golden, "params/")
     heads = json.loads(str(golden["config"]))["heads"]
     params = import_params(TABLE, weights, heads=heads)
-    model = _model(weights, golden["inputs/pair/image"].shape[2], heads, layer_loop)
+    sizes = weights, golden["inputs/pair/image"].shape[2], heads, layer_loop
+    model = _model(*sizes, unpad)
+    padded = _model(*sizes, 1.0)  # the hidden states of the file are of padding, too
     batches = {name: _batch(_section(golden, f"inputs/{name}/")) for name in OBJECTIVES}
 
-    def loss(params):
-        losses = _losses(model, params, batches, joint)
-        outputs = model.apply({"params": params}, batches, method=_outputs)
+    where = placement.NOWHERE
+    if devices > 1:
+        grid = np.reshape(jax.devices()[:devices], (1, devices, 1))  # all of them along "fsdp"
+        mesh = jax.sharding.Mesh(grid, sharding.AXES)
+        where = constraints.placement(mesh, params, "fsdp")
+        params = jax.device_put(params, sharding.params_shardings(mesh, params, "fsdp"))
+        even = {name: _even(batch, devices) for name, batch in batches.items()}
+        batches = sharding.global_batches(mesh, even)
+
+    def loss(params, batches):
+        with placement.use(where):
+            params = where.params("", params)
+            losses = _losses(model, params, batches, joint)
+            outputs = padded.apply({"params": params}, batches, method=_outputs)
         return sum(losses.values()), (losses, outputs)
 
     # "highest": on a GPU or TPU the default products are not float32.
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=options)
-        (total, (losses, outputs)), gradients = run(params)
+        (total, (losses, outputs)), gradients = run(params, batches)
     return [
         *_compare_outputs(outputs, golden),
         *_compare_losses(losses | {"total": total}, _section(golden, "outputs/loss/")),
@@ -114,13 +139,21 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument("file", help="a golden file (.npz)")
     parser.add_argument("--separate", action="store_true", help="a pass for each stream and view")
     parser.add_argument("--layer_loop", choices=CHOICES["layer_loop"], default="auto")
+    parser.add_argument("--unpad", type=float, default=1.0, help="of the texts' encoders")
+    parser.add_argument("--devices", type=int, default=1, help="simulated where there are fewer")
     given = parser.parse_args(arguments)
-    lines = check(given.file, joint=not given.separate, layer_loop=given.layer_loop)
+    if given.devices > 1:  # of CPUs alone, and ignored where they are in use already
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", given.devices)
+    options = {name: vars(given)[name] for name in ("layer_loop", "unpad", "devices")}
+    lines = check(given.file, joint=not given.separate, **options)
     print(table(lines))
     return 0 if all(line.passed for line in lines) else 1
 
 
-def _model(weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop: str) -> Model:
+def _model(
+    weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop: str, unpad: float
+) -> Model:
     """A model of the sizes that the weights have."""
     text = "text_encoder.roberta.embeddings."
     vocabulary, _ = weights[text + "word_embeddings.weight"].shape
@@ -132,11 +165,11 @@ def _model(weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop:
         projection_dim=len(weights["text_proj.bias"]),
         max_positions=len(weights[text + "position_embeddings.weight"]),
         token_types=len(weights[text + "token_type_embeddings.weight"]),
-        text=_sizes(weights, "text_encoder.roberta.encoder.layer.", "intermediate.dense", heads),
+        text=_sizes(weights, "text_encoder.roberta.encoder.layer.", "intermediate.dense", heads)
+        | {"unpad": unpad},
         vision=_sizes(weights, "vision_encoder.blocks.", "mlp.fc1", heads),
-        fusion=_sizes(
-            weights, "fusion_encoder.roberta.encoder.layer.", "intermediate.dense", heads
-        ),
+        fusion=_sizes(weights, "fusion_encoder.roberta.encoder.layer.", "intermediate.dense", heads)
+        | {"unpad": unpad},
     )
 
 
@@ -168,6 +201,18 @@ def _batch(inputs: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     if "is_image" in batch:
         batch["is_image"] = batch["is_image"].astype(bool)
     return jax.tree.map(jnp.asarray, batch)
+
+
+def _even(batch: Mapping[str, jax.Array], devices: int) -> dict[str, jax.Array]:
+    """The batch with rows of weight 0 behind, for each device as many."""
+    rows = len(batch["text"] if "text" in batch else batch["image"])
+
+    def more(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, [(0, -len(x) % devices), *[(0, 0)] * (x.ndim - 1)], mode="edge")
+
+    even = {name: more(x) for name, x in batch.items()}
+    weight = jnp.arange(rows - rows % -devices) < rows
+    return even | {"weight": weight.astype(jnp.float32)}
 
 
 def _losses(model, params, batches, joint):
@@ -214,7 +259,8 @@ def _fuse(net, views, batch, view):
 def _compare_outputs(ours, golden):
     reference = _section(golden, "outputs/")
     for name in sorted(name for name in reference if not name.startswith("loss/")):
-        difference = _largest(np.asarray(ours[name]) - reference[name])
+        found = np.asarray(ours[name])[: len(reference[name])]
+        difference = _largest(found - reference[name])
         yield Line(kind="output", name=name, difference=difference, allowed=HIDDEN_TOLERANCE)
 
 

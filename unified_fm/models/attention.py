@@ -9,7 +9,7 @@ import numpy as np
 
 from unified_fm.models import draws, fused
 from unified_fm.models.config import EncoderConfig
-from unified_fm.models.rows import in_bytes
+from unified_fm.models.rows import in_bytes, pack, spread
 
 
 class Attention(nn.Module):
@@ -36,16 +36,17 @@ class Attention(nn.Module):
         """Attends from x f[B Q D] to itself; returns f[B Q D].
 
         Args:
-            x: f[B Q D].
+            x: f[B Q D], or f[S T D] of the tokens alone; see `Rows.unpadding`.
             mask: bool, broadcastable to [B H Q Q]; True where a query may look.
             bias: f[H Q Q], added to the logits.
             rows: `rows.Rows`; None = nothing is dropped.
             lengths: i32[B], where the mask says: each row's first so many tokens.
         """
-        query, keys, values = self._together(x, (self.query, self.key, self.value))
-        keep = self.draw(rows, (x.shape[1], x.shape[1]))
+        together = self._together(x, (self.query, self.key, self.value))
+        query, keys, values = (spread(rows, each) for each in together)
+        keep = self.draw(rows, (query.shape[1], query.shape[1]))
         seen = {"mask": mask, "lengths": lengths, "bias": bias, "keep": keep}
-        return self.out(self.look(query, keys, values, **seen))
+        return self.out(pack(rows, self.look(query, keys, values, **seen)))
 
     def extend(self, x, cache, place):
         """Attends from tokens x f[B T D] to those before them and to themselves, never ahead.

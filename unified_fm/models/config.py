@@ -49,6 +49,10 @@ class EncoderConfig:
         remat: "none", "full" (recompute each layer in the backward pass) or "dots" (keep products).
         layer_loop: "unrolled" compiles every layer, "scan" one for all, in a fraction of the
             time. "auto" unrolls on CPU, where the step itself is a little faster so.
+        unpad: share of the places of padded texts for which there is room where each token goes its
+            own way, all but attention; a batch with more tokens takes all places. 1 = always all.
+            It pays where texts are much shorter than their rows, as captions are, and costs a
+            second form of the encoder to compile (see `models.unpadding`).
         dtype: of the computation; parameters, norms' statistics and softmax stay in float32.
     """
 
@@ -73,6 +77,7 @@ class EncoderConfig:
     attention: str = "auto"
     remat: str = "none"
     layer_loop: str = "auto"
+    unpad: float = 1.0
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -86,6 +91,8 @@ class EncoderConfig:
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        if not 0 < self.unpad <= 1:
+            raise ValueError(f"unpad is {self.unpad}; it is a share of the places, above 0 to 1")
         self._check_attention()
 
     def _check_attention(self) -> None:

@@ -46,7 +46,9 @@ class Encoder(nn.Module):
         lengths = None
         if self.padded and mask is not None and mask.ndim == 2:
             lengths = mask.sum(axis=1, dtype=jnp.int32)
-        x = stack.run(self, x, rows=rows, mask=_for_heads(mask), lengths=lengths, looks=looks)
+        held = None if lengths is None else mask
+        given = {"rows": rows, "mask": _for_heads(mask), "lengths": lengths, "looks": looks}
+        x = stack.run(self, x, **given, held=held)
         return self.norm(x) if self.config.norm == "pre" else x
 
     def project_memory(self, x):

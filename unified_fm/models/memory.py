@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from unified_fm import choices
 from unified_fm.groups import take
-from unified_fm.models.rows import Rows
+from unified_fm.models.rows import Rows, pack, spread
 
 VIEWS = ("row", "image")
 
@@ -126,7 +126,7 @@ class Looks:
             rows: theirs.
         """
         projected = self._project(attention)
-        queries = rows.cut(attention.query(y))
+        queries = rows.cut(spread(rows, attention.query(y)))
         found: list[Any] = [None] * len(queries)
         for look in self.looks:
             (keys, values), mask = self.memories[look.memory].seen(
@@ -139,7 +139,7 @@ class Looks:
             pieces = jnp.split(seen, len(look.parts), axis=1)
             for part, piece in zip(look.parts, pieces, strict=True):
                 found[part] = piece
-        return attention.out(rows.join(found))
+        return attention.out(pack(rows, rows.join(found)))
 
     def masked(self) -> dict[str, bool]:
         """{what is looked at: whether slots of it may not be seen}, for the log."""

@@ -9,6 +9,7 @@ it came with, not on what they are joined with, nor on the mesh.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -29,12 +30,14 @@ class Rows:
         shards: parts of the mesh.
         still: whether no gradient flows through the pass, neither to rows nor to parameters.
         keys: a key of dropout for each of the batches; None = nothing is dropped.
+        unpadding: `unpadding.Unpadding` where the states f[S T D] are of tokens, not of rows.
     """
 
     sizes: tuple[int, ...] = flax.struct.field(pytree_node=False)
     shards: int = flax.struct.field(pytree_node=False, default=1)
     still: bool = flax.struct.field(pytree_node=False, default=False)
     keys: tuple[jax.Array, ...] | None = None
+    unpadding: Any = None
 
     def join(self, parts: Iterable[jax.Array]) -> jax.Array:
         """Arrays [size ...] of all batches as one [sum of sizes ...]."""
@@ -65,7 +68,7 @@ class Rows:
     def part(self, number: int) -> "Rows":
         """One of the batches alone."""
         keys = None if self.keys is None else (self.keys[number],)
-        return dataclasses.replace(self, sizes=(self.sizes[number],), keys=keys)
+        return dataclasses.replace(self, sizes=(self.sizes[number],), keys=keys, unpadding=None)
 
     def keep(self, rate: float | jax.Array, shape: Sequence[int]) -> jax.Array:
         """Draws bool[rows *shape]: False, to be dropped, with probability `rate`."""
@@ -93,6 +96,16 @@ class Rows:
         return self.join(map(draw, self.keys, self.sizes))
 
 
+def spread(rows: Rows | None, x: jax.Array) -> jax.Array:
+    """States f[B L ...] by rows, of x as the layers have them; see `Rows.unpadding`."""
+    return x if rows is None or rows.unpadding is None else rows.unpadding.spread(x)
+
+
+def pack(rows: Rows | None, x: jax.Array) -> jax.Array:
+    """`spread` undone."""
+    return x if rows is None or rows.unpadding is None else rows.unpadding.pack(x)
+
+
 def in_bytes(rate: float) -> float:
     """The nearest rate to `rate` that a byte can draw: n/256, n from 1 to 255; 0 for 0 alone."""
     return min(max(round(rate * BYTES), 1), BYTES - 1) / BYTES if rate else 0.0
@@ -112,8 +125,12 @@ def dropout(
     if shape is None:
         assert isinstance(rate, float | int)
         rate = in_bytes(rate)
-        keep = rows.keep_bytes(rate, x.shape[1:])
+        shape = x.shape[1:] if rows.unpadding is None else (rows.unpadding.length, *x.shape[2:])
+        keep = rows.keep_bytes(rate, shape)
     else:
         keep = rows.keep(rate, shape)
+        if rows.unpadding is not None:
+            keep = keep.repeat(rows.unpadding.length, axis=1)  # as often as the row has places
+    keep = pack(rows, keep)
     scaled = x / jnp.asarray(1 - rate, x.dtype)
     return jnp.where(keep, scaled, jnp.zeros((), x.dtype))

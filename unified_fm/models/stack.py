@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unified_fm import placement
-from unified_fm.models import fused
+from unified_fm.models import fused, unpadding
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.layers import Layer
 from unified_fm.models.memory import Looks
@@ -39,6 +39,7 @@ def run(
     mask: jax.Array | None = None,
     lengths: jax.Array | None = None,
     looks: Looks | None = None,
+    held: jax.Array | None = None,
 ) -> jax.Array:
     """Hidden states f[B L D] after the last layer.
 
@@ -49,6 +50,8 @@ def run(
         mask: bool, with the axes of attention logits [B H L L].
         lengths: i32[B], where that mask says: each row's first so many tokens.
         looks: what the rows see in the cross-attention.
+        held: bool[B L], where tokens are: `unpad` may leave the others out, and what is found for
+            them is anything. None = nowhere is padding.
     """
     config = module.config
     if module.is_initializing():  # by name and index, so that initial values are as ever
@@ -58,7 +61,7 @@ def run(
     layer = _detached(module)
     _tell(module, rows, mask, lengths, looks)
 
-    def body(name, index, rate, x, params, projected):
+    def body(rows, name, index, rate, x, params, projected):
         params = placement.current().params("/".join((*module.path, name)), params)
         if rows is not None and rows.still:
             params = jax.lax.stop_gradient(params)
@@ -67,25 +70,41 @@ def run(
         return layer.apply({"params": params}, x, mask, inside, seen, rate, lengths)
 
     stored = None if looks is None else looks.projected()
-    rates = np.linspace(0.0, config.drop_path, config.layers)
     if _scans(config):
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *_params(module))
-        traced = jnp.asarray(rates, jnp.float32) if config.drop_path else None
+        through = functools.partial(_scanned, config, body, params, stored)
+    else:
+        through = functools.partial(_unrolled, module, body, _params(module), stored)
+    if held is None or rows is None or config.unpad == 1:
+        return through(x, rows)
+    return unpadding.either(through, x, rows, held, config.unpad)
 
-        def step(x, each):
-            index, rate, params, projected = each
-            rate = 0.0 if rate is None else rate
-            return body(_name(0), index, rate, x, params, projected), None  # one rule for all
 
-        each = jnp.arange(config.layers), traced, params, stored
-        return jax.lax.scan(_remat(config, step, in_scan=True), x, each)[0]
+def _scanned(config: EncoderConfig, body: Callable, params: Any, stored: Any, x: Any, rows: Any):
+    traced = jnp.asarray(_rates(config), jnp.float32) if config.drop_path else None
 
-    for index, params in enumerate(_params(module)):
+    def step(x, each):
+        index, rate, params, projected = each
+        rate = 0.0 if rate is None else rate
+        return body(rows, _name(0), index, rate, x, params, projected), None  # one rule for all
+
+    each = jnp.arange(config.layers), traced, params, stored
+    return jax.lax.scan(_remat(config, step, in_scan=True), x, each)[0]
+
+
+def _unrolled(module: Any, body: Callable, layers: Any, stored: Any, x: Any, rows: Any):
+    config = module.config
+    for index, params in enumerate(layers):
         projected = jax.tree.map(lambda leaf, index=index: leaf[index], stored)
         with jax.named_scope("/".join((*module.path, _name(index)))):
-            one = functools.partial(body, _name(index), index, float(rates[index]))
+            rate = float(_rates(config)[index])
+            one = functools.partial(body, rows, _name(index), index, rate)
             x = _remat(config, one, in_scan=False)(x, params, projected)
     return x
+
+
+def _rates(config: EncoderConfig) -> np.ndarray:
+    return np.linspace(0.0, config.drop_path, config.layers)
 
 
 def project_memory(module: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
