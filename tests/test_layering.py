@@ -93,6 +93,8 @@ LAYERS = [
     # A classifier of answers needs their list, which has the official normal form.
     ("demo/composed_vqa.py", ["demo", "data", "tasks._metrics.vqa_answers"], ARRAYS),
     ("demo/", ["demo", "data", "plugins"], ARRAYS),
+    ("data/prepare/beam.py", ["data"], ["apache_beam"]),
+    ("data/prepare/spark.py", ["data"], ["pyspark"]),
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (
         "evaluators/",
@@ -118,6 +120,8 @@ OWNERS = {
     "flax.linen": ["models/", "step.py"],
     "orbax": ["checkpoint/"],
     "grain": ["data/"],
+    "apache_beam": ["data/prepare/beam.py"],  # extras, in a folder of their own
+    "pyspark": ["data/prepare/spark.py"],
     "tensorflow_datasets": ["data/"],
     "ml_collections": ["config/"],
     "jax.distributed": ["main.py"],
