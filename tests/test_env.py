@@ -249,7 +249,7 @@ def test_what_is_imported_is_declared():
     config.read(ROOT / "setup.cfg")
     extras = config["options.extras_require"]
     declared = config["options"]["install_requires"]
-    declared += "\n" + "\n".join(extras[name] for name in ("demo", "eval", "page"))
+    declared += "\n" + "\n".join(extras[name] for name in ("demo", "eval", "page", "prepare"))
     declared = {Requirement(line).name.lower().replace("_", "-") for line in declared.split()}
     of_import = importlib.metadata.packages_distributions()
     for name, files in imported_by_us().items():

@@ -95,6 +95,8 @@ LAYERS = [
     ("demo/composed_vqa.py", ["demo", "data", "tasks._metrics.vqa_answers"], ARRAYS),
     ("demo/easy_vqa.py", ["demo", "data", "tasks._metrics.vqa_answers"], ARRAYS),
     ("demo/", ["demo", "data", "plugins"], ARRAYS),
+    ("data/prepare/beam.py", ["data"], ["apache_beam"]),
+    ("data/prepare/spark.py", ["data"], ["pyspark"]),
     ("data/", ["data", "demo", "plugins"], ARRAYS),
     (
         "evaluators/",
@@ -120,6 +122,8 @@ OWNERS = {
     "flax.linen": ["models/", "step.py"],
     "orbax": ["checkpoint/"],
     "grain": ["data/"],
+    "apache_beam": ["data/prepare/beam.py"],  # extras, in a folder of their own
+    "pyspark": ["data/prepare/spark.py"],
     "tensorflow_datasets": ["data/"],
     "ml_collections": ["config/"],
     "jax.distributed": ["main.py"],

@@ -11,6 +11,7 @@ unified-fm data answers v2_mscoco_{train,val}2014_annotations.json --to=answers.
 unified-fm data frequencies dataset_coco.json --split=train --to=frequencies.json  # for SCST
 unified-fm data tokenizer jsonl:texts.jsonl --vocab=32000 --kind=bpe --out=my/bpe
 unified-fm data submission CoLA=runs/cola/predictions/test-800.tsv ... --to=glue.zip
+unified-fm data convert SOURCE --out=DIR --shards=256      # any source as shards; --help says more
 """
 
 import argparse
@@ -19,7 +20,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from unified_fm.commands import _doctor, _settings, _submission, _vocabulary
+from unified_fm.commands import _data_convert, _doctor, _settings, _submission, _vocabulary
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import caption_reward, vqa_answers
@@ -28,8 +29,11 @@ from unified_fm.tasks._scoring import scorers
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["convert"]:
+        return _data_convert.run(given[1:], f"{prog or 'data'} convert")
     parser = _parser(prog)
-    options, changes = _settings.parse(parser, arguments)
+    options, changes = _settings.parse(parser, given)
     if options.corpus in ("check", "show"):
         try:
             return _doctor.run(parser, options, changes)
@@ -158,6 +162,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         " (UNIFIED_FM_DEBIAN, else /)",
     )
     command.add_argument("--quiet", action="store_true", help="no progress bars")
+    commands.add_parser("convert", help="any source as shards: `convert --help`")
     for name, about in (
         ("refcoco", "RefCOCO of MDETR's or TFDS's JSON as JSON lines of ours"),
         ("answers", "the frequent answers of VQA annotations, which are a model's classes"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import plugins as registry
-from unified_fm.config import checks, overrides, python, saved
+from unified_fm.config import checks, linked, overrides, python, saved
 from unified_fm.config import of_run as other_runs
 from unified_fm.config.settings import Settings
 from unified_fm.data.pipelines import base as pipelines
@@ -112,7 +112,7 @@ def _of_library(given: Mapping[str, Any], folder: str, name: str) -> dict[str, A
 
 def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:
     """Checked settings from plain dicts; a teacher's config file is read in. See `load`."""
-    given = other_runs.filled(given, plugins)
+    given = linked.filled(other_runs.filled(given, plugins))
     settings = _with_plugins(Settings.of({**given, **_teachers(given, plugins)}), plugins)
     settings = settings.replace(
         teachers={
@@ -145,7 +145,8 @@ def _teachers(given: Mapping[str, Any], plugins: Sequence[str]) -> dict[str, Any
                 own = python.read(own) if isinstance(own, str) else own
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
-            own = other_runs.filled(own, plugins, place) if isinstance(own, Mapping) else own
+            if isinstance(own, Mapping):
+                own = linked.filled(other_runs.filled(own, plugins, place), place)
             entry = {**entry, "config": Settings.of(own, place)}
         found[name] = entry
     return {"teachers": found}

@@ -1,4 +1,4 @@
-"""`array_record:STEM`: shards written by `unified-fm data` or `data.records.write_shards`.
+"""`array_record:STEM`: shards written by `unified-fm data convert` or `data.records.write_shards`.
 
     array_record:corpus/text-train          corpus/text-train-00000-of-00004.array_record, ...
     array_record:corpus/text-*              a glob pattern
@@ -11,12 +11,15 @@ source is refused, unless `?missing=allow` stands behind it. One that is there b
 (cut off, not ArrayRecord) counts as the records of an average shard: the run goes on without it if
 the stream's `max_skip` allows so many, and it is named in the log; `max_skip=0` allows none. Each
 record carries a checksum: a damaged one is skipped alone. Files are opened when they are wanted,
-and a limited number stays open.
+and a limited number stays open. The
+names of the classes are those in the manifest that `unified-fm data convert` has left beside them.
 """
 
+import pathlib
 from typing import Any
 
 from unified_fm.data import records, shards
+from unified_fm.data.prepare import manifest
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources import base
@@ -29,6 +32,7 @@ class Source(base.Source):
     """Random access to the examples of all shards; see the module for the format.
 
     Attributes:
+        class_names: as the manifest beside the shards has them.
         problems: (reason, file) of the shards that are left out.
         lost: records that were in the unreadable shards, if they were like the others.
     """
@@ -61,6 +65,8 @@ class Source(base.Source):
                 f" (empty, cut off, or not ArrayRecord): {_first([*map(str, faults), *paths])}"
             )
         self.lost = round(len(faults) * len(self) / len(self._shards))
+        beside = manifest.read(pathlib.Path(f"{pattern}.manifest.json"))
+        self.class_names = tuple(beside.get("class_names", ())) if beside else ()
 
     def __len__(self) -> int:
         return len(self._sections)

@@ -28,7 +28,7 @@ from unified_fm.data import official
 from unified_fm.data.official import WrongFile
 from unified_fm.data.sources import base
 
-_VG_FOLDERS = ("", "VG_100K/", "VG_100K_2/", "images/")
+VG_FOLDERS = ("", "VG_100K/", "VG_100K_2/", "images/")
 _KINDS = (
     '{"questions": [...]} (VQA v2), an array of {"question_id", "question", "image"} (ALBEF), or an'
     ' array of {"id", "qas"} (Visual Genome)'
@@ -216,7 +216,7 @@ def _visual_genome(rows: list[dict[str, Any]], file: pathlib.Path) -> list[Quest
                 Question(
                     official.field(pair, "qa_id", (int, str), where),
                     official.field(pair, "question", str, where),
-                    tuple(f"{folder}{image}.jpg" for folder in _VG_FOLDERS),
+                    tuple(f"{folder}{image}.jpg" for folder in VG_FOLDERS),
                     (answer,),
                     image_id=image,
                     dataset="vg",
