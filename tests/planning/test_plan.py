@@ -95,6 +95,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_said():
     config, remat, again = text.read(json.dumps(text.record("tiny", "none", made)))
     assert text.lines(again) == text.lines(made)
     assert text.row(config, remat, again)[-1] == "image 2, text 2"
+    far = dataclasses.replace(
+        made, refused=[dataclasses.replace(made.refused[0], rows={"image": (8, 0), "text": (8, 0)})]
+    )
+    steps = f"{8 * made.plan.steps:,} steps (as many rows as configured)"
+    assert steps in text.lines(far)  # an eighth of its rows: those between were passed over
     assert [
         len(line.split("|"))
         for line in text.table([json.dumps(text.record("tiny", "none", made))]).splitlines()
@@ -129,6 +134,9 @@ def test_a_batch_far_too_large_is_not_halved_one_by_one():
     assert made.plan is None
     assert [each.rows["text"][0] for each in made.refused] == [4.0, 1.0]
     assert "passed over: 4 rows on each device need" in "\n".join(said)
+    config, remat, again = text.read(json.dumps(text.record("tiny", "none", made)))
+    cells = text.row(config, remat, again)
+    assert (*cells[:2], cells[4]) == ("cpu:8", "tiny", "none") and cells[-1].count(";") == 1
     assert "None of these fits. A step needs less memory\n  with --remat=dots" in text.lines(made)
 
 

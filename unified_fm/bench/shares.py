@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +19,7 @@ def spent(loaders: Mapping[str, Loader], examples: int) -> list[str]:
     """For each stream the milliseconds of an example and their shares, as lines to print."""
     lines = []
     for name, loader in loaders.items():
-        spent: Counter[str] = Counter()
+        spent: defaultdict[str, float] = defaultdict(float)
         with _clocks(loader, spent):
             for slot in range(_WARM):
                 loader.example(slot)
@@ -29,13 +29,14 @@ def spent(loaders: Mapping[str, Loader], examples: int) -> list[str]:
                 loader.example(slot)
             whole = time.thread_time() - started
         spent["other"] = whole - sum(spent.values())
-        shares = ", ".join(f"{part} {seconds / whole:.0%}" for part, seconds in spent.most_common())
+        longest = sorted(spent.items(), key=lambda each: -each[1])
+        shares = ", ".join(f"{part} {seconds / whole:.0%}" for part, seconds in longest)
         lines.append(f"where         {name}: {1e3 * whole / examples:.2f} ms an example: {shares}")
     return lines
 
 
 @contextlib.contextmanager
-def _clocks(loader: Loader, spent: Counter[str]) -> Iterator[None]:
+def _clocks(loader: Loader, spent: defaultdict[str, float]) -> Iterator[None]:
     """Puts a clock around the parts; the time of one inside another is the inner one's alone."""
     running: list[float] = []  # for each part that runs, the seconds of those inside it
 

@@ -53,7 +53,9 @@ def read_header(data: bytes) -> Header | None:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        return _judged(data, height, width) if colours in ("YCbCr", "RGB", "Gray") else None
+        return (
+            _judged(data, int(height), int(width)) if colours in ("YCbCr", "RGB", "Gray") else None
+        )
     except (ValueError, IndexError):
         return None
 

@@ -32,7 +32,7 @@ class ExampleRng(threading.local):
     def __init__(self):
         self._bits = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._bits)
-        self._state: dict[str, Any] = dict(self._bits.state)  # as made: nothing drawn yet
+        self._state: Any = dict(self._bits.state)  # as made: nothing drawn yet
 
     def __call__(self, seed: int, epoch: int, index: int, attempt: int = 0) -> np.random.Generator:
         """As `example_rng`."""

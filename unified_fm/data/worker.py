@@ -137,7 +137,7 @@ def _work(over: socket.socket, line: connection.Connection, said: bytes, progres
     logger = logging.getLogger("unified_fm")
     logger.propagate = False  # what opening the sources has to say, the run has said
     try:
-        setup: Setup = reduction.ForkingPickler.loads(said)
+        setup: Setup = reduction.ForkingPickler.loads(said)  # pyright: ignore[reportAttributeAccessIssue]
         loaders = {
             name: Loader(name, entry, seed=setup.seed, tokenizer=setup.tokenizer)
             for name, entry in setup.entries.items()
@@ -180,7 +180,8 @@ def _portable(error: Exception) -> Exception:
     """The error with where it was raised; another one, if it cannot travel."""
     said = "".join(traceback.format_exception(error))
     try:
-        reduction.ForkingPickler.loads(reduction.ForkingPickler.dumps(error))
+        said_again = reduction.ForkingPickler.dumps(error)
+        reduction.ForkingPickler.loads(said_again)  # pyright: ignore[reportAttributeAccessIssue]
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"in worker process {os.getpid()} of the loader:\n{said}")

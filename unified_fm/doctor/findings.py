@@ -36,7 +36,9 @@ class Findings:
     counts: dict[str, collections.Counter[str]] = dataclasses.field(default_factory=dict)
     named: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     rows: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
-    seconds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    seconds: collections.defaultdict[str, float] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(float)
+    )
 
     def add(self, table: str, key: str, number: int = 1) -> None:
         """Counts something."""
@@ -74,7 +76,7 @@ class Findings:
 
     def parts(self) -> Parts:
         """What became of all parts, by the training run's own account."""
-        tables = {name: self.table(name) for name in _PARTS}
+        tables: dict[str, Any] = {name: self.table(name) for name in _PARTS}
         return Parts(seen=self.table("parts")["seen"], **tables)
 
     def join(self, later: "Findings") -> None:
@@ -86,7 +88,8 @@ class Findings:
             known += records[: NAMED - len(known)]
         for name, rows in later.rows.items():
             self.rows.setdefault(name, []).extend(rows)
-        self.seconds.update(later.seconds)
+        for name, seconds in later.seconds.items():
+            self.seconds[name] += seconds
 
     def compact(self) -> "Findings":
         """The same with one array for each name: less to send."""
@@ -104,9 +107,9 @@ def save(path: Path, findings: Findings, about: Mapping[str, Any]) -> None:
         "seconds": findings.seconds,
     }
     text = json.dumps(texts).encode("utf-8", "surrogatepass")
-    rows = {f"row {name}": findings.column(name) for name in findings.rows}
+    rows: dict[str, Any] = {f"row {name}": findings.column(name) for name in findings.rows}
     with files.whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, json=np.frombuffer(text, np.uint8), **{k: v for k, v in rows.items()})
+        np.savez(file, json=np.frombuffer(text, np.uint8), **rows)
 
 
 def load(path: Path) -> tuple[Findings, dict[str, Any]]:
@@ -129,5 +132,5 @@ def load(path: Path) -> tuple[Findings, dict[str, Any]]:
     except Exception as error:  # zipfile, json, NumPy: each has its own
         raise ValueError(f"{path} is no state of a check: {error!r}") from error
     counts = {table: collections.Counter(found) for table, found in texts["counts"].items()}
-    found = Findings(counts, texts["named"], rows, collections.Counter(texts["seconds"]))
+    found = Findings(counts, texts["named"], rows, collections.defaultdict(float, texts["seconds"]))
     return found, texts["about"]

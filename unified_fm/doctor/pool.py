@@ -13,7 +13,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TextIO
@@ -145,7 +145,9 @@ def _resumed(state: Path | None, fingerprint: dict[str, Any]) -> tuple[Findings,
     return found, int(about["done"])
 
 
-def _results(reading: Reading, parts: list[tuple[int, int]], processes: int) -> Iterator[Findings]:
+def _results(
+    reading: Reading, parts: list[tuple[int, int]], processes: int
+) -> Generator[Findings, None, None]:
     """The findings of all parts, in their order."""
     if processes == 0:
         for part in parts:
@@ -164,7 +166,9 @@ def _results(reading: Reading, parts: list[tuple[int, int]], processes: int) -> 
         at += done
 
 
-def _pooled(job: Job, parts: list[tuple[int, int]], processes: int) -> Iterator[Findings]:
+def _pooled(
+    job: Job, parts: list[tuple[int, int]], processes: int
+) -> Generator[Findings, None, None]:
     pool = concurrent.futures.ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),  # JAX's threads do not survive a fork

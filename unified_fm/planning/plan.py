@@ -125,6 +125,7 @@ class Refusal:
 class Made:
     """The plan of the largest batch that fits, if there is one, and what was refused before."""
 
+    topology: str
     plan: Plan | None
     refused: list[Refusal]
 
@@ -161,7 +162,7 @@ def make(
             break  # of the halved batch
         found = _attempt(ready, topology, compiler, say)
         if isinstance(found, Plan) and found.fits:
-            return Made(plan=found, refused=refused)
+            return Made(topology=topology.text, plan=found, refused=refused)
         if isinstance(found, Plan):
             text = (
                 f"{found.total / 1e9:.1f} GB are needed of {found.memory / 1e9:.1f} GB "
@@ -177,7 +178,7 @@ def make(
         refused.append(found)
         say(f"does not fit: {found.text.splitlines()[0]}")
         current = _smaller(current, refused, ready.mesh, say) if search else None
-    return Made(plan=None, refused=refused)
+    return Made(topology=topology.text, plan=None, refused=refused)
 
 
 def _smaller(
@@ -189,10 +190,11 @@ def _smaller(
     # The smallest is tried in any case, so that the compiler has the last word.
     while smaller is not None and (following := variants.halved(smaller)) is not None:
         rows, smaller_still = variants.rows(smaller, parts), variants.rows(following, parts)
-        least = least_memory(refused, _rows(rows))
+        least = least_memory(refused, rows_in_all(rows))
         if least <= refused[-1].available or min(n for n, _ in smaller_still.values()) < 1:
             break
-        say(f"passed over: {_rows(rows):g} rows on each device need {least / 1e9:.0f} GB or more")
+        count = rows_in_all(rows)
+        say(f"passed over: {count:g} rows on each device need {least / 1e9:.0f} GB or more")
         smaller = following
     return smaller
 
@@ -203,7 +205,7 @@ def least_memory(refused: Sequence[Refusal], rows: float) -> float:
     A step needs so much for what it always has, and so much for each row. One refusal bounds
     that from below by its bytes for each row; from two, it is the line through both.
     """
-    known = [(_rows(each.rows), each.needed) for each in refused if each.needed]
+    known = [(rows_in_all(each.rows), each.needed) for each in refused if each.needed]
     if not known:
         return 0.0
     (last, needed), *before = reversed(known)
@@ -213,7 +215,7 @@ def least_memory(refused: Sequence[Refusal], rows: float) -> float:
     return _SURE * (needed - (last - rows) * (more - needed) / (other - last))
 
 
-def _rows(rows: Mapping[str, tuple[float, float]]) -> float:
+def rows_in_all(rows: Mapping[str, tuple[float, float]]) -> float:
     """Of all streams; they are halved together."""
     return sum(count for count, _ in rows.values())
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm.planning import traffic
-from unified_fm.planning.plan import Made, Plan, Refusal
+from unified_fm.planning.plan import Made, Plan, Refusal, rows_in_all
 from unified_fm.planning.roofline import Roofline
 from unified_fm.planning.traffic import Collective
 from unified_fm.report.table import aligned
@@ -76,6 +76,7 @@ def record(config: str, remat: str, made: Made) -> dict[str, Any]:
     return {
         "config": config,
         "remat": remat,
+        "topology": made.topology,
         "refused": [dataclasses.asdict(each) for each in made.refused],
         "plan": None if kept is None else dataclasses.asdict(kept),
     }
@@ -90,7 +91,8 @@ def read(text: str) -> tuple[str, str, Made]:
         sent = [Collective(**each) for each in kept["collectives"]]
         kept = Plan(**{**kept, "roofline": roofline, "collectives": sent})
     refused = [Refusal(**each) for each in told["refused"]]
-    return told["config"], told["remat"], Made(plan=kept, refused=refused)
+    made = Made(topology=told["topology"], plan=kept, refused=refused)
+    return told["config"], told["remat"], made
 
 
 def table(records: Sequence[str]) -> str:
@@ -105,7 +107,8 @@ def row(config: str, remat: str, made: Made) -> tuple[str, ...]:
     refused = "; ".join(_rows(each.rows) for each in made.refused) or "-"
     found = made.plan
     if found is None:
-        return (config, *("-",) * (len(_HEAD) - 2), refused)
+        cells = {"topology": made.topology, "config": config, "remat": remat}
+        return (*(cells.get(name, "-") for name in _HEAD[:-1]), refused)
     days = found.days(found.roofline.least * _scale(made))
     state = found.params + found.optimizer + found.average
     return (
@@ -127,7 +130,9 @@ def row(config: str, remat: str, made: Made) -> tuple[str, ...]:
 
 def _scale(made: Made) -> int:
     """How many steps of the plan's batch stand for one of the configured batch."""
-    return 2 ** len(made.refused)
+    if made.plan is None or not made.refused:
+        return 1
+    return round(rows_in_all(made.refused[0].rows) / rows_in_all(made.plan.rows))
 
 
 def _devices(made: Plan) -> list[str]:

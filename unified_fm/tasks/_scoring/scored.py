@@ -30,7 +30,7 @@ class Scored:
     statistics: Mapping[str, Statistic]
     chance: Mapping[str, float]
     chance_is: str
-    units: Sequence[Any] | None = None
+    units: Sequence[Any] | np.ndarray | None = None
     unit: str = "examples"
     resamples: int = bootstrap.RESAMPLES
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
