@@ -27,7 +27,7 @@ def test_equals_the_published_system(lines, kind):
 @pytest.mark.parametrize(
     "way",
     [
-        {"layer_loop": "scan", "devices": 8, "unpad": 0.8},
+        {"layer_loop": "scan", "devices": 8, "unpad": 0.9},
         pytest.param({"layer_loop": "scan"}, marks=pytest.mark.nightly),
         pytest.param({"joint": False}, marks=pytest.mark.nightly),
         pytest.param({"layer_loop": "unrolled", "devices": 8}, marks=pytest.mark.nightly),
