@@ -268,6 +268,7 @@ def settings_of(objectives, **changes):
         "size": 32,
         "patch_size": 16,
         "max_len": 16,
+        "num_masked": 1,
     }
     model = {"name": "xfm", "image_size": 32}
     return Settings.of({"model": model, "streams": {"pairs": entry | changes}, "total_steps": 9})

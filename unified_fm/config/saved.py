@@ -46,6 +46,20 @@ def read(folder: Any, modules: Sequence[str]) -> dict[str, Any]:
     return {**config, "plugins": list(modules)}  # what it says itself about that counts nothing
 
 
+def teachers(folder: Any) -> Mapping[str, Any]:
+    """{name: settings} of the teachers of the run in a folder, as data: nothing is built of it.
+
+    Empty where there is no run, or its config is none.
+    """
+    try:
+        found = json.loads((epath.Path(folder) / "config.json").read_text())["teachers"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return {}
+    if not isinstance(found, Mapping):
+        return {}
+    return {name: entry for name, entry in found.items() if isinstance(entry, Mapping)}
+
+
 def modules_of(config: Mapping[str, Any]) -> list[str]:
     """The modules that the user's own config names, as its plugins or in its setting `plugins`."""
     found = [name for _, name in named(config) if "." in name]

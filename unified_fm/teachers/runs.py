@@ -6,7 +6,6 @@ So one command goes from nothing to a distilled student. A teacher's run can be 
 on like any other; one that is finished is not trained again.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from unified_fm.checkpoint import assets
 from unified_fm.checkpoint.store import Checkpoints
 from unified_fm.config import durations
+from unified_fm.config import saved as saved_config
 from unified_fm.config.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -54,18 +54,15 @@ def of(place: Any) -> dict[str, str]:
         place: a workdir, or a checkpoint in it; of anything else there are none.
     """
     for workdir in (place, *list(place.parents)[:2]):  # RUN/checkpoints/8000
-        try:
-            entries = json.loads((workdir / "config.json").read_text()).get("teachers", {})
-        except (OSError, ValueError, AttributeError):
-            continue
         found = {}
-        for name, entry in entries.items():
+        for name, entry in saved_config.teachers(workdir).items():
             own, init = workdir / "teachers" / name, entry.get("init")
             named = init.get("path") if isinstance(init, dict) else init
             known = str(own) if (own / "checkpoints").exists() else entry.get("path") or named
             if known:
                 found[name] = known
-        return found
+        if found:
+            return found
     return {}
 
 
