@@ -86,13 +86,13 @@ def test_A10_parameters_are_listed_without_any_file_of_a_teacher(path):
         }
 
 
-# The plain command runs a teacher; models of the other kinds are trained elsewhere in it, smaller
+# The plain command trains models of each kind elsewhere, smaller
 # (UFM: test_ufm_train.py, X-FM: tests/tasks/test_finetune_configs.py).
 # The quick starts also evaluate, on the demo corpus, which they prepare. Those of fine-tuning read
 # files in official layouts: tests/tasks/test_finetune_configs.py makes them.
 # That of X-FM is a stage of .ci/run, too.
 NIGHT = (pytest.mark.nightly,)
-MARKS = {"teacher_vit": (), "quickstart": NIGHT, "ufm_quickstart": NIGHT}
+MARKS = {"quickstart": NIGHT, "ufm_quickstart": NIGHT}
 SMOKES = [
     pytest.param(path, marks=MARKS.get(path.stem, (pytest.mark.slow,)))
     for path in CONFIGS

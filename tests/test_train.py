@@ -201,6 +201,7 @@ def test_descriptions_of_what_was_not_finite():
     )
 
 
+@pytest.mark.slow
 def test_evaluation_in_the_run_picks_the_best_checkpoint(run, caplog):
     changes = dict(
         evaluate={"every": 2, "at_end": True, "params": "params"},
@@ -241,6 +242,7 @@ def test_a_run_may_start_from_the_parameters_of_another(run):
     np.testing.assert_array_equal(new["text"]["mlp_in"]["kernel"], old["text"]["mlp_in"]["kernel"])
 
 
+@pytest.mark.slow
 def test_the_report_is_written(run):
     workdir = run(steps=2, report=True)
     assert "<html" in (workdir / "report.html").read_text()

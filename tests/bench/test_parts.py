@@ -53,6 +53,7 @@ def test_a_model_without_layers_is_refused(capsys):
     assert "tests.tiny names no encoders" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_merges_of_two_groups_of_gradients(capsys, monkeypatch):
     monkeypatch.setattr("unified_fm.plugins.names", lambda kind: ["sum", "static"])
     lines = printed(capsys, "merge", f"--config={TINY}", "--steps=2")

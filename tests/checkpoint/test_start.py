@@ -82,6 +82,7 @@ def test_positions_of_a_run_are_resized_too():
     np.testing.assert_array_equal(found.arrays["vision/position"][:, 0], position[:, 0])
 
 
+@pytest.mark.slow
 def test_parts_come_from_their_own_sources(tmp_path):
     """Text from RoBERTa, vision from a run of ours with a text side; the rest stays fresh."""
     _, roberta, _, _ = read("roberta_small")
@@ -125,6 +126,7 @@ def test_what_does_not_fit_is_said_whatever_the_source(tmp_path):
         assert found.new == ["text_embed/word/embedding"]
 
 
+@pytest.mark.slow
 def test_what_is_left_over_is_refused_of_ours_and_listed_of_others(published, saved):
     less = {path: s for path, s in shapes(published).items() if not path.startswith("box_head")}
     with pytest.raises(ValueError, match=r"box_head/dense/bias .*in the file, not in the model"):
@@ -137,6 +139,7 @@ def test_what_is_left_over_is_refused_of_ours_and_listed_of_others(published, sa
     assert "new" not in said and "resized" not in said
 
 
+@pytest.mark.slow
 def test_a_decoder_is_copied_from_fusion_layers_and_a_head_stays_fresh(published, saved):
     layers = {p: s for p, s in shapes(published).items() if p.startswith("fusion/layer_")}
     decoder = {p.replace("fusion", "decoder"): s for p, s in layers.items()}

@@ -64,6 +64,7 @@ def test_import_and_export_give_back_the_folder(name, kind, tmp_path, capsys):
     assert sorted(back[key].tobytes() for key in back) == values
 
 
+@pytest.mark.slow
 def test_xfm_and_npz(tmp_path, capsys):
     with np.load(GOLDEN, allow_pickle=False) as file:
         params = {k.removeprefix("params/"): file[k] for k in file.files if k.startswith("params/")}
@@ -81,6 +82,7 @@ def test_xfm_and_npz(tmp_path, capsys):
         assert main(["export", f"--checkpoint={ours}", f"--to={kind}", f"--out={target}"]) == 0
 
 
+@pytest.mark.slow
 def test_npz_goes_out_and_comes_back(tmp_path):
     folder("vit_small", tmp_path / "hf")
     ours, out = str(tmp_path / "ours"), str(tmp_path / "out.npz")

@@ -39,7 +39,11 @@ def import_golden(name, params, config, **kwargs):
     return import_params(family.tables[0], params, heads=heads, **kwargs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Those of odd sizes say more than the small ones.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if "small" in name else ()) for name in NAMES],
+)
 def test_outputs_equal_those_of_transformers(name):
     config, params, inputs, outputs = read(name)
     tree = import_golden(name, params, config)

@@ -151,6 +151,7 @@ def test_A8_flags_override_the_source(tmp_path):
     assert written.items() >= expected.items()
 
 
+@pytest.mark.slow
 def test_A8_both_towers_of_clip_take_the_flags(tmp_path):
     source_folder("clip_odd", CLIP, tmp_path / "hf")
     written = there_and_back(tmp_path, "clip", "--eps=0.001", "--gelu=erf")

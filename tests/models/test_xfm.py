@@ -118,6 +118,7 @@ def test_similarity_is_of_text_rows_and_image_columns(net, params, batches):
     np.testing.assert_allclose((text**2).sum(-1), np.ones(4), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_finite_and_close_to_float32(net, params, batches):
     half = tiny_xfm.model(dtype="bfloat16")
     exact, _ = tiny_xfm.apply(tiny_xfm.everything, net, params, batches)

@@ -263,7 +263,8 @@ def spread_evenly(u, k, temperature=1.0):
     return np.concatenate([u[:, :k], np.full((1, u.shape[-1] - k), rest)], -1).astype(np.float32)
 
 
-@pytest.mark.parametrize("temperature", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_A1_a_student_without_limits_reaches_a_perfect_teacher(temperature):
     """CE + KD with the best 32 of 1,996 words leaves less than 0.001 nats to the entropy."""
     p = zipf(1996)

@@ -56,7 +56,13 @@ def loss_of(case, views):
     return stubs.value(objective_of(case), Net(), views, batch).loss
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("mlm", "mim")  # to compile; the others run in the slow stage
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+)
 def test_the_gradient_flows_where_it_is_said_to(case):
     reads = objective_of(case).reads
     views = stubs.make_views()

@@ -121,6 +121,7 @@ def test_what_needs_too_much_by_the_refusals_before_is_passed_over():
     assert plan.least_memory([refused(192, 0.0)], 96) == 0.0  # the compiler has said no number
 
 
+@pytest.mark.slow
 def test_a_batch_far_too_large_is_not_halved_one_by_one():
     """At 4 rows a device, a fifth of what 4 need leaves 2 out; 1 is the smallest, and is tried."""
     larger = settings()

@@ -71,6 +71,7 @@ def test_ties_go_in_index_order():
     np.testing.assert_array_equal(masks.next_mask(already, score, 3), [[1, 0, 1], [0, 1, 0]])
 
 
+@pytest.mark.slow
 def test_the_same_mask_on_one_and_on_eight_devices():
     """Sharded over eight devices as the parameters are, and still so afterwards."""
     devices = jax.devices()
