@@ -71,7 +71,7 @@ def test_the_loader_by_threads_and_processes_and_where_its_time_goes(capsys):
     with pytest.raises(SystemExit) as end:
         bench.main(["loader", "--config=xfm_base", "--streams=pictures"], "bench")
     assert end.value.code == 1
-    assert "no stream 'pictures'; there are text, image, pairs, regions" in capsys.readouterr().err
+    assert "no stream 'pictures'; there are image, pairs, regions, text" in capsys.readouterr().err
 
 
 def test_a_wrong_comparison_is_refused_before_anything_is_measured(capsys):

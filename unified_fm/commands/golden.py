@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _model(
-    weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop: str, unpad: float
+    weights: Mapping[str, np.ndarray], image_size: int, heads: int, loop: str, unpad: float = 1.0
 ) -> Model:
     """A model of the sizes that the weights have."""
     text = "text_encoder.roberta.embeddings."
