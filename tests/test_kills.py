@@ -115,8 +115,14 @@ def test_any_difference_between_two_ends_is_seen():
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.nightly),
+    ],
+)
 def test_row_03_the_loaders_processes_end_with_the_run(tmp_path, strike):
     command = [sys.executable, "-m", "unified_fm.main", f"--workdir={tmp_path}"]
     command += ["--config=tests/tiny_config.py:1000000", "--config.checkpoint.every=1000000"]

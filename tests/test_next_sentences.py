@@ -23,7 +23,7 @@ def documents(count):
         yield " ".join(" ".join(rng.choices(own, k=4)) + "." for _ in range(12))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_with_next_sentences_trains_their_head(tmp_path, capfd):
     texts = list(documents(60))
     path = tmp_path / "texts.jsonl"

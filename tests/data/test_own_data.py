@@ -3,13 +3,17 @@
 import functools
 import io
 import json
+import tarfile
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.data import tar_files
 from unified_fm import cli, main, sharding
 
 COUNT = 50
@@ -55,6 +59,41 @@ def converted(root):
     return f"array_record:{root / 'shards' / 'data'}"
 
 
+def table(root):
+    (root / "img").mkdir()
+    for k in range(COUNT):
+        (root / "img" / f"{k}.png").write_bytes(picture(k))
+    rows = [f'img/{k}.png,"{caption(k)}"' for k in range(COUNT)]
+    (root / "pairs.csv").write_text("\n".join(["image,text", *rows]))
+    return f"csv:{root / 'pairs.csv'}"
+
+
+def parquet(root):
+    images = [{"bytes": picture(k), "path": None} for k in range(COUNT)]
+    texts = [caption(k) for k in range(COUNT)]
+    pq.write_table(pa.table({"image": images, "text": texts}), root / "pairs.parquet")
+    return f"parquet:{root / 'pairs.parquet'}"
+
+
+def tar(root):
+    with tarfile.open(root / "00000.tar", "w") as file:
+        for k in range(COUNT):
+            tar_files.add(file, f"{k:06}.png", picture(k))
+            tar_files.add(file, f"{k:06}.txt", caption(k).encode())
+    return f"webdataset:{root / '00000.tar'}"
+
+
+def coco(root):
+    for k in range(COUNT):
+        (root / f"{k}.png").write_bytes(picture(k))
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.png"} for k in range(COUNT)],
+        "annotations": [{"image_id": k, "caption": caption(k)} for k in range(COUNT)],
+    }
+    (root / "captions.json").write_text(json.dumps(content))
+    return f"coco:{root / 'captions.json'}@{root}"
+
+
 class Walls(tfds.core.GeneratorBasedBuilder):
     """The pictures as TFDS stores them."""
 
@@ -84,11 +123,18 @@ KINDS = {
     "jsonl with boxes": (boxes, "smoke,regions"),
     "array_record": (converted, "smoke"),
     "tfds": (tensorflow_dataset, "smoke"),
+    "csv": (table, "smoke"),
+    "parquet": (parquet, "smoke"),
+    "webdataset": (tar, "smoke"),
+    "coco": (coco, "smoke"),
 }
+SOON = ("jsonl with boxes",)  # in .ci/run; all in .ci/nightly, since each trains for a minute
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow if k in SOON else pytest.mark.nightly) for k in KINDS],
+)
 def test_one_string_is_all_that_own_files_need(kind, tmp_path, capfd, monkeypatch):
     write, argument = KINDS[kind]
     (tmp_path / "data").mkdir()

@@ -19,7 +19,7 @@ ONE_DEVICE = os.environ | {"XLA_FLAGS": one_device.FLAGS, "JAX_DISABLE_MOST_OPTI
 STREAMS = ("text", "image", "pairs", "regions")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_row_15_a_training_run_survives_with_the_counts_of_the_check(tmp_path):
     folder = tmp_path / "bad"
     folder.mkdir()
