@@ -15,8 +15,7 @@ from unified_fm.data.streams import stream
 from unified_fm.demo import corpus
 
 PIXELS = dict(size=48, patch_size=12)  # 4 x 4 patches: a cut-out covers one to four of them
-# Tokens with both ends: "a X, a Y and an Z", "an X", a piece of prose. No caption is longer.
-CAPTION, PHRASE, PASSAGE = 10, 4, 32
+CAPTION, PHRASE, PASSAGE = 12, 6, 32  # tokens: "a X, a Y and an Z", "an X", a piece of prose
 
 
 def get_config(argument: str = "") -> ConfigDict:
