@@ -128,13 +128,10 @@ KINDS = {
     "webdataset": (tar, "smoke"),
     "coco": (coco, "smoke"),
 }
-SOON = ("jsonl with boxes",)  # in .ci/run; all in .ci/nightly, since each trains for a minute
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=pytest.mark.slow if k in SOON else pytest.mark.nightly) for k in KINDS],
-)
+@pytest.mark.nightly  # each trains for a minute
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_string_is_all_that_own_files_need(kind, tmp_path, capfd, monkeypatch):
     write, argument = KINDS[kind]
     (tmp_path / "data").mkdir()

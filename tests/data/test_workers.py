@@ -79,7 +79,7 @@ def test_row_15_what_processes_skip_is_named_counted_and_judged_by_the_run(tmp_p
     taken = take(streams, 5)  # an epoch
     streams.close()
     assert f"skips record 7 of tests.data.dying:skip,{tmp_path}: a bad one: number" in caplog.text
-    assert "end of epoch 1: 60 used, 1 skipped (1 a bad one)" in caplog.text
+    assert "end of epoch 1: 59 used, 1 skipped (1 a bad one)" in caplog.text
     by_threads = open_streams(texts("skip", tmp_path))
     assert_same(taken, take(by_threads, 5))
     by_threads.close()
