@@ -63,8 +63,8 @@ def test_the_same_is_dropped_of_tokens_as_of_rows(shape):
         assert 0.2 < (found[HELD] == 0).mean() < 0.8
 
 
-@pytest.mark.slow  # compiles X-FM twice
-@pytest.mark.parametrize("loop", ["scan", pytest.param("unrolled", marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # compiles X-FM twice
+@pytest.mark.parametrize("loop", ["scan", "unrolled"])
 def test_losses_and_gradients_are_those_of_all_places(loop):
     batches = tiny_xfm.make_batches()
     for name in ("text", "pairs", "regions"):

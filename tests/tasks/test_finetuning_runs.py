@@ -123,20 +123,20 @@ def test_a_moved_run_is_evaluated_without_its_training_data_or_a_step(here, tmp_
 
 @pytest.mark.slow
 def test_retrieval_is_evaluated_from_the_shell_and_scored_again_without_a_model(
-    here, tmp_path, capsys
+    here, tmp_path, capsys, said
 ):
     workdir, source = tmp_path / "run", "karpathy:data/coco/dataset_coco.json:test@data/coco"
     changes = ("evaluate.evaluators.val=None", "checkpoint.best=None", "total_steps=1")
     assert finetuning.train("retrieval:smoke", workdir, *QUIET, *changes) == 0
     ranked = "--config.evaluate.evaluators.retrieval.rerank=3"
     given = [f"--run={workdir}", f"--source={source}", "--as=retrieval", ranked]
-    capsys.readouterr()
     assert main.main(["unified-fm evaluate", *evaluate.given(given)]) == 0
-    assert "fine-tuned, 3 by itm" in capsys.readouterr().err
+    assert "fine-tuned, 3 by itm" in said.text
+    capsys.readouterr()
     found = finetuning.metrics(workdir)[1]
     for stem, prefix in (("retrieval-1", "reranked/"), ("retrieval-1-itc", "")):
-        said = workdir / "predictions" / f"{stem}.jsonl"
-        files = [f"--predictions={said}", "--truth=data/coco/dataset_coco.json", "--split=test"]
+        lines = workdir / "predictions" / f"{stem}.jsonl"
+        files = [f"--predictions={lines}", "--truth=data/coco/dataset_coco.json", "--split=test"]
         assert cli.main(["score", "--task=retrieval", *files]) == 0
         again = json.loads(capsys.readouterr().out)
         assert again["counts"] == {"images": 2, "captions": 11}  # one of them has six
