@@ -3,7 +3,7 @@
 import importlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unified_fm.data.sources import _columns
@@ -67,26 +67,40 @@ def read_features(features: Any) -> Features:
     return Features(guesses, classes, boxed)
 
 
-def example_of(
-    row: dict[str, Any],
-    columns: _columns.Columns,
-    boxed: Mapping[str, list[str]],
-    root: pathlib.Path,
-    index: int,
-) -> dict[str, Any]:
-    """A row as an example; objects with boxes become `regions`.
+class Rows:
+    """What makes examples of the rows of a table.
 
-    Raises:
-        Skip: as `Columns.example_of`.
+    Attributes:
+        class_names: of its labels; None if it says none.
     """
-    labels = columns.names.get("label", ())
-    for name in labels:
-        if row[name] == -1 and columns.class_names:  # what `datasets` writes for "not known"
-            del row[name]
-    for name, names in boxed.items():
-        if "regions" not in columns.names and (found := row.pop(name)) is not None:
-            row["regions"] = _regions(found, names)
-    return columns.example_of(row, root, index)
+
+    def __init__(self, names: Sequence[str], features: Any, options: Mapping[str, str], where: str):
+        """Finds our fields.
+
+        Args:
+            names: of the columns.
+            features: what `datasets` says of them, or {}.
+            options, where: as in `_columns.find`, which says what is refused.
+        """
+        told = read_features(features)
+        self._columns = _columns.find(names, options, where, told.guesses, told.class_names)
+        self._boxed = told.boxed
+        self.class_names = self._columns.class_names
+
+    def example(self, row: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
+        """A row as an example; objects with boxes become `regions`.
+
+        Raises:
+            Skip: as `Columns.example_of`.
+        """
+        known = self._columns.names
+        for name in known.get("label", ()):
+            if row[name] == -1 and self.class_names:  # what `datasets` writes for "not known"
+                del row[name]
+        for name, classes in self._boxed.items():
+            if "regions" not in known and (found := row.pop(name)) is not None:
+                row["regions"] = _regions(found, classes)
+        return self._columns.example_of(row, root, index)
 
 
 def _regions(found: Any, names: list[str]) -> list[dict[str, Any]]:

@@ -65,12 +65,8 @@ class Source(base.Source):
         self._sections = Sections(len(batch) for _, batches in opened for batch in batches)
         self.problems, self.lost = bad, round(len(bad) * len(self._sections) / len(opened))
         said = _json(folder / "dataset_info.json").get("features") or _arrow.features_of(schema)
-        features = _arrow.read_features(said)
-        self._columns = _columns.find(
-            schema.names, parts.options, where, features.guesses, features.class_names
-        )
-        self.class_names = self._columns.class_names
-        self._boxed = features.boxed
+        self._rows = _arrow.Rows(schema.names, said, parts.options, where)
+        self.class_names = self._rows.class_names
 
     def __len__(self) -> int:
         return len(self._sections)
@@ -86,7 +82,7 @@ class Source(base.Source):
             found = found.to_pylist()[0]
         except (ValueError, OSError, IndexError) as error:
             raise Skip("damaged record", str(error)) from error
-        return _arrow.example_of(found, self._columns, self._boxed, self._root, index)
+        return self._rows.example(found, self._root, index)
 
     def place(self, index: int) -> str:
         """The file, the record batch and the row in it."""

@@ -87,12 +87,9 @@ class Source(base.Source):
         ]
         self._sections = Sections(rows for file in files for rows in file.rows)
         self.lost = round((len(found) - len(files)) * len(self._sections) / len(files))
-        features = _arrow.read_features(files[0].features)
-        self._columns = _columns.find(
-            files[0].columns, parts.options, where, features.guesses, features.class_names
-        )
-        self.class_names = self._columns.class_names
-        self._boxed = features.boxed
+        first = files[0]
+        self._rows = _arrow.Rows(first.columns, first.features, parts.options, where)
+        self.class_names = self._rows.class_names
 
     def __len__(self) -> int:
         return len(self._sections)
@@ -109,7 +106,7 @@ class Source(base.Source):
             if isinstance(error, shards.OutOfDescriptors):
                 raise
             raise Skip("damaged record", str(error)) from error
-        return _arrow.example_of(found, self._columns, self._boxed, self._roots[number], index)
+        return self._rows.example(found, self._roots[number], index)
 
     def place(self, index: int) -> str:
         """The file, the row group and the row in it."""
