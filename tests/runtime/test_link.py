@@ -121,6 +121,19 @@ def test_C4_an_error_of_one_worker_is_told_to_the_others(start, caplog, victim):
     assert f"worker {victim} has ended with an error: ValueError: no such file" in caplog.text
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_C4_a_connection_that_closes_meanwhile_keeps_nobody_from_ending(start, calls):
+    run = start(2)
+    link = run.links[0]
+    link._closing.set()
+    link._thread.join()
+    wire = link._wires[1]
+    open_for = [wire.fileno()] * calls
+    wire.fileno = lambda: open_for.pop() if open_for else -1
+    link._leave_at_once(1)
+    assert run.ended[0] == 1
+
+
 def test_C4_an_error_of_all_workers_is_left_to_each(start, caplog):
     run = start(3)
     run.all("fail", "NotFinite: step 7 was not applied")

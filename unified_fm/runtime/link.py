@@ -309,18 +309,20 @@ class Link:
 
     def _leave_at_once(self, code):
         self._closing.set()
-        self._wait_for_others(_LEAVE)
-        for wire in self._wires.values():
-            wire.close()
-        self._end(code)
+        try:
+            self._wait_for_others(_LEAVE)
+            for wire in self._wires.values():
+                wire.close()
+        finally:  # a process that cannot go on must not stay
+            self._end(code)
 
     def _wait_for_others(self, seconds):
         """Process 0 goes last, see `leave`."""
         end = time.monotonic() + seconds
-        waiting = self.place.index == 0 and [w for w in self._wires.values() if w.fileno() >= 0]
         with selectors.DefaultSelector() as selector:
-            for wire in waiting or ():
-                selector.register(wire, selectors.EVENT_READ)
+            for wire in self._wires.values() if self.place.index == 0 else ():
+                with contextlib.suppress(ValueError, OSError):  # closed, maybe just now
+                    selector.register(wire, selectors.EVENT_READ)
             while selector.get_map() and time.monotonic() < end:
                 for key, _ in selector.select(0.1):
                     try:

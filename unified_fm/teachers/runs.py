@@ -53,17 +53,16 @@ def of(place: Any) -> dict[str, str]:
     Args:
         place: a workdir, or a checkpoint in it; of anything else there are none.
     """
-    for workdir in (place, *list(place.parents)[:2]):  # RUN/checkpoints/8000
-        found = {}
-        for name, entry in saved_config.teachers(workdir).items():
-            own, init = workdir / "teachers" / name, entry.get("init")
-            named = init.get("path") if isinstance(init, dict) else init
-            known = str(own) if (own / "checkpoints").exists() else entry.get("path") or named
-            if known:
-                found[name] = known
-        if found:
-            return found
-    return {}
+    folders = (place, *list(place.parents)[:2])  # RUN/checkpoints/8000
+    workdir = next((folder for folder in folders if (folder / "config.json").exists()), place)
+    found = {}
+    for name, entry in saved_config.teachers(workdir).items():
+        own, init = workdir / "teachers" / name, entry.get("init")
+        named = init.get("path") if isinstance(init, dict) else init
+        known = str(own) if (own / "checkpoints").exists() else entry.get("path") or named
+        if known:
+            found[name] = known
+    return found
 
 
 def _finished(name: str, folder: Any, wanted: Settings) -> bool:
