@@ -134,13 +134,10 @@ def _read(path: Any, modules: Sequence[str], place: str) -> tuple[epath.Path, di
     """The workdir and its saved config."""
     if not isinstance(path, str):
         raise ValueError(f"{place} is the workdir of a run, found {path!r}")
-    folder = epath.Path(path)
-    for workdir in (folder, *list(folder.parents)[:2]):  # RUN/checkpoints/8000
-        try:
-            return workdir, saved.read(workdir, modules)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    raise ValueError(f"{place} is the workdir of a run, but {path} has no config.json")
+    workdir = saved.workdir_of(path)
+    if workdir is None:
+        raise ValueError(f"{place} is the workdir of a run, but {path} has no config.json")
+    return workdir, saved.read(workdir, modules)
 
 
 def _merged(under: Any, over: Any) -> Any:

@@ -46,6 +46,13 @@ def read(folder: Any, modules: Sequence[str]) -> dict[str, Any]:
     return {**config, "plugins": list(modules)}  # what it says itself about that counts nothing
 
 
+def workdir_of(path: Any) -> epath.Path | None:
+    """The run that a path is: the folder itself, or above RUN/checkpoints/8000. None: no run."""
+    path = epath.Path(path)
+    folders = (path, *list(path.parents)[:2])
+    return next((folder for folder in folders if (folder / "config.json").exists()), None)
+
+
 def teachers(folder: Any) -> Mapping[str, Any]:
     """{name: settings} of the teachers of the run in a folder, as data: nothing is built of it.
 

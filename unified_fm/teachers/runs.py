@@ -53,9 +53,10 @@ def of(place: Any) -> dict[str, str]:
     Args:
         place: a workdir, or a checkpoint in it; of anything else there are none.
     """
-    folders = (place, *list(place.parents)[:2])  # RUN/checkpoints/8000
-    workdir = next((folder for folder in folders if (folder / "config.json").exists()), place)
+    workdir = saved_config.workdir_of(place)
     found = {}
+    if workdir is None:
+        return found
     for name, entry in saved_config.teachers(workdir).items():
         own, init = workdir / "teachers" / name, entry.get("init")
         named = init.get("path") if isinstance(init, dict) else init
