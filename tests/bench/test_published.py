@@ -117,6 +117,7 @@ def test_three_updates_in_the_published_order():
     assert training.updates == [(["text"], True), (["regions", "image"], False), (["pairs"], True)]
 
 
+@pytest.mark.nightly  # both programs, compiled and timed
 def test_it_alternates_with_ours(capsys):
     config = str(pathlib.Path(__file__).parent / "text_and_images.py")
     flags = ["step", f"--config={config}", "--steps=2", "--synthetic", "--against=torch"]

@@ -105,7 +105,7 @@ def test_D8_shards_are_found_in_linear_time(tmp_path):
     assert records.find_shards(f"{tmp_path}/t/t")[1] == [found[7], found[4999]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_D8_a_hundred_million_records_in_a_hundred_thousand_shards_open_in_seconds(tmp_path):
     stem = link_shards(tmp_path, 100_000, each=1000)
     seconds, read = processor_seconds(lambda: source.open_source(f"array_record:{stem}"))

@@ -19,7 +19,7 @@ ENV = os.environ | {"XLA_FLAGS": one_device.FLAGS, "PYTHONPATH": str(ROOT)}
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_several_processes_measure_what_one_does_and_decode_each_a_part(count, tmp_path):
     together, single = str(tmp_path / "together"), tmp_path / "alone"
     port, run = free_port(), "from tests.evaluators import apart; apart.main"

@@ -19,7 +19,7 @@ def runs(**changes):
     return [seeds.of_seed(made, seed) for seed in (0, 3)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_seeds_at_once_are_the_runs_of_the_library(run):
     steps = []
     found = [

@@ -78,8 +78,12 @@ def _restarted(workdir):
     assert process.returncode == 0, errors
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("phase", PHASES)
+def _marked(phase):
+    by_night = phase in ("data warm-up", "wait for data")
+    return pytest.param(phase, marks=pytest.mark.nightly if by_night else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("phase", map(_marked, PHASES))
 def test_row_02_a_signal_in_every_phase_saves_and_ends_within_the_grace(run, tmp_path, phase):
     patch, flags, saved = PHASES[phase]
     workdir = tmp_path / "stopped"

@@ -148,8 +148,15 @@ def test_C2_a_cluster_whose_scheduler_names_the_processes(two):
     assert run.saved() == [2, 4]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("who", [0, 1])
+@pytest.mark.parametrize(
+    "who, signum",
+    [
+        (0, signal.SIGINT),
+        (1, signal.SIGTERM),
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.nightly),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.nightly),
+    ],
+)
 def test_C3_a_signal_to_one_saves_and_stops_both(two, who, signum):
     run = two("--config.checkpoint.every=100000", steps=100000)
     run.until_step(20)

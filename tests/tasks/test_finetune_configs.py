@@ -31,13 +31,14 @@ CONFIGS = {
 }
 QUICK = ("glue:stsb",)  # one of them is in the plain suite
 # Tables of other columns and labels, which the tests of the source read one by one.
-ALIKE = tuple(f"glue:{task}" for task in ("cola", "sst2", "mrpc", "qqp", "qnli", "wnli"))
+ALIKE = tuple(f"glue:{task}" for task in ("cola", "sst2", "mrpc", "qqp", "qnli", "rte", "wnli"))
+VARIANTS = ("image_classification:layerwise", "captioning:scst")
 
 
 def _marks(name):
     if name in QUICK:
         return ()
-    return pytest.mark.nightly if name in ALIKE else pytest.mark.slow
+    return pytest.mark.nightly if name in ALIKE + VARIANTS else pytest.mark.slow
 
 
 @pytest.mark.parametrize("path", sorted((finetuning.ROOT / "configs/finetune").glob("*.py")))

@@ -203,7 +203,7 @@ def test_glue_from_weights_of_another_library(here, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["vit", "beit"])
+@pytest.mark.parametrize("family", [pytest.param("vit", marks=pytest.mark.nightly), "beit"])
 def test_images_from_weights_of_another_library(here, tmp_path, family):
     """The folder's model, with a new head; of BEiT-2 relative positions and the mean of patches."""
     options = {"image_size": 16, "patch_size": 8}

@@ -250,7 +250,7 @@ def test_a_resumed_run_is_the_one_that_went_through(tmp_path, monkeypatch):
     assert one["param_norm"] != last["param_norm"]
 
 
-@pytest.mark.slow  # two programs of a whole model, one for eight devices
+@pytest.mark.nightly  # two programs of a whole model, one for eight devices
 def test_eight_devices_draw_and_learn_what_one_does(world, monkeypatch):
     reward_by_sum(monkeypatch)
     options, batch = world
