@@ -15,7 +15,7 @@ from unified_fm.data.streams import stream
 from unified_fm.demo import corpus
 
 PIXELS = dict(size=48, patch_size=12)  # 4 x 4 patches: a cut-out covers one to four of them
-CAPTION, PHRASE, PASSAGE = 12, 6, 32  # tokens: "a X, a Y and an Z", "an X", a piece of prose
+CAPTION, PHRASE, PASSAGE = 10, 4, 32  # tokens: "a X, a Y and a Z", "a X", a piece of prose
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -101,7 +101,7 @@ def _streams():
             images=32,
             caption="none",
             max_len=PHRASE,
-            max_masked=4,
+            max_masked=2,
             augment="none",
             **PIXELS,
         ),

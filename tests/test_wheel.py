@@ -52,8 +52,9 @@ def test_it_holds_the_library_and_its_configs_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     ours = {f"unified_fm/{f.relative_to(ROOT / 'unified_fm')}" for f in sources("unified_fm")}
     ours |= {f"unified_fm/configs/{f.relative_to(ROOT / 'configs')}" for f in sources("configs")}
-    ours |= {"unified_fm/py.typed", "unified_fm/report/page.html.j2"}
-    ours |= {"unified_fm/report/style.css", "unified_fm/scoreboard/page.html.j2"}
+    ours |= {"unified_fm/py.typed", "unified_fm/report/style.css"}
+    pages = ("doctor/check", "doctor/show", "report/page", "scoreboard/page")
+    ours |= {f"unified_fm/{page}.html.j2" for page in pages}
     assert {n for n in names if ".dist-info/" not in n} == ours
 
 
