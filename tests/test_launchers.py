@@ -150,7 +150,9 @@ def test_a_slice_that_is_lost_is_waited_for_and_a_run_that_failed_is_not(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(SCRIPTS[0], marks=pytest.mark.nightly), SCRIPTS[1]]
+)
 def test_their_command_trains_in_two_processes(script, place):
     folder, env = place
     arguments = ["--config=tests/tiny_config.py:4", f"--workdir={folder / 'run'}"]

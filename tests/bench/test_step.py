@@ -55,7 +55,7 @@ def test_the_loader_alone(capsys):
     assert lines["bytes"].startswith("0.0")  # 8 texts of 16 and 8 pictures of 16 x 16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_loader_by_threads_and_processes_and_where_its_time_goes(capsys):
     flags = ["--batches=4", "--workers=1,2", "--made-up", "--streams=pairs"]
     assert bench.main(["loader", "--config=xfm_base:chips=1", *flags], "bench") == 0

@@ -102,7 +102,7 @@ def test_D10_a_resumed_run_sees_the_spikes_of_an_undisturbed_one(run):
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_D10_to_count_spikes_changes_no_training(run):
     counting = run("counting", spikes={"policy": "clip", "sigma": 0.1, "window": 2})
     without = run("without", spikes={"policy": "clip", "sigma": 6.0, "window": 0})
@@ -124,7 +124,7 @@ def test_D10_a_refused_step_is_no_spike_and_hides_none(tmp_path, caplog):
     assert caplog.text.count("is a spike") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_D10_the_report_says_how_many(run):
     workdir = run(steps=2, report=True)
     assert "gradient spikes" in (workdir / "report.html").read_text()

@@ -184,6 +184,7 @@ def test_C3_a_signal_before_the_first_step_ends_both(two):
     assert not (run.workdir / "run.lock").exists()
 
 
+@pytest.mark.nightly
 def test_C5_two_processes_evaluate_to_the_numbers_of_one(two):
     evaluator = "--config.evaluate.evaluators.size.name=tests.tiny"
     run = two(evaluator)

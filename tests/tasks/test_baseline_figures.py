@@ -12,7 +12,7 @@ from unified_fm.scoreboard import lines, trivial
 from unified_fm.tasks._baselines import answers, pixels, words
 from unified_fm.tasks._metrics import classification, correlation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def test_the_question_alone_is_at_chance_on_composed_scenes(composed, kind):
 
 
 @pytest.mark.parametrize("kind", ["yes/no", "number", "place", "ground"])
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_picture_alone_is_right_half_the_time_at_most(composed, kind):
     """Also for one that sees perfectly: of a picture's two answers it can give only one.
 
