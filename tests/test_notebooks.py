@@ -289,6 +289,7 @@ def test_fine_tuning_from_a_checkpoint(tuned):
 
 
 @pytest.mark.notebook
+@pytest.mark.nightly
 def test_ones_own_pictures(tuned, environment, tmp_path):
     said = run("own_data", environment, tmp_path, RUN=str(tuned[0] / "runs" / "quickstart"))
     assert "uint8[32 48 48 3]" in said["batch"] and "<image/png>" in said["picture"]
@@ -297,6 +298,7 @@ def test_ones_own_pictures(tuned, environment, tmp_path):
 
 
 @pytest.mark.notebook
+@pytest.mark.nightly
 def test_ten_methods(tuned, environment, tmp_path):
     said = run("inference", environment, tmp_path, RUN=str(tuned[0] / "runs" / "quickstart"))
     assert "'encode_image', 'encode_text', 'similarity', 'match'" in said["loading"]

@@ -100,7 +100,7 @@ def test_the_numpy_models_compute_what_transformers_does(name):
         np.testing.assert_allclose(value, outputs[key], atol=1e-5, rtol=0, err_msg=key)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "changes"), ODD)
 def test_A8_import_then_export_keeps_the_numbers_and_the_outputs(tmp_path, name, changes):
     config, inputs = source_folder(name, changes, tmp_path / "hf")

@@ -79,7 +79,7 @@ def _restarted(workdir):
 
 
 def _marked(phase):
-    by_night = phase in ("data warm-up", "wait for data")
+    by_night = phase in ("data warm-up", "wait for data", "evaluation")
     return pytest.param(phase, marks=pytest.mark.nightly if by_night else pytest.mark.slow)
 
 

@@ -123,7 +123,7 @@ def test_what_was_named_is_refused_instead(weights, capsys, names, said):
     assert said in found and "left out" not in found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_real_runs_from_weights_of_another_library(weights, monkeypatch):
     with finetuning.quick(monkeypatch):
         assert board("films") == 0

@@ -232,7 +232,7 @@ def test_the_same_key_draws_the_same_and_the_gradient_reaches_the_captioner(worl
     assert writers.parts(grads) == {"caption_decoder", "patch_embed", "vision"}
 
 
-@pytest.mark.slow  # three runs
+@pytest.mark.nightly  # three runs
 def test_a_resumed_run_is_the_one_that_went_through(tmp_path, monkeypatch):
     reward_by_sum(monkeypatch)
     finetuning.write_data(tmp_path)
