@@ -10,6 +10,7 @@ the last tenth. Behind the name of the config, joined by commas, may stand
     regions    the records have `regions`: boxes are learnt and measured, too
     objects    the records have `objects`: the evaluator `imlm` masks their names
     size=96    pixels of a side, a multiple of 12, instead of the quick start's 48
+    length=12  tokens of the longest text, instead of 64; `data check` says how many yours have
     smoke      a few steps on made-up pictures: everything runs, nothing is learnt
 
 Texts are read as bytes until `tokenizer` names a folder with a vocabulary: words are learnt sooner.
@@ -26,16 +27,17 @@ PATCH = 12  # pixels, as in the quick start
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config; `argument` as above."""
-    c = settings.start(argument, known=("smoke", "regions", "objects", "size="))
+    c = settings.start(argument, known=("smoke", "regions", "objects", "size=", "length="))
     words = argument.split(",")
     first = python.read("quickstart")
     size = settings.number(argument, "size", first["model"]["image_size"])
-    c.model = first["model"] | dict(image_size=size, max_positions=LENGTH)
+    length = settings.number(argument, "length", LENGTH)
+    c.model = first["model"] | dict(image_size=size, max_positions=length)
     c.optimizer, c.mesh = first["optimizer"], first["mesh"]
     c.total_steps = first["total_steps"]
     c.checkpoint = first["checkpoint"]
-    c.streams = _streams("folder:data/own[:90%]", size, regions="regions" in words)
-    c.evaluate = dict(evaluators=_evaluators(size, words))
+    c.streams = _streams("folder:data/own[:90%]", size, length, regions="regions" in words)
+    c.evaluate = dict(evaluators=_evaluators(size, length, words))
     if "smoke" in words:
         c.total_steps = 2
         c.streams.pairs.source = "synthetic:regions:40"
@@ -52,10 +54,10 @@ def _pixels(size):
     return dict(size=size, patch_size=PATCH)
 
 
-def _streams(source, size, *, regions):
+def _streams(source, size, length, *, regions):
     # A picture of one's own may be mirrored and cut a little; a caption that says left stays true.
     image = dict(crop_scale=(0.6, 1.0), flip="careful", randaugment="none", **_pixels(size))
-    text = dict(max_len=LENGTH)
+    text = dict(max_len=length)
     # Two captions that read the same are matches, not negatives.
     aligned = dict(itc=dict(targets="texts"), itm=dict(exclude="texts"), imlm=1.0)
     masked = 6 * (size // PATCH) ** 2 // 16  # as large a share of the patches as the quick start's
@@ -73,15 +75,15 @@ def _streams(source, size, *, regions):
     return found
 
 
-def _evaluators(size, words):
-    pairs = dict(source="rest:pairs", options=dict(max_len=LENGTH, **_pixels(size)))
+def _evaluators(size, length, words):
+    pairs = dict(source="rest:pairs", options=dict(max_len=length, **_pixels(size)))
     found = dict(
         retrieval=dict(candidates=100, same="texts", **pairs),
         itm=dict(**pairs),
         mlm=dict(
             source="rest:pairs",
             train_source="stream:pairs",
-            options=dict(clean="caption", max_len=LENGTH),
+            options=dict(clean="caption", max_len=length),
         ),
     )
     if "objects" in words:
