@@ -33,6 +33,7 @@ LAYERS = [
     ("rules.py", [], ["jax.tree_util"]),
     ("choices.py", [], []),
     ("files.py", [], []),
+    ("buckets.py", [], ["fsspec", "etils"]),
     ("hub.py", [], ["huggingface_hub"]),
     ("plugins.py", [], []),
     ("main.py", ["*"], ["*"]),
@@ -115,7 +116,7 @@ LAYERS = [
 ]
 
 # Small parts, which import nothing of ours.
-EVERYBODY = ["rules", "choices", "files", "groups", "hub", "placement"]
+EVERYBODY = ["rules", "choices", "files", "buckets", "groups", "hub", "placement"]
 
 # What only these places may use, by import or by attribute (jax.distributed.initialize).
 OWNERS = {

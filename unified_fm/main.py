@@ -19,7 +19,7 @@ from absl import flags
 from etils import epath
 from jax._src import clusters
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.config import file as config_file
 from unified_fm.config import help
 from unified_fm.config.settings import Settings
@@ -77,7 +77,7 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
         with stop.leavable():
             options, settings = parse(argv)
             _use_flags(settings)
-            folder = epath.Path(options.workdir)
+            folder = _folder(options.workdir)
             stop.grace_s = options.grace_s
             place = _place(options)
             flags.FLAGS(list(argv[:1]))  # grain asks whether the command line has been parsed
@@ -102,6 +102,16 @@ def _main(argv: Sequence[str], stop: Interruption) -> int:
         _tell(error, folder)
         stop.tell(error)
         return 1
+
+
+def _folder(path: str) -> epath.Path:
+    """The workdir. Raises Refused: checkpoints cannot be written there."""
+    try:
+        workdir.absolute(path)
+        buckets.check(path)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise Refused(str(error)) from error
+    return epath.Path(path)
 
 
 def _tell(error: Exception, folder: epath.Path | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import fake_bucket
 from unified_fm import sharding, train
 from unified_fm.checkpoint import assets, store
 from unified_fm.config import file as config_file
@@ -16,6 +17,7 @@ from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.streams import Streams, stream
 from unified_fm.runtime.interruption import Interruption
 
+bucket = fake_bucket.bucket
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 STILL = {"lr": 0.0}
 STACK = {"layers": 1, "width": 8, "heads": 1, "mlp_width": 8}
@@ -120,12 +122,15 @@ def test_damaged_assets_are_named(tmp_path, text):
         assets.changes(tmp_path, {}, made("bytes"))
 
 
-def test_a_tokenizer_may_lie_in_a_bucket(tmp_path, monkeypatch):
+def test_a_run_in_a_bucket_keeps_a_tokenizer_of_another_one(bucket, tmp_path):
     words = tokenizers.load(vocabulary(tmp_path / "words", "a", "cat"))
-    words.save(tmp_path / "tokenizer.json")
-    place = {"gs://bucket/tokenizer.json": tmp_path / "tokenizer.json"}
-    monkeypatch.setattr(tokenizers.epath, "Path", place.get)
-    assert tokenizers.load("gs://bucket/tokenizer.json").text() == words.text()
+    bucket.pipe_file("gs://models/words/tokenizer.json", words.text().encode())
+    assets.keep("gs://runs/one", tokenizers.load("gs://models/words"), {})
+    bucket.rm("gs://models/words", recursive=True)
+    tokenizers._load.cache_clear()
+    kept = assets.located(made("gs://models/words"), "gs://runs/one").tokenizer
+    assert kept.startswith("gs://runs/one/assets/tokenizer-")
+    assert tokenizers.load(kept).text() == words.text()
 
 
 @pytest.mark.slow

@@ -213,3 +213,8 @@ def test_B6_a_bucket_is_not_locked_and_that_is_said(tmp_path, caplog, monkeypatc
         held.check()
         assert list(tmp_path.iterdir()) == []
     assert "gs://bucket/run is not locked" in caplog.text
+
+
+def test_a_workdir_that_checkpoints_cannot_be_written_to_is_refused():
+    with pytest.raises(ValueError, match=r"s3://bucket/run: .* local folders and gs:// only"):
+        workdir.absolute("s3://bucket/run")

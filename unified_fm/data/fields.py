@@ -3,10 +3,10 @@
 import base64
 import binascii
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import images
 from unified_fm.data.skips import Skip
 
@@ -23,7 +23,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tif
 
 def example_of(
     record: Mapping[str, Any],
-    root: pathlib.Path,
+    root: Any,
     index: Any,
     names: Mapping[str, Sequence[str]] = NAMES,
 ) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def example_of(
 
     Args:
         record: the object of a line, the row of a table.
-        root: folder of its images.
+        root: folder of its images, a `pathlib.Path` or an `epath.Path`.
         index: its id, where it has none.
         names: of our fields in the record, by field.
 
@@ -73,7 +73,7 @@ def _region(region: Any) -> Any:
     }
 
 
-def _image(image: Any, root: pathlib.Path) -> bytes | str:
+def _image(image: Any, root: Any) -> bytes | str:
     """Bytes as they are or of a base64 string, or a path below `root`."""
     if isinstance(image, dict) and set(image) <= {"bytes", "path"}:  # as `datasets` keeps them
         image = image.get("bytes") or image.get("path")
@@ -89,9 +89,9 @@ def _image(image: Any, root: pathlib.Path) -> bytes | str:
     if image.startswith("data:"):
         image = image.partition(",")[2]
     # Base64 has no dot; a path without one is taken as such if the file is there.
-    if len(image) < 4096 and ("." in image or _exists(root / image)):
-        folder, path = os.path.abspath(root), os.path.abspath(root / image)
-        if os.path.commonpath([folder, path]) != folder:
+    if len(image) < 4096 and ("." in image or _exists(os.path.join(root, image))):
+        path = buckets.inside(root, image)
+        if path is None:
             raise Skip("image path outside the data folder", image[:200])
         return path
     try:
@@ -100,8 +100,8 @@ def _image(image: Any, root: pathlib.Path) -> bytes | str:
         raise Skip("image is neither a file nor base64", f"{image[:40]!r}: {error}") from error
 
 
-def _exists(path: pathlib.Path) -> bool:
+def _exists(path: str) -> bool:
     try:
-        return path.is_file()
+        return buckets.isfile(path)
     except (OSError, ValueError):  # too long, or a NUL byte
         return False

@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, features
 
+from unified_fm import buckets
 from unified_fm.data import jpeg
 from unified_fm.data.skips import Skip
 
@@ -198,8 +199,11 @@ def read(path: str | os.PathLike) -> bytes:
 
     Raises:
         Skip: missing, larger than `MAX_BYTES`, or a URL.
+        OSError: a bucket gives no answer; that is no fault of the record.
     """
     refuse_url(path)
+    if buckets.holds(path):
+        return _read_from_bucket(os.fspath(path))
     try:
         size = os.path.getsize(path)
         if size > MAX_BYTES:
@@ -208,6 +212,16 @@ def read(path: str | os.PathLike) -> bytes:
             return file.read()
     except (OSError, ValueError, TypeError) as error:  # ValueError: a NUL byte in the path
         raise Skip("missing image", str(error)) from error
+
+
+def _read_from_bucket(path: str) -> bytes:
+    try:
+        found = buckets.read(path, 0, MAX_BYTES + 1)  # one request, and none for the size before
+    except FileNotFoundError as error:
+        raise Skip("missing image", str(error)) from error
+    if len(found) > MAX_BYTES:
+        raise Skip("oversized image", f"{path} has more than {MAX_BYTES:,} bytes")
+    return found
 
 
 def decode(data: bytes | np.ndarray | str | os.PathLike) -> np.ndarray:

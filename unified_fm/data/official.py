@@ -3,13 +3,13 @@
 A message names the file, the place in it, what was found and what is possible.
 """
 
+import itertools
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data.skips import Skip
 
 _PICKLES = (".p", ".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -24,14 +24,14 @@ class Argument(NamedTuple):
     """What stands behind the colon of a source: `FILE[:PART][@IMAGES]`.
 
     Attributes:
-        file: a file or a folder.
+        file: a file or a folder, as `buckets.path` has it.
         part: split, or another file; "" where there is none.
         images: the folder that image paths are below; None where none is given.
     """
 
-    file: pathlib.Path
+    file: Any
     part: str
-    images: pathlib.Path | None
+    images: Any
 
 
 def argument(text: str, what: str) -> Argument:
@@ -41,17 +41,17 @@ def argument(text: str, what: str) -> Argument:
         FileNotFoundError: no such file, or no such folder of images.
     """
     path, at, root = text.rpartition("@")
-    if not at or os.path.exists(text):
+    if not at or buckets.exists(text):
         path, root = text, ""
-    elif not os.path.isdir(root):
+    elif not buckets.isdir(root):
         raise FileNotFoundError(f"{what}:{text}: {root!r} after the @ is no folder")
-    file, colon, part = path.rpartition(":")
-    if not colon or os.path.exists(path):
+    file, part = buckets.cut(path)
+    if buckets.exists(path):
         file, part = path, ""
     refuse_pickle(file)
-    if not os.path.exists(file):
+    if not buckets.exists(file):
         raise FileNotFoundError(f"{what}:{text}: there is no {file!r}{beside(file)}")
-    return Argument(pathlib.Path(file), part, pathlib.Path(root) if root else None)
+    return Argument(buckets.path(file), part, buckets.path(root) if root else None)
 
 
 def refuse_pickle(path: str | os.PathLike, instead: str = "the same data as JSON") -> None:
@@ -187,7 +187,7 @@ class Images:
         file: of the annotations.
     """
 
-    def __init__(self, root: pathlib.Path | None, file: pathlib.Path):
+    def __init__(self, root: Any, file: Any):
         self.root = root or (file if file.is_dir() else file.parent)
         self._given = root is not None
 
@@ -205,7 +205,7 @@ class Images:
             tried += [rest for name in names if (rest := name.partition("/")[2])]
         for name in tried:
             path = self.inside(name)
-            if os.path.isfile(path):
+            if buckets.isfile(path):
                 return path
         listed = ", ".join(os.path.join(self.root, name) for name in tried)
         raise Skip("image is not there", f"tried {listed}")
@@ -216,8 +216,8 @@ class Images:
         Raises:
             Skip: it leaves the folder.
         """
-        folder, path = os.path.abspath(self.root), os.path.abspath(os.path.join(self.root, name))
-        if os.path.commonpath([folder, path]) != folder or "\0" in name:
+        path = buckets.inside(self.root, name)
+        if path is None or "\0" in name:
             raise Skip("image path outside the data folder", name[:200])
         return path
 
@@ -231,7 +231,7 @@ def _whole(line: str) -> bool:
 
 def _text(path: str | os.PathLike) -> str:
     try:
-        return pathlib.Path(path).read_bytes().decode("utf-8-sig")
+        return buckets.read(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no {os.fspath(path)!r}{beside(path)}") from error
     except IsADirectoryError as error:
@@ -242,8 +242,10 @@ def _text(path: str | os.PathLike) -> str:
 
 def beside(path: str | os.PathLike) -> str:
     """What there is beside a path that is not there, for a message."""
-    folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
+    folder, name = os.path.split(buckets.absolute(path))
+    if not name or folder.endswith(":"):  # a bucket: its neighbours are other people's
+        return ""
+    if not buckets.isdir(folder):
         return f" (nor the folder {folder})"
-    near = choices.nearest(name, sorted(os.listdir(folder)), cutoff=0.6)
+    near = choices.nearest(name, sorted(itertools.chain(*buckets.names(folder))), cutoff=0.6)
     return f"; did you mean {near!r}?" if near else ""

@@ -6,7 +6,6 @@ in place of bytes and `{"$array": [dtype, shape, start, end]}` in place of array
 record is executed, and a damaged record is refused before anything of its stated size is made.
 """
 
-import glob
 import json
 import math
 import os
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+from unified_fm import buckets
 
 _MAGIC = b"UFMR1\n"
 _DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "int32", "int64", "float16", "float32")
@@ -119,10 +120,10 @@ def find_shards(pattern: str) -> tuple[list[str], list[str]]:
         FileNotFoundError: nothing matches.
         OSError: the folder cannot be listed.
     """
-    if os.path.isfile(pattern):
+    if buckets.isfile(pattern):
         return [pattern], []
     if any(sign in pattern for sign in "*?["):
-        found = sorted(glob.glob(pattern), key=_place)
+        found = sorted(buckets.glob(pattern), key=_place)
     else:
         found = _shards_of(pattern)
     if not found:
@@ -149,7 +150,7 @@ def _shards_of(stem: str) -> list[str]:
     """Files STEM-NUMBER-of-COUNT.array_record, in order."""
     folder, first = os.path.split(stem)
     try:
-        names = os.listdir(folder or os.curdir)
+        names, _ = buckets.names(folder or os.curdir)
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = (

@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeAlias
 
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
+from unified_fm import buckets
+
 _THREADS = 32  # shards opened at once to count their records: on a network the wait is the cost
 _OPEN = 4096  # readers kept at most, or a quarter of the limit of open files
 _AT_ONCE = 512  # shards in one piece of work for a thread
@@ -36,7 +38,7 @@ class Shard(NamedTuple):
     path: str
     records: int
     size: int  # bytes
-    changed: int  # nanoseconds; of st_mtime_ns
+    changed: int  # nanoseconds; of st_mtime_ns; in a bucket, see `buckets.About`
 
 
 def open_shard(path: str) -> _Reader:
@@ -145,8 +147,7 @@ def _count(paths: Sequence[str]) -> list[Shard | UnreadableShard]:
 
 
 def _described(path: str, reader: array_record_module.ArrayRecordReader) -> Shard:
-    about = os.stat(path)
-    return Shard(path, reader.num_records(), about.st_size, about.st_mtime_ns)
+    return Shard(path, reader.num_records(), *buckets.about(path))
 
 
 def open_file_limit() -> int:

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import tokenizers
-from etils import epath
 
-from unified_fm import files
+from unified_fm import buckets, files
 from unified_fm.data import special_tokens, tokenizer_files
 
 # Characters given to the tokenizer per token wanted: more than any real text needs, and a text of
@@ -268,13 +267,13 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """Loads a tokenizer from local files.
 
     Args:
-        path: "bytes" (no file: bytes and RoBERTa's special tokens, 261 ids); or `tokenizer.json`,
-            which may be in a bucket;
+        path: "bytes" (no file: bytes and RoBERTa's special tokens, 261 ids); or `tokenizer.json`;
             or `vocab.txt` (WordPiece; lower-cases as `tokenizer_config.json` beside it says, and
             without one unless the vocabulary has capitals); or
             `vocab.json` with `merges.txt` beside it (byte-level BPE, or CLIP's, by its special
             tokens); or OpenAI's `bpe_simple_vocab_16e6.txt.gz`; or a SentencePiece `.model`; or a
-            folder with one of them, `package:NAME/FOLDER`, or `hf:OWNER/NAME`.
+            folder with one of them, `package:NAME/FOLDER`, or `hf:OWNER/NAME`. Files and folders
+            may be in a bucket.
 
     Raises:
         FileNotFoundError: none of these is there; the message lists what was looked for.
@@ -287,9 +286,13 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def _load(path: str) -> Tokenizer:
     if path == "bytes":
         return Tokenizer(tokenizer_files.plain_bytes())
-    if "://" in path:  # one `tokenizer.json` in a bucket
-        return Tokenizer(tokenizers.Tokenizer.from_str(epath.Path(path).read_text()))
-    found = tokenizer_files.find(path)
+    if buckets.holds(path):
+        with tokenizer_files.fetched(path) as found:
+            return _read(found)
+    return _read(tokenizer_files.find(path))
+
+
+def _read(found: pathlib.Path) -> Tokenizer:
     try:
         loaded = Tokenizer(tokenizer_files.read(found))
         loaded.encode("a \U0010ffff", 8)  # one without a token for unknown words fails only here

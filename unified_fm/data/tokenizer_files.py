@@ -1,15 +1,19 @@
 """Opens a tokenizer from the files that BERT, RoBERTa, CLIP and SentencePiece come in."""
 
+import contextlib
 import gzip
 import json
+import os
 import pathlib
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from unified_fm import hub
-from unified_fm.data import sentencepiece_file, special_tokens
+from unified_fm import buckets, hub
+from unified_fm.data import official, sentencepiece_file, special_tokens
 
 # What may be a tokenizer in a folder; the first that is there counts.
 NAMES = (
@@ -53,6 +57,30 @@ def find(place: str) -> pathlib.Path:
             f"{path} ends in {path.suffix!r}; a tokenizer file ends in {', '.join(_ENDINGS)}"
         )
     return path
+
+
+@contextlib.contextmanager
+def fetched(place: str) -> Iterator[pathlib.Path]:
+    """A local copy, for a while, of the file that `find` finds at a place in a bucket.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find` and the body, with the names that the bucket has.
+        OSError: the bucket cannot be read.
+    """
+    parent, name, wanted = place.rstrip("/"), "", {*NAMES, *_BESIDE}
+    if buckets.isfile(place):
+        parent, name = place.rsplit("/", 1)
+        wanted = {name, *_BESIDE, name.replace("vocab.json", "merges.txt")}
+    elif not buckets.isdir(place):
+        raise FileNotFoundError(f"no tokenizer at {place}{official.beside(place)}")
+    with tempfile.TemporaryDirectory() as folder:
+        for each in sorted(wanted.intersection(buckets.names(parent)[0])):
+            pathlib.Path(folder, each).write_bytes(buckets.read(f"{parent}/{each}"))
+        try:
+            yield find(os.path.join(folder, name) if name else folder)
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(str(error).replace(folder, parent)) from error
 
 
 def read(found: pathlib.Path) -> tokenizers.Tokenizer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.config import saved
 
 RUN, WEIGHTS, FOREIGN = "run", "weights", "hf"
@@ -38,14 +38,16 @@ def find(path: Any, plugins: Sequence[str] = ()) -> Place:
     """Looks at a path.
 
     Args:
-        path: local, or gs://... for runs.
+        path: local, or gs://... for runs and checkpoints.
         plugins: modules whose plugins a run's config may name.
 
     Raises:
         FileNotFoundError: there is nothing, with the nearest names that exist.
         ValueError: nothing that can be loaded, with what was looked for; a damaged config.json.
+        ModuleNotFoundError: the package for buckets is missing, with the command.
         plugins.Unnamed: the config names a plugin of another module.
     """
+    buckets.check(path)
     path = epath.Path(path)
     if not path.exists():
         raise FileNotFoundError(_nothing(path))

@@ -14,6 +14,8 @@ from typing import Any
 
 from etils import epath
 
+from unified_fm import buckets
+
 _BLOCK = bytes(1 << 16)
 _BACK_S = 60.0  # clocks of machines that share a disk may differ by less
 _log = logging.getLogger(__name__)
@@ -42,11 +44,12 @@ def check(workdir: Any) -> None:
 def _check_workdir(workdir: epath.Path) -> None:
     probe = workdir / f".probe-{os.getpid()}"
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(_BLOCK)
-        finally:
-            probe.unlink(missing_ok=True)
+        with buckets.as_os_error(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            try:
+                probe.write_bytes(_BLOCK)
+            finally:
+                probe.unlink(missing_ok=True)
     except OSError as error:
         raise Unusable(
             f"the workdir {workdir} cannot be written ({error.strerror or error}); the current "

@@ -47,8 +47,17 @@ class LockLost(RuntimeError):
 
 
 def absolute(path: Any) -> epath.Path:
-    """The path from the root, local or gs://; Orbax writes to no other."""
+    """The path from the root, local or gs://; Orbax writes to no other.
+
+    Raises:
+        ValueError: it is in a bucket of another protocol.
+    """
     text = os.fspath(path)
+    if "://" in text and not text.startswith("gs://"):
+        raise ValueError(
+            f"{text}: checkpoints are written to local folders and gs:// only (Orbax has no other"
+            " protocol): mount the bucket, or copy the run there when it is done"
+        )
     return epath.Path(text if "://" in text else os.path.abspath(text))
 
 

@@ -24,16 +24,17 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import buckets
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.objectives import lumps
+from unified_fm.teachers.bucket_array import BucketArray
 
 # Of a stream's config: what changes neither the order nor the arrays of its slots.
 _IRRELEVANT = ("objectives", "batch_size", "threads", "max_skip", "cycle", "groups")
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cache:
-    """One teacher's cache, opened; the arrays stay on disk.
+    """One teacher's cache, opened; the arrays stay on disk, or in the bucket.
 
     Attributes:
         about: what `about.json` says: `keys`, {key: C}; `teacher`; and for each of `streams` its
@@ -60,7 +61,7 @@ class Cache:
     """
 
     about: Mapping[str, Any]
-    arrays: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+    arrays: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     def rows(self, stream: str, slots: np.ndarray) -> dict[str, dict[str, Any]]:
         """{key: {"ids", "logits", "rests"}} of some slots of a stream, rows on axis 0.
@@ -131,9 +132,9 @@ def open_cache(folder: Any) -> Cache:
     Raises:
         ValueError: there is none, it is damaged, or what it has of the rest cannot be used.
     """
-    folder = Path(folder)
+    folder = buckets.path(folder)
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = json.loads(buckets.read(folder / "about.json").decode("utf-8"))
         arrays = {
             stream: {key: _arrays(folder, stream, key) for key in entry["keys"]}
             for stream, entry in about["streams"].items()
@@ -153,8 +154,8 @@ def open_cache(folder: Any) -> Cache:
     return Cache(about=about, arrays=arrays)
 
 
-def files(folder: Path, stream: str, key: str) -> dict[str, Path]:
-    """The files of the arrays `ids`, `logits` and `rest`."""
+def files(folder: Any, stream: str, key: str) -> dict[str, Any]:
+    """The files of the arrays `ids`, `logits` and `rest` below a path."""
     return {what: folder / f"{stream}.{key}.{what}.npy" for what in ("ids", "logits", "rest")}
 
 
@@ -258,11 +259,13 @@ def _names(columns: Sequence[Mapping[str, Any]]) -> list[str]:
     return [lumps.name(column["kind"], column["temperature"]) for column in columns]
 
 
-def _arrays(folder, stream, key) -> dict[str, np.ndarray]:
+def _arrays(folder, stream, key) -> dict[str, Any]:
     return {
-        what: np.load(path, mmap_mode="r", allow_pickle=False)
+        what: BucketArray(path)
+        if buckets.holds(path)
+        else np.load(path, mmap_mode="r", allow_pickle=False)
         for what, path in files(folder, stream, key).items()
-        if what != "rest" or path.exists()
+        if what != "rest" or buckets.exists(path)
     }
 
 

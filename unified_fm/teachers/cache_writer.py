@@ -1,8 +1,13 @@
-"""Writes a teacher's cache (`cache.py` describes the folder): whole, or not at all."""
+"""Writes a teacher's cache (`cache.py` describes the folder): whole, or not at all.
+
+A bucket has no arrays that are written to row by row: they are made in a local folder and copied at
+the end, `about.json` last, without which there is no cache.
+"""
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unified_fm import buckets
 from unified_fm.teachers import cache
 from unified_fm.teachers.cache import Need
 
@@ -24,12 +30,16 @@ class Writer:
         Raises:
             ValueError: it exists.
         """
-        self._to = Path(to)
-        if self._to.exists():
+        self._to = buckets.path(to)
+        if buckets.exists(self._to):
             raise ValueError(f"{to} exists; a cache is not written over anything")
-        self._partial = self._to.with_name(f"{self._to.name}.partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        if buckets.holds(self._to):
+            self._local = tempfile.TemporaryDirectory()  # removed with this object
+            self._partial = Path(self._local.name)
+        else:
+            self._partial = self._to.with_name(f"{self._to.name}.partial")
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
         self._streams: dict[str, dict[str, Any]] = {}
         self._classes: dict[str, int] = {}
         self._arrays: dict[tuple[str, str], dict[str, np.memmap]] = {}
@@ -99,7 +109,12 @@ class Writer:
         about = {"keys": self._classes, "streams": self._streams, "teacher": teacher}
         (self._partial / "about.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
         size = sum(file.stat().st_size for file in self._partial.iterdir())
-        os.replace(self._partial, self._to)
+        if buckets.holds(self._to):
+            arrays = sorted(set(os.listdir(self._partial)) - {"about.json"})
+            for name in [*arrays, "about.json"]:
+                buckets.upload(self._partial / name, self._to / name)
+        else:
+            os.replace(self._partial, self._to)
         for stream, entry in self._streams.items():
             cache.warn_of_little_mass(f"the cache {self._to}", stream, entry["rests"])
         return size

@@ -27,8 +27,8 @@ class OtherConversion(ValueError):
     """The folder has shards of another conversion under the same name."""
 
 
-def read(path: pathlib.Path) -> dict[str, Any] | None:
-    """A manifest; None: there is none.
+def read(path: Any) -> dict[str, Any] | None:
+    """A manifest, also in a bucket; None: there is none.
 
     Raises:
         ValueError: the file is no manifest.

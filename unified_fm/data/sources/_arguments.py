@@ -7,12 +7,11 @@ of another promises, must be there.
 
 import glob
 import os
-import pathlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data import official
 
 _OPTIONS = re.compile(r"\?(\w+=[^?&]*(?:&\w+=[^?&]*)*)$")
@@ -37,12 +36,13 @@ class Argument(NamedTuple):
     Attributes:
         pattern: of files.
         options: those given.
-        root: the folder that image paths are below; None where none is given.
+        root: the folder that image paths are below, as `buckets.path` has it; None where none is
+            given.
     """
 
     pattern: str
     options: Mapping[str, str]
-    root: pathlib.Path | None
+    root: Any
 
 
 class Files(NamedTuple):
@@ -64,17 +64,17 @@ def parse(text: str, form: str, options: Collection[str] = ()) -> Argument:
             f"{form}:{text}: files of a disk are read; no program is run and nothing is downloaded"
         )
     path, at, root = text.rpartition("@")
-    if not at or os.path.exists(text):
+    if not at or buckets.exists(text):
         path, root = text, ""
-    elif not os.path.isdir(root):
+    elif not buckets.isdir(root):
         raise FileNotFoundError(f"{form}:{text}: {root!r} after the @ is no folder")
     given = {}
-    if not os.path.exists(path) and (match := _OPTIONS.search(path)):
+    if (match := _OPTIONS.search(path)) and not buckets.exists(path):
         path = path[: match.start()]
         for pair in match[1].split("&"):
             name, _, value = pair.partition("=")
             given[choices.check(f"{form}:{text}: the option", name, sorted(options))] = value
-    return Argument(path, given, pathlib.Path(root) if root else None)
+    return Argument(path, given, buckets.path(root) if root else None)
 
 
 def find(argument: Argument, form: str, ending: str, *, deep: bool = False) -> Files:
@@ -85,16 +85,18 @@ def find(argument: Argument, form: str, ending: str, *, deep: bool = False) -> F
         ValueError: braces that name too many.
     """
     pattern, found, missing = argument.pattern, [], []
-    if os.path.isdir(pattern):
+    what = buckets.kind(pattern)
+    if what == "directory":
         found = _below(pattern, ending, deep)
-    elif os.path.isfile(pattern):
+    elif what == "file":
         found = [pattern]
     else:
+        is_file = _looker(pattern)
         for part in _expand(pattern, form):
-            if any(sign in part for sign in "*?[") and not os.path.exists(part):
-                found += [path for path in sorted(glob.glob(part)) if os.path.isfile(path)]
+            if any(sign in part for sign in "*?[") and not buckets.exists(part):
+                found += [path for path in buckets.glob(part) if is_file(path)]
             else:
-                (found if os.path.isfile(part) else missing).append(part)
+                (found if is_file(part) else missing).append(part)
     if found != [pattern]:  # a file alone is not the others' promise
         missing += _promised(found)
     if not found:
@@ -114,7 +116,7 @@ def find(argument: Argument, form: str, ending: str, *, deep: bool = False) -> F
 
 def folder_of(pattern: str) -> str:
     """The folder that all files of a pattern are below, whichever of them are there."""
-    if os.path.isdir(pattern):
+    if buckets.isdir(pattern):
         return pattern
     return os.path.dirname(re.split(r"[*?\[{]", pattern)[0]) or os.curdir
 
@@ -141,16 +143,26 @@ def refuse_wide(path: str, start: bytes) -> None:
 
 def _below(folder: str, ending: str, deep: bool) -> list[str]:
     if not deep:
-        return sorted(glob.glob(os.path.join(glob.escape(folder), f"*{ending}")))
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            os.path.join(place, name)
-            for name in names
-            if name.endswith(ending) and not name.startswith(".")
-        ]
-    return sorted(found)
+        return buckets.glob(os.path.join(glob.escape(folder), f"*{ending}"))
+    return [path for path in buckets.below(folder) if path.endswith(ending)]
+
+
+def _looker(pattern: str) -> Callable[[str], bool]:
+    """Says whether a path is a file; in a bucket its folder is listed, once, in place of asking."""
+    if not buckets.holds(pattern):
+        return os.path.isfile
+    listed: dict[str, set[str]] = {}
+
+    def is_file(path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            try:
+                listed[folder] = set(buckets.names(folder)[0])
+            except FileNotFoundError:
+                listed[folder] = set()
+        return name in listed[folder]
+
+    return is_file
 
 
 def _expand(pattern: str, form: str) -> Iterator[str]:

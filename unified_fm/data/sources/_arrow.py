@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,7 +86,7 @@ class Rows:
         self._boxed = told.boxed
         self.class_names = self._columns.class_names
 
-    def example(self, row: dict[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
+    def example(self, row: dict[str, Any], root: Any, index: int) -> dict[str, Any]:
         """A row as an example; objects with boxes become `regions`.
 
         Raises:

@@ -1,10 +1,9 @@
 """Tables: which column is which of our fields, and what the classes are called."""
 
-import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data import fields
 from unified_fm.data.skips import Skip
 
@@ -34,7 +33,7 @@ class Columns(NamedTuple):
     classes: Mapping[str, int]
     class_names: Sequence[str]
 
-    def example_of(self, row: Mapping[str, Any], root: pathlib.Path, index: int) -> dict[str, Any]:
+    def example_of(self, row: Mapping[str, Any], root: Any, index: int) -> dict[str, Any]:
         """A row as an example, without the columns in which it has nothing.
 
         Raises:
@@ -103,7 +102,7 @@ def same(first: Sequence[str], other: Collection[str], path: str, first_path: st
 
 def _classes(path: str, where: str) -> list[str]:
     try:
-        lines = pathlib.Path(path).read_text("utf-8-sig").splitlines()
+        lines = buckets.read(path).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise FileNotFoundError(f"{where}: classes={path}: {error}") from error
     names = [line.strip() for line in lines if line.strip()]

@@ -1,18 +1,19 @@
 """Tables as text, a row a record: what `csv:` and `tsv:` have in common."""
 
+import contextlib
 import csv
 import io
 import json
 import logging
 import math
 import mmap
-import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data import official
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
@@ -55,7 +56,7 @@ class Delimited(base.Source):
             raise ValueError(f"{where}: a delimiter is one ASCII character")
         quotes = parts.options.get("quotes", "fields")
         self._quoted = choices.check(f"{where}: quotes", quotes, ("fields", "none")) == "fields"
-        self._roots = [parts.root or pathlib.Path(path).parent for path in files.found]
+        self._roots = [parts.root or buckets.path(path).parent for path in files.found]
         self._tables = [self._index(path) for path in files.found]
         headers = [self._header(table) for table in self._tables]
         for table, header in zip(self._tables, headers, strict=True):
@@ -184,10 +185,7 @@ def _walk(path: str, delimiter: str, advice: str) -> np.ndarray:
         rb'(?:"(?:[^"]|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)(%b|\n|\Z)' % (sign, sign, sign, sign)
     )
     found, position = [], 0
-    with (
-        open(path, "rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
+    with _whole(path) as data:
         position = _BOM if data[:_BOM] == b"\xef\xbb\xbf" else 0
         while position < len(data):
             match = cell.match(data, position)
@@ -200,6 +198,19 @@ def _walk(path: str, delimiter: str, advice: str) -> np.ndarray:
                 found.append(match.end() - 1)
             position = match.end()
     return np.array(found, np.int64)
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[Any]:
+    """All bytes of a file; of one in a bucket in memory."""
+    if buckets.holds(path):
+        yield buckets.read(path)
+        return
+    with (
+        open(path, "rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        yield data
 
 
 def _between(found: np.ndarray, start: int, length: int) -> np.ndarray:

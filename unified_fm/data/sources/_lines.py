@@ -1,10 +1,15 @@
 """Records that are lines of a text file: where each begins and ends."""
 
+import contextlib
+import os
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from unified_fm import buckets, files
+from unified_fm.data import records
 from unified_fm.data.sources import _arguments
 from unified_fm.data.sources._kept import Stamped
 
@@ -52,7 +57,12 @@ def index(path: str, breaks: Breaks | None = None) -> Lines:
         OSError: it cannot be read.
     """
     file, found, offset = Stamped.of(path), [], 0
-    with open(path, "rb") as stream:
+    kept = ""
+    if buckets.holds(path) and breaks is None:  # it would be loaded once more by every process
+        kept = buckets.cache_folder("lines", path)
+        if (known := _load(kept, file)) is not None:
+            return known
+    with buckets.open_binary(path, ahead=_BLOCK) as stream:
         while block := stream.read(_BLOCK):
             if not offset:
                 _arguments.refuse_packed(path, block[:8])
@@ -69,7 +79,32 @@ def index(path: str, breaks: Breaks | None = None) -> Lines:
             start, end = spans[line].tolist()
             stream.seek(start)
             blank[line] = not stream.read(end - start).strip()
-    return Lines(file, spans[~blank], np.flatnonzero(blank))
+    lines = Lines(file, spans[~blank], np.flatnonzero(blank))
+    if kept:
+        _save(kept, lines)
+    return lines
+
+
+def _load(folder: str, file: Stamped) -> Lines | None:
+    """What was found in the same file before; None where nothing is kept, or it is damaged."""
+    try:
+        found = records.decode(pathlib.Path(folder, "index").read_bytes())
+        if Stamped(*found["file"]) != file:
+            return None
+        spans, blanks = found["spans"], found["blanks"]
+        sound = spans.shape[1:] == (2,) and (np.diff(spans.ravel()) >= 0).all()
+        if not sound or (len(spans) and not 0 <= spans[0, 0] <= spans[-1, 1] <= file.size):
+            return None
+        return Lines(file, spans, blanks)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _save(folder: str, lines: Lines) -> None:
+    about = {"file": list(lines.file), "spans": lines.spans, "blanks": lines.blanks}
+    with contextlib.suppress(OSError):  # the next start is only slower
+        os.makedirs(folder, exist_ok=True)
+        files.write_whole(os.path.join(folder, "index"), records.encode(about))
 
 
 def newlines(offset: int, block: bytes) -> np.ndarray:
@@ -81,7 +116,7 @@ def newlines(offset: int, block: bytes) -> np.ndarray:
 def number_at(path: str, offset: int) -> int:
     """The number of the line, from 1, in which a byte of a file lies; reads all before it."""
     number = 1
-    with open(path, "rb") as stream:
+    with buckets.open_binary(path, ahead=_BLOCK) as stream:
         while offset > 0 and (block := stream.read(min(_BLOCK, offset))):
             number += block.count(b"\n")
             offset -= len(block)

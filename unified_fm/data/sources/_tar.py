@@ -6,11 +6,14 @@ what programs read differently (sparse files, two sizes for one file), is refuse
 archive that is cut off is not hostile: it gives its members up to there, and a sentence.
 """
 
+import contextlib
+import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from unified_fm import buckets
 from unified_fm.data import official
 from unified_fm.data.sources import _arguments
 
@@ -20,6 +23,7 @@ _MOST_NAME = 4096  # bytes of a long name
 _MOST_EXTRA = 1 << 20  # bytes of a PAX header
 _MOST_TAIL = 1 << 20  # bytes behind the end that are looked at
 _AHEAD = 4096  # bytes read at once: a few headers, and little of the pictures between them
+_AHEAD_IN_BUCKET = 1 << 23
 _ZERO = bytes(BLOCK)
 _UNPRINTED = re.compile(r"[\0-\x1f]")
 _KINDS = {
@@ -77,8 +81,15 @@ def read(path: str) -> Contents:
         official.WrongFile: it is compressed.
         OSError: it cannot be read.
     """
-    with open(path, "rb", buffering=0) as stream:
-        archive = _Archive(path, stream.fileno())
+    with contextlib.ExitStack() as stack:
+        if buckets.holds(path):  # a request costs more than the pictures between two headers
+            size, ahead = buckets.about(path).size, _AHEAD_IN_BUCKET
+            read_at = functools.partial(_read_at, path)
+        else:
+            number = stack.enter_context(open(path, "rb", buffering=0)).fileno()
+            size, ahead = os.fstat(number).st_size, _AHEAD
+            read_at = functools.partial(os.pread, number)
+        archive = _Archive(path, size, ahead, read_at)
         _arguments.refuse_packed(path, archive.block(0), "the members of it cannot be found")
         members: list[Member] = []
         try:
@@ -102,9 +113,9 @@ def is_header(block: bytes, size: int) -> bool:
 class _Archive:
     """An open archive."""
 
-    def __init__(self, path: str, number: int):
-        self.path, self.size = path, os.fstat(number).st_size
-        self._number, self._start, self._read = number, 0, b""
+    def __init__(self, path: str, size: int, ahead: int, read_at: Callable[[int, int], bytes]):
+        self.path, self.size, self._ahead, self._read_at = path, size, ahead, read_at
+        self._start, self._read = 0, b""
 
     def block(self, offset: int) -> bytes:
         """The 512 bytes from there; fewer at the end of the file."""
@@ -216,9 +227,13 @@ class _Archive:
         start = offset - self._start
         if start < 0 or start + size > len(self._read):
             self._start = offset
-            self._read = os.pread(self._number, max(size, _AHEAD), offset)
+            self._read = self._read_at(max(size, self._ahead), offset)
             start = 0
         return self._read[start : start + size]
+
+
+def _read_at(path: str, size: int, offset: int) -> bytes:
+    return buckets.read(path, offset, offset + size)
 
 
 def _sum_fits(block: bytes) -> bool:

@@ -6,15 +6,13 @@ in it is executed, and no place in it is believed without the header that the sh
 """
 
 import hashlib
-import os
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from unified_fm import files
+from unified_fm import buckets, files
 from unified_fm.data import official, records
 from unified_fm.data.sources import _tar
 from unified_fm.data.sources._kept import Stamped
@@ -96,19 +94,17 @@ def find_samples(file: Stamped) -> Samples:
 
 def identity(path: str) -> str:
     """A hash of the ends of a file and its size."""
-    size = os.path.getsize(path)
+    size = buckets.about(path).size
     total = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as stream:
-        total.update(stream.read(_ENDS))
-        stream.seek(max(0, size - _ENDS))
-        total.update(stream.read(_ENDS))
+    total.update(buckets.read(path, 0, _ENDS))
+    total.update(buckets.read(path, max(0, size - _ENDS)))
     return total.hexdigest()[:32]
 
 
 def load(path: str, file: Stamped) -> Samples | None:
     """The index of a shard; None where there is none, it is damaged, or of another content."""
     try:
-        found = records.decode(pathlib.Path(path).read_bytes())
+        found = records.decode(buckets.read(path))
         if found["format"] != FORMAT:
             return None
         samples = Samples(*(found[name] for name in Samples._fields))
@@ -148,7 +144,7 @@ def save(path: str, samples: Samples) -> OSError | None:
 def write(path: str, content: bytes) -> OSError | None:
     """Writes a file, whole or not at all; returns why it could not be written."""
     try:
-        files.write_whole(path, content)
+        files.write_whole(buckets.path(path), content)
     except OSError as error:
         return error
     return None

@@ -7,10 +7,9 @@ A summary of 100,000 shards is read in a second, and no shard in it that is as i
 """
 
 import concurrent.futures
-import hashlib
+import contextlib
 import logging
 import os
-import pathlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unified_fm import buckets
 from unified_fm.data import records, shards
 from unified_fm.data.sources import _tar_index
 from unified_fm.data.sources._kept import Kept, Stamped
@@ -104,7 +104,7 @@ class _Folder:
 
     def __init__(self, place: str, index: str):
         self._place = place
-        self._index = index and os.path.join(index, _hash(place))
+        self._index = index and os.path.join(index, buckets.name_of(place))
         self._found: dict[str, Shard | str] = {}
         self._identities: dict[str, str] = {}
         self._lock, self._said, self._done = threading.Lock(), time.monotonic(), 0
@@ -113,7 +113,7 @@ class _Folder:
     def open(self, paths: Sequence[str]) -> dict[str, Shard | str]:
         """{path: the shard, or what is wrong with it}; brings the summary up to date."""
         self._index = self._index or self._writable()
-        os.makedirs(self._index, exist_ok=True)
+        buckets.path(self._index).mkdir(parents=True, exist_ok=True)
         known = self._summary()
         pieces = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
         with concurrent.futures.ThreadPoolExecutor(min(_THREADS, len(paths))) as pool:
@@ -169,16 +169,14 @@ class _Folder:
     def _writable(self) -> str:
         """Beside the shards, else in the user's cache."""
         beside = os.path.join(self._place, FOLDER)
-        try:
-            os.makedirs(beside, exist_ok=True)
-            if os.access(beside, os.W_OK):
-                return beside
-        except OSError:
-            pass
-        if os.path.isfile(os.path.join(beside, "summary")):
+        with contextlib.suppress(OSError):
+            if not buckets.holds(beside):
+                os.makedirs(beside, exist_ok=True)
+                if os.access(beside, os.W_OK):
+                    return beside
+        if buckets.isfile(os.path.join(beside, "summary")):
             return beside  # somebody has made it for all
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        folder = os.path.join(cache, "unified_fm", "webdataset", _hash(self._place))
+        folder = buckets.cache_folder("webdataset", self._place)
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
@@ -191,7 +189,7 @@ class _Folder:
     def _summary(self) -> dict[str, tuple[Shard, str]]:
         """{name: shard and identity}; nothing where there is no summary, or a damaged one."""
         try:
-            found = records.decode(pathlib.Path(self._index, "summary").read_bytes())
+            found = records.decode(buckets.read(os.path.join(self._index, "summary")))
             if found["format"] != _tar_index.FORMAT:
                 return {}
             columns = (found[name].tolist() for name in ("size", "changed", "samples"))
@@ -248,10 +246,6 @@ def write_summary(folder: str, rows: Sequence[tuple[str, Shard, str]]) -> OSErro
         }
     )
     return _tar_index.write(os.path.join(folder, "summary"), summary)
-
-
-def _hash(place: str) -> str:
-    return hashlib.sha256(os.path.realpath(place).encode()).hexdigest()[:16]
 
 
 _SAMPLES: Kept[_tar_index.Samples] = Kept(

@@ -15,9 +15,9 @@ and a limited number stays open. The
 names of the classes are those in the manifest that `unified-fm data convert` has left beside them.
 """
 
-import pathlib
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import records, shards
 from unified_fm.data.prepare import manifest
 from unified_fm.data.sections import Sections
@@ -46,6 +46,7 @@ class Source(base.Source):
             OutOfDescriptors: the process may not open another file.
         """
         pattern = argument.removesuffix(_ALLOW)
+        buckets.refuse(pattern, f"array_record:{pattern}: the reader of ArrayRecord", ("gs",))
         paths, missing = records.find_shards(pattern)
         if missing and pattern == argument:
             raise FileNotFoundError(
@@ -65,7 +66,7 @@ class Source(base.Source):
                 f" (empty, cut off, or not ArrayRecord): {_first([*map(str, faults), *paths])}"
             )
         self.lost = round(len(faults) * len(self) / len(self._shards))
-        beside = manifest.read(pathlib.Path(f"{pattern}.manifest.json"))
+        beside = manifest.read(buckets.path(f"{pattern}.manifest.json"))
         self.class_names = tuple(beside.get("class_names", ())) if beside else ()
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from unified_fm import buckets
 from unified_fm.data import official
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources import base
@@ -40,8 +41,11 @@ class Source(base.Source):
         parts = official.argument(argument, "cc3m")
         self._file = parts.file
         self._images = official.Images(parts.images, parts.file)
-        with open(parts.file, "rb") as file:
-            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if buckets.holds(parts.file):
+            self._data = buckets.read(parts.file)
+        else:
+            with open(parts.file, "rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         found = [np.flatnonzero(self._block(k) == ord("\n")) + k for k in self._blocks()]
         ends = np.concatenate(found)
         if not len(ends) or ends[-1] != len(self._data) - 1:

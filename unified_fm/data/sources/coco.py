@@ -22,7 +22,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data import official
 from unified_fm.data.official import WrongFile
 from unified_fm.data.sources import base
@@ -62,8 +62,8 @@ class Source(base.Source):
         self._images = official.Images(parts.images, parts.file)
         self._rows = annotated(parts.file)
         if parts.part:
-            other = pathlib.Path(parts.part)
-            if not other.is_file() and not other.is_absolute():
+            other = buckets.path(parts.part)
+            if not buckets.isfile(other) and not other.is_absolute():
                 other = parts.file.parent / other  # beside the first
             self._rows = _joined(self._rows, annotated(other), parts.file, other)
 

@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import fields, official
 from unified_fm.data.sources import base
 
@@ -38,7 +39,7 @@ class Source(base.Source):
             ValueError: it has splits and none is named, or no such split.
         """
         directory, split = _parts(argument)
-        self._root = pathlib.Path(directory)
+        self._root = buckets.path(directory)
         names, captions = _list(self._root, split)
         if not names:
             raise FileNotFoundError(
@@ -65,11 +66,12 @@ class Source(base.Source):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         name = self._names[index]
-        example: dict[str, Any] = {"image": str(self._root / name), "id": name}
+        example: dict[str, Any] = {"image": os.fspath(self._root / name), "id": name}
         if self.class_names:
             example["label"] = self._labels[self._class(name)]
         elif caption := self._captions.get(os.path.splitext(name)[0]):
-            lines = (self._root / caption).read_text("utf-8", errors="replace").splitlines()
+            raw = buckets.read(self._root / caption)
+            lines = raw.decode("utf-8", errors="replace").splitlines()
             example["text"] = [line for line in lines if line.strip()]
         return example
 
@@ -84,10 +86,10 @@ def _parts(argument: str) -> tuple[str, str]:
         FileNotFoundError: no such folder.
         ValueError: no such split in it.
     """
-    if os.path.isdir(argument):
+    if buckets.isdir(argument):
         return argument, ""
-    directory, colon, split = argument.rpartition(":")
-    if not colon or not os.path.isdir(directory):
+    directory, split = buckets.cut(argument)
+    if not split or not buckets.isdir(directory):
         raise FileNotFoundError(f"folder:{argument}: no such folder{official.beside(argument)}")
     if split not in _folders(directory):
         raise official.no_split(split, _folders(directory), f"folder:{directory}")
@@ -106,33 +108,30 @@ def _refuse_splits(directory: str, split: str, names: Sequence[str]) -> None:
     )
 
 
-def _classes_beside(folder: pathlib.Path) -> set[str]:
+def _classes_beside(folder: Any) -> set[str]:
     """The class folders of all splits, where this folder is one of several."""
-    folder = folder.absolute()
+    folder = buckets.path(buckets.absolute(folder))
+    if folder.name not in _SPLITS:
+        return set()
     splits = [name for name in _folders(folder.parent) if name in _SPLITS]
-    if folder.name not in _SPLITS or len(splits) < 2:
+    if len(splits) < 2:
         return set()
     return {name for split in splits for name in _folders(folder.parent / split)}
 
 
 def _folders(directory: str | os.PathLike) -> list[str]:
-    with os.scandir(directory) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return [name for name in buckets.names(directory)[1] if not name.startswith(".")]
 
 
-def _list(root: pathlib.Path, split: str) -> tuple[list[str], dict[str, str]]:
+def _list(root: Any, split: str) -> tuple[list[str], dict[str, str]]:
     """Names of the images, sorted, and captions by the name without its ending."""
     images, texts = [], {}
-    for folder, folders, files in os.walk(root / split):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = os.path.relpath(os.path.join(folder, name), root)
-            stem, ending = os.path.splitext(path)
-            if name.startswith("."):
-                continue
-            if ending.lower() in fields.IMAGE_ENDINGS:
-                images.append(path)
-            elif ending.lower() == ".txt":
-                texts[stem] = path
+    for path in buckets.below(root / split):
+        path = os.path.relpath(path, root)
+        stem, ending = os.path.splitext(path)
+        if ending.lower() in fields.IMAGE_ENDINGS:
+            images.append(path)
+        elif ending.lower() == ".txt":
+            texts[stem] = path
     stems = {os.path.splitext(path)[0] for path in images}
     return sorted(images), {stem: path for stem, path in texts.items() if stem in stems}

@@ -19,11 +19,10 @@ number.
 """
 
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.data import glue_files
 from unified_fm.data.glue_files import TASKS, Row, Task
 from unified_fm.data.skips import Skip
@@ -53,7 +52,7 @@ class Source(base.Source):
             raise ValueError(f"glue:{argument} is not of the form glue:FOLDER:SPLIT")
         self.task: Task = glue_files.task_of(folder, name)
         self.class_names: Sequence[str] = self.task.classes
-        self._path = pathlib.Path(folder)
+        self._path = buckets.path(folder)
         self._split = glue_files.split_of(self.task, split)
         self._rows = glue_files.read(self.task, self._path, self._split)
         expected = self.task.sizes.get(self._split)

@@ -19,6 +19,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import official, shards
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
@@ -41,6 +42,7 @@ class Source(base.Source):
             ModuleNotFoundError: PyArrow is not installed.
         """
         where = f"hf:{argument}"
+        buckets.refuse(argument, f"hf:{argument} is mapped into memory, which")
         _arrow.modules("hf")
         parts = _arguments.parse(argument, "hf", _columns.OPTIONS)
         folder = _folder(parts.pattern, where)

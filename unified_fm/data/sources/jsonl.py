@@ -24,9 +24,9 @@ read when it is wanted.
 """
 
 import json
-import pathlib
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import fields
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
@@ -48,7 +48,7 @@ class Source(base.Source):
         parts = _arguments.parse(argument, "jsonl", ("missing",))
         files = _arguments.find(parts, "jsonl", ".jsonl")
         self.problems = [("missing file", path) for path in files.missing]
-        self._roots = [parts.root or pathlib.Path(path).parent for path in files.found]
+        self._roots = [parts.root or buckets.path(path).parent for path in files.found]
         self._lines = [_lines.index(path) for path in files.found]
         self._sections = Sections(len(lines.spans) for lines in self._lines)
 

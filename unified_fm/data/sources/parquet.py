@@ -16,10 +16,10 @@ rows with images), or `unified-fm data convert` it. A shard that cannot be read,
 """
 
 import concurrent.futures
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from unified_fm import buckets
 from unified_fm.data import shards
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
@@ -81,7 +81,7 @@ class Source(base.Source):
                     " row_group_size=100)"
                 )
         self._stamps = [file.stamp for file in files]
-        self._roots = [parts.root or pathlib.Path(file.stamp.path).parent for file in files]
+        self._roots = [parts.root or buckets.path(file.stamp.path).parent for file in files]
         self._groups = [
             (n, group) for n, file in enumerate(files) for group in range(len(file.rows))
         ]
@@ -119,7 +119,7 @@ def _look(arrow: Any, path: str) -> _File | str:
     """Reads the footer; where it cannot be read, what is wrong with it."""
     stamp = Stamped.of(path)
     try:
-        with arrow.parquet.ParquetFile(path) as file:
+        with arrow.parquet.ParquetFile(_source(path)) as file:
             metadata, schema = file.metadata, file.schema_arrow
             groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
             return _File(
@@ -141,7 +141,12 @@ def _read(stamp: Stamped, group: int) -> Any:
 
 def _open(stamp: Stamped) -> Any:
     stamp.check()
-    return _arrow.modules("parquet").parquet.ParquetFile(stamp.path)
+    return _arrow.modules("parquet").parquet.ParquetFile(_source(stamp.path))
+
+
+def _source(path: str) -> Any:
+    """A path that Arrow opens itself, or a file in a bucket, of which it reads what it wants."""
+    return buckets.open_binary(path) if buckets.holds(path) else path
 
 
 _FILES: Kept[Any] = Kept(lambda: max(1, min(_OPEN, shards.open_file_limit() // 16)))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unified_fm import buckets
 from unified_fm.data import images
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources import base
@@ -49,6 +50,7 @@ class Source(base.Source):
         match = _ARGUMENT.fullmatch(argument)
         if not match:
             raise ValueError(f"tfds:{argument} is not tfds:NAME/CONFIG:SPLIT or ...:SPLIT:FOLDER")
+        buckets.refuse(match["folder"] or "", f"tfds:{argument}")
         builder = _builder(match["name"], match["folder"])
         features: Mapping[str, Any] = dict(builder.info.features)
         self._names = _find_features(features)

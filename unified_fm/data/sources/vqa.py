@@ -24,6 +24,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from unified_fm import buckets
 from unified_fm.data import official
 from unified_fm.data.official import WrongFile
 from unified_fm.data.sources import base
@@ -71,8 +72,8 @@ class Source(base.Source):
         parts = official.argument(argument, "vqa")
         self._file = parts.file
         self._images = official.Images(parts.images, parts.file)
-        annotations = pathlib.Path(parts.part) if parts.part else None
-        if annotations and not annotations.is_file() and not annotations.is_absolute():
+        annotations = buckets.path(parts.part) if parts.part else None
+        if annotations and not buckets.isfile(annotations) and not annotations.is_absolute():
             annotations = parts.file.parent / annotations  # beside the questions
         self._rows = read(parts.file, annotations)
 

@@ -26,9 +26,9 @@ braces name and that is not there is refused, unless `?missing=allow`.
 
 import json
 import os
-import pathlib
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.data import fields, images
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
@@ -83,7 +83,7 @@ class Source(base.Source):
         pictures = {ending: parts.pop(ending) for ending in _IMAGES if ending in parts}
         if pictures:  # a picture that lies in the shard, whatever a field of the JSON says
             record = {k: v for k, v in record.items() if k not in fields.NAMES["image"]}
-        root = pathlib.Path(os.path.dirname(shard.file.path) or os.curdir)
+        root = buckets.path(os.path.dirname(shard.file.path) or os.curdir)
         example = fields.example_of(record, root, key)
         if pictures:
             example["image"], *_ = pictures.values()
