@@ -8,7 +8,7 @@ import pytest
 
 from tests import loop_runs, tiny_config
 from unified_fm import cli, main, setup, train
-from unified_fm.config import durations, python
+from unified_fm.config import checks, durations, python
 from unified_fm.config.settings import Settings
 from unified_fm.data.loader import Loader
 from unified_fm.runtime.interruption import Interruption
@@ -63,6 +63,38 @@ def test_shares_are_of_the_length_and_an_interval_is_at_least_a_step():
         COUNTS,
     )
     assert dataclasses.astuple(found) == (12, 0, 3, 1)
+
+
+def mixed(*stages, **changes):
+    weights = [[begins, [1, number]] for number, begins in enumerate(stages, 1)]
+    sources = ["synthetic:text:12", "synthetic:text:8"]
+    options = {"streams__text__source": sources, "streams__text__weights": weights}
+    return settings(**options | changes)
+
+
+def test_a_stage_of_a_mixture_begins_at_a_share_or_an_epoch():
+    made = mixed(0, "25%", "2 epochs of text", total_steps=20)
+    assert durations.streams(made) == {"text"} and durations.staged(made) == ["text"]
+    found = durations.weights(made, "text", COUNTS, 20)
+    assert found == [[0, [1, 1]], [5, [1, 2]], [6, [1, 3]]]
+    assert durations.weights(mixed(0, 7), "text", {}, 20) == [[0, [1, 1]], [7, [1, 2]]]
+    ready = setup.prepare(made)
+    with contextlib.closing(ready.open_streams()) as streams:
+        form = streams.loaders["text"].order.form
+    assert [start for start, *_ in form["stages"]] == [0, 5 * 8, 6 * 8]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ((0, "half"), r"config\.streams\.text\.weights\[1\] is 'half'; a duration is"),
+        ((0, "10%", "5%"), r"text\.weights: the stages begin at the steps \[0, 2, 1\]"),
+        (("10%", 5), r"the stages begin at the steps \[2, 5\]; the first begins at 0"),
+    ],
+)
+def test_stages_that_cannot_be(stages, message):
+    with pytest.raises(ValueError, match=message):
+        checks.check(mixed(*stages, total_steps=20))
 
 
 def test_an_epoch_is_one_of_the_task_or_of_the_only_stream():

@@ -41,6 +41,8 @@ def test_a_source_by_reference_is_the_one_that_stands_there():
         ("tfds:a:train[:80%]", "tfds:a:train[80%:]"),
         ("jsonl:x[: 1000 ]", "jsonl:x[1000:]"),
         (["a:x[:90%]", "b:y[:9.5%]"], ["a:x[90%:]", "b:y[9.5%:]"]),
+        ("jsonl:x[:90%]+csv:y[:80%]", "jsonl:x[90%:]+csv:y[80%:]"),
+        ("jsonl:x+csv:y[:90%]", None),  # all of x is trained on
         ("folder:x", None),
         ("folder:x[10%:90%]", None),
         (["a:x[:90%]", "b:y"], None),

@@ -90,6 +90,10 @@ def test_D1_the_flag_and_the_config_of_the_command_line_name_modules():
         {"streams": {"x": {"pipeline": "a.b"}}},
         {"streams": {"x": {"source": "jsonl:f+a.b:f"}}},
         {"streams": {"x": {"source": ["jsonl:f", "a.b:f"]}}},
+        {"streams": {"x": {"source": "few:5%:a.b:f"}}},
+        {"streams": {"x": {"source": "few:5%:jsonl:f+a.b:f"}}},
+        {"streams": {"x": {"source": ["jsonl:f", "few:3:few:5%:a.b:f[:90%]"]}}},
+        {"streams": {"x": {"source": "unified_fm.data.sources.few:5%:a.b:f"}}},
         {"streams": {"x": {"objectives": {"a.b": 1.0}}}},
         {"streams": {"x": {"objectives": {"y": {"name": "a.b"}}}}},
         {"evaluate": {"evaluators": {"a.b": {}}}},
@@ -104,6 +108,18 @@ def test_D1_a_plugin_is_found_wherever_a_config_may_name_one(content, tmp_path):
     with pytest.raises(plugins.Unnamed, match=r"the plugin 'a\.b'.*--plugins=a$"):
         saved.read(tmp_path, ["b"])
     assert saved.read(tmp_path, ["a"])["plugins"] == ["a"]
+
+
+def test_D1_names_of_files_are_no_plugins(tmp_path):
+    sources = ["few:5%:karpathy:a.json:train@x", "coco:a.json:b.json@c", "jsonl:a.b:c"]
+    (tmp_path / "config.json").write_text(json.dumps({"source": sources}))
+    assert saved.read(tmp_path, [])["source"] == sources
+
+
+def test_D1_all_sources_that_hold_another_are_looked_into():
+    folder = ROOT / "unified_fm" / "data" / "sources"
+    opens = {f.stem for f in folder.glob("*.py") if "open_source(" in f.read_text()}
+    assert opens == set(saved._HOLDING)
 
 
 @pytest.mark.parametrize(

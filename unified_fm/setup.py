@@ -71,6 +71,7 @@ class Prepared:
         """
         for name in durations.streams(self.settings) - self.counts.keys():
             entry = self.settings.streams[name].plain()
+            entry["weights"] = durations.even(self.settings, name)  # its length is the same by any
             loader = Loader(name, entry, seed=self.settings.seed, tokenizer=self.tokenizer)
             self.counts[name] = {"records": loader.records, "batch": loader.slots}
         return checks.resolved(self.settings, self.counts)
@@ -121,7 +122,7 @@ class Prepared:
             ValueError: an unknown source, too few records, or a cache of other data.
         """
         opened = Streams(
-            _configs(self.settings),
+            durations.entries(self.settings, self.counts, lambda: self.steps.total),
             seed=self.settings.seed,
             # One process has all rows of a batch, however the mesh cuts it.
             part=Part(*sharding.own_shards(self.mesh)) if jax.process_count() > 1 else None,

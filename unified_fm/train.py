@@ -35,7 +35,7 @@ from unified_fm.step import Program, TrainState
 
 _log = logging.getLogger(__name__)
 # Of the data, where they are allowed.
-_CHANGES = ("seed", "batch", "records", "order", "parts", "streams")
+_CHANGES = ("seed", "batch", "records", "order", "parts", "stages", "streams")
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -124,6 +124,14 @@ def test_cut_texts_cost_no_share_of_what_may_be_lost():
     assert skips.line() == "2,000 used, 0 skipped; 2,000 texts cut at max_len"
 
 
+def test_documents_that_are_lost_with_a_file_are_counted_in_rows(tmp_path):
+    source = open_source(write(tmp_path / "a.jsonl", ["a b"] * 400))
+    source.lost = 100
+    options = dict(tokenizer=tokenizer.load("bytes"), max_len=44, long="packed")
+    rows = text.Pipeline(**options).records_of(source)
+    assert (len(rows), rows.lost) == (40, 10)
+
+
 @pytest.mark.parametrize(
     ("given", "second", "cut"),
     [("abc", None, False), ("abcdefghi", None, True), ("abc", "def", True), ("a", "b", False)],

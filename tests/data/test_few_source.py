@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from unified_fm.data import records
 from unified_fm.data.source import open_source
 
 
@@ -39,6 +40,15 @@ def test_so_many_of_each_class_are_those_with_the_lowest_hashes(labelled):
 def test_fewer_are_among_more(labelled):
     assert set(ids(f"few:2:jsonl:{labelled}")) < set(ids(f"few:7:jsonl:{labelled}"))
     assert set(ids(f"few:5%:jsonl:{labelled}")) < set(ids(f"few:20%:jsonl:{labelled}"))
+
+
+def test_of_records_that_are_lost_with_a_file_a_part_has_its_part(tmp_path):
+    rows = [{"id": n, "text": "a"} for n in range(400)]
+    shards = records.write_shards(tmp_path / "x", rows, per_shard=100)
+    shards[1].write_bytes(shards[1].read_bytes()[:700])
+    whole, part = (open_source(f"{few}array_record:{tmp_path}/x") for few in ("", "few:10%:"))
+    assert (len(whole), whole.lost) == (300, 100)
+    assert (len(part), part.lost) == (30, 10)
 
 
 def test_a_share_needs_no_labels(labelled, tmp_path):

@@ -1,6 +1,7 @@
 """Mixtures: shares, stages, epochs of each source, and the same batches on any number of hosts."""
 
 import json
+import types
 from collections import Counter
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from unified_fm.data import mixture
 from unified_fm.data.batching import Part
 from unified_fm.data.streams import Streams, batches, stream
 from unified_fm.objectives.base import same_pair
+from unified_fm.teachers import cache
 
 LENGTHS = (1000, 50)  # records of two sources
 
@@ -222,6 +224,37 @@ def test_another_mixture_is_refused_on_resume(mixed, tmp_path):
         opened(mixed).restore(state)
 
 
+def test_stages_that_have_moved_are_refused_on_resume(mixed):
+    streams = opened(mixed)
+    state = json.loads(json.dumps(streams.state()))
+    moved = opened(mixed | {"weights": [(0, [1, 2]), (6, [3, 1])]})  # "50%" of a longer run
+    with pytest.raises(ValueError, match=r"with stages \[\[0, .*\], \[60, .*and now it is \[\[0"):
+        moved.restore(state)
+    moved.restore(state, allow=("stages",))
+    del state["streams"]["t"]["stages"]  # of an older version
+    moved.restore(state)
+
+
+def test_long_documents_are_rows_of_each_source_by_itself(tmp_path):
+    """A weight counts rows, and no row has documents of two sources."""
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "c.jsonl"]
+    for file, count in zip(files, (3, 5, 2), strict=True):
+        words = " ".join(f"{file.stem}{k}" for k in range(30))
+        file.write_text(f"{json.dumps({'text': words})}\n" * count)
+    sources = [f"jsonl:{files[0]}", f"jsonl:{files[1]}+jsonl:{files[2]}"]
+    for long in ("chunks", "packed"):
+        config = stream("text", sources, 8, max_len=40, weights=[3, 1], long=long)
+        loader = opened(config | {"mask_rate": 0.0}).loaders["t"]
+        alone = [opened(config | {"source": s, "weights": None}).loaders["t"] for s in sources]
+        assert loader.order.lengths == tuple(each.records for each in alone)
+        assert loader.records == sum(loader.order.lengths)
+        decode = loader.pipeline.tokenizer.decode
+        rows = [decode(loader.example(slot)["text"]) for slot in range(8)]
+        assert sum("a" in row for row in rows) == 6
+        assert not any("a" in row and ("b" in row or "c" in row) for row in rows)
+        assert "of document 0" in loader.source.place(loader.order.lengths[0])
+
+
 def test_an_evaluation_passes_once_over_all_sources(mixed):
     rows = sum(batch["weight"].sum() for batch in batches(mixed, tokenizer="bytes"))
     assert rows == opened(mixed).loaders["t"].records
@@ -282,6 +315,19 @@ def test_a_config_that_would_make_a_record_its_own_negative_is_refused():
             checks.check(settings_of(apart | {name: 1.0}))
     with pytest.raises(ValueError, match=r"config\.streams\.pairs\.weights is a list of 2 numbers"):
         checks.check(settings_of(apart, weights=[1, 2, 3]))
+
+
+def test_a_teachers_cache_is_of_the_slots_at_which_stages_begin():
+    """What a slot holds depends on them, and they move with the size of a batch."""
+
+    def data(weights, batch):
+        loader = types.SimpleNamespace(records=1050, order=make(weights, batch=batch))
+        return cache.data_of(settings_of({"itc": {"targets": "ids"}}), "pairs", loader)
+
+    staged = [(0, [3, 1]), (5, [1, 1])]
+    assert data(staged, 8)["stages"] == [[0, 3072, 1024], [40, 2048, 2048]]
+    assert data(staged, 8) != data(staged, 16)
+    assert data([3, 1], 8) == data([3, 1], 16)
 
 
 @pytest.mark.slow

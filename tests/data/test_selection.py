@@ -88,6 +88,16 @@ def test_a_record_without_id_has_its_number_in_the_source(tmp_path):
     assert (source[0]["id"], source[0]["text"]) == (4, "4")
     twice = open_source([f"array_record:{tmp_path}/t", f"array_record:{tmp_path}/t[4:]"])
     assert twice[4]["id"] == twice[10]["id"] == "0/4"
+    few = open_source([f"array_record:{tmp_path}/t", f"few:50%:array_record:{tmp_path}/t"])
+    assert [few[k]["id"] for k in range(10, 15)] == [f"0/{few[k]['text']}" for k in range(10, 15)]
+
+
+def test_an_id_of_null_is_none(tmp_path):
+    some = write(tmp_path / "x.jsonl", ({"id": None, "text": "a"} for _ in range(200)))
+    assert sorted(ids(f"{some}[:50% by hash(id)]") + ids(f"{some}[50%: by hash(id)]")) == [
+        *range(200)
+    ]
+    assert 60 < len(ids(f"{some}[:50% by hash(id)]")) < 140
 
 
 def test_a_record_that_stands_in_two_slices_has_one_id(hundred):

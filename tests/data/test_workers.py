@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import struct
 import time
+from multiprocessing import connection
 
 import numpy as np
 import pytest
 
 from tests.data import test_streams
-from unified_fm.data import workers
+from unified_fm.data import worker, worker_process, workers
 from unified_fm.data.streams import Streams, stream
+from unified_fm.data.worker_process import WorkerProcess
 from unified_fm.data.workers import WorkerFailed
 
 take, assert_same = test_streams.take, test_streams.assert_same
@@ -154,6 +157,35 @@ def test_a_process_that_cannot_open_the_source_says_why(tmp_path):
         take(none, 1)
     for streams in (fewer, none):
         streams.close()
+
+
+def test_row_26_a_process_that_stops_in_the_middle_of_an_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(worker_process, "_MESSAGE", 1)
+    half = object.__new__(WorkerProcess)
+    half.socket, theirs = worker_process._pair()
+    half.line = connection.Connection(os.dup(half.socket.fileno()))
+    theirs.send(struct.pack("!i", 100) + b"the rest of this never comes")
+    assert half.read() is None
+    half.line.close()
+    half.socket.close()
+
+
+def test_workers_have_the_time_to_open_what_the_run_has_opened(monkeypatch):
+    monkeypatch.setattr(workers, "WorkerProcess", lambda *about: None)
+    loaders = open_streams().loaders
+    options = {"starts": dict.fromkeys(loaders, 0), "patience": 9.0, "stop": None}
+    made = workers.Workers(loaders, processes=3, **options)
+    assert made._start_patience == 600
+    loaders["text"].opening = 1000.0  # of a split by hash, or long documents
+    assert workers.Workers(loaders, processes=3, **options)._start_patience >= 12_000
+
+
+def test_row_15_a_worker_says_only_what_the_run_cannot(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": ""}\n' * 9)
+    loader = open_streams({"text": stream("text", f"jsonl:{tmp_path}/x.jsonl", 4)}).loaders["text"]
+    with pytest.raises(test_streams.TooManySkips) as caught:
+        loader.example(0, worker._Account("text"))
+    assert str(caught.value) == "stream 'text': 100 records in a row could not be used\n"
 
 
 def test_how_many_processes_suit(monkeypatch):

@@ -1,6 +1,7 @@
 """A directory with the bad records of rows 15, 16, 17, 24 and 25 of docs/faults.md among good ones.
 
-`write` gives its source, and what has to become of which record.
+`write` gives its source, and what has to become of which record; `hostile_tars` gives tars of row
+18, each in a folder of its own with a good one: of such a folder nothing is read.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from tests.data.tar_files import END, header, write_shard
 from unified_fm.data import records
 
 GOOD = 24  # ordinary records in the .jsonl, before the others
@@ -143,6 +145,24 @@ def write(folder):
     skipped[len(texts) + damaged] = "damaged record"
     source = f"jsonl:{folder}/pairs.jsonl+array_record:{folder}/shards/part?missing=allow"
     return Written(source=source, skipped=skipped, dropped=dropped, files=files)
+
+
+def hostile_tars(folder):
+    """{path: what is said of it}; in the folder of each there is a good shard, too."""
+    member = header("1.jpg", 3) + b"one".ljust(512, b"\0")
+    bad = {
+        "path": (header("../../outside.jpg", 5) + bytes(512), "leads out of the folder"),
+        "link": (header("x.jpg", kind=b"2", link="/etc/passwd"), "a symbolic link"),
+        "device": (header("x.jpg", kind=b"3"), "a character device"),
+    }
+    found = {}
+    for name, (raw, said) in bad.items():
+        (folder / name).mkdir(parents=True)
+        write_shard(folder / name / "00000.tar", 0, 3)
+        path = folder / name / "00001.tar"
+        path.write_bytes(member + raw + END)
+        found[path] = said
+    return found
 
 
 def _shards(folder):

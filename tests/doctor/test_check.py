@@ -12,6 +12,7 @@ import time
 import pytest
 
 from tests.doctor import bad_records
+from unified_fm import cli
 from unified_fm.data import skips
 from unified_fm.data.streams import Streams, stream
 from unified_fm.doctor import check, choosing, pool, summary
@@ -121,9 +122,59 @@ def test_it_goes_on_after_an_interruption(written, tmp_path, monkeypatch):
         read(state, stop=20)
     assert state.exists()
     resumed, said = read(state)
-    assert said[0] == 24 and not state.exists()
+    assert said[0] == 24
     del whole["speed"], resumed["speed"]
     assert resumed == whole
+
+
+def test_what_was_read_is_kept_until_it_is_written_down(written, tmp_path, monkeypatch):
+    job, out = job_of(written, "text"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(check.page, "write", None)  # as a kill would end it
+        with pytest.raises(TypeError):
+            checked(job, out)
+    (out / "check.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, "read", None)
+        outcome, _ = checked(job, out)
+    assert outcome.made["records"]["read"] == 66
+    assert not (out / "check.state.npz").exists()
+
+
+def test_a_record_is_named_by_its_own_image(written):
+    reading = Reading(job_of(written, "regions"))
+    _ = reading.source[3]  # as whoever looks at the data before they are read
+    assert reading.named(3, "")["image"].endswith("/3.jpg")
+    assert reading.named(4, "")["image"] == ""  # of a process that ended, nothing is known
+
+
+def test_weights_are_of_the_configs_own_sources(written):
+    streams = {"text": STREAMS["text"] | {"source": ["jsonl:a", "jsonl:b"], "weights": [3, 1]}}
+    one = written.source.partition("+")[0]
+    assert Reading(choosing.job_of(one, streams, stream="text")).loader.entry.weights is None
+
+
+def test_a_text_that_an_image_has_twice_is_no_copy(tmp_path):
+    bad_records.picture(0).save(tmp_path / "a.png")
+    twice = [{"box": [1, 1, 9, 9], "text": text} for text in ("a cup", "A cup", "a dog")]
+    lines = [{"image": "a.png", "regions": twice, "text": f"image {k}"} for k in range(2)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    job = choosing.job_of(f"jsonl:{tmp_path}/x.jsonl", STREAMS, stream="regions")
+    outcome, _ = checked(job, tmp_path / "out")
+    texts = outcome.made["copies"]["texts"]
+    assert (texts["of"], texts["groups"], texts["copies"]) == (6, 2, 2)
+    assert outcome.made["texts"]["texts"] == 8  # but its length counts each time
+
+
+def test_row_18_a_hostile_tar_among_others_is_refused_and_named(tmp_path, capsys):
+    for tar, found in bad_records.hostile_tars(tmp_path / "tars").items():
+        source = f"webdataset:{tar.parent}/*.tar"
+        assert cli.main(["data", "check", source, f"--out={tmp_path}/out", "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"refused: {tar}, byte ") and found in said, said
+        with pytest.raises(ValueError, match=found):  # and so by a run
+            Streams({"pairs": STREAMS["pairs"] | {"source": source}}, seed=0, tokenizer="bytes")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.parent.glob("outside*"))
 
 
 def test_a_state_of_other_data_is_not_gone_on_with(written, tmp_path, capsys):
@@ -183,6 +234,17 @@ def test_row_26_a_record_that_ends_its_process_is_found(tmp_path, monkeypatch):
     }
     assert made["records"]["read"] == 100 and made["records"]["used"] == 98
     assert outcome.status == 1 and "would stop" in outcome.verdict
+    assert "record 70" in (tmp_path / "check.html").read_text()
+
+
+@pytest.mark.slow
+def test_row_26_processes_that_cannot_open_the_source_are_no_fault_of_its_records(tmp_path):
+    job = Job(stream="text", entry=choosing.Entry.of("text", STREAMS["text"] | {
+        "source": "tests.doctor.fatal_source:0"}))  # fmt: skip
+    with pytest.raises(ChildProcessError, match=r"ended while it opened tests\.doctor\.fatal"):
+        checked(job, tmp_path, processes=2)
+    outcome, _ = checked(job, tmp_path, processes=0)
+    assert outcome.made["records"]["used"] == 20
 
 
 def test_the_page_needs_nothing_else_and_shows_what_is_refused(written, tmp_path):

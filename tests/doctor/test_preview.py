@@ -68,6 +68,13 @@ def test_the_verbs_say_what_is_wrong(tmp_path, capsys):
         cli.main(["data", "refcoco", "x.json", "--to=y", "--config.seed=1"])
     assert "takes no config" in capsys.readouterr().err
     smoke = "--config=xfm_base:smoke"
+    chip = ["data", "check", source, out, smoke, "--chips=4", "--chip=v99", "--stream=pairs"]
+    assert cli.main(chip) == 2
+    assert "v99" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()  # and nothing was read for it
+    with pytest.raises(SystemExit):
+        cli.main(["data", "check", source, out, "--limit=-5"])
+    assert "'-5' is no whole number of at least 0" in capsys.readouterr().err
     missing = ["data", "show", source, smoke, "--tokenizer=nowhere"]
     assert cli.main(missing) == 2
     assert "--tokenizer=bytes shows all but the lengths" in capsys.readouterr().err

@@ -210,5 +210,7 @@ def _made_up(settings: Settings, source: str) -> Settings:
         tokenizer = settings.tokenizer
     except (FileNotFoundError, ValueError):
         tokenizer = "bytes"
-    streams = {name: each.replace(source=source) for name, each in settings.streams.items()}
+    streams = {
+        name: each.replace(source=source, weights=None) for name, each in settings.streams.items()
+    }
     return settings.replace(streams=streams, tokenizer=tokenizer)

@@ -9,6 +9,8 @@ unified-fm data convert SOURCE --out=DIR --runner=spark --spark.master=spark://H
 SOURCE is any source string (several joined by "+"). Interrupted, the same command goes on at the
 shards that are not done; finished, it says so and writes nothing. `DIR/NAME.manifest.json` is
 written last: counts, hashes, the fields, and what was skipped and why.
+
+Exit status: 0 done; 1 refused, or not finished; 2 options that cannot be; 130 interrupted.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from typing import Any
 
 from unified_fm.data import identity
 from unified_fm.data.boxes import FORMATS, FRAMES
+from unified_fm.data.loader import cores
 from unified_fm.data.prepare import local, manifest, shard
 from unified_fm.data.prepare.job import FORMS, Job, WorkerFailed
 from unified_fm.data.prepare.pack import Packing
@@ -45,6 +48,10 @@ def run(arguments: Sequence[str], prog: str) -> int:
     """Runs the command line behind `data convert`; returns the exit status."""
     parser = _parser(prog)
     options, rest = parser.parse_known_args(arguments)
+    if not 0 <= options.max_skip <= 1:
+        parser.error(f"--max-skip={options.max_skip:g} is a share, 0 to 1")
+    if options.workers < 0:
+        parser.error(f"--workers={options.workers}; a number of processes, or 0 for one a core")
     if rest and options.runner in ("local", "direct"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     needed = _RUNNERS[options.runner]
@@ -68,8 +75,11 @@ def run(arguments: Sequence[str], prog: str) -> int:
             max_skip=options.max_skip,
         )
     except (ValueError, OSError, manifest.Unfinished, WorkerFailed) as error:
-        print(error, file=sys.stderr)
+        print("\n".join([str(error), *vars(error).get("__notes__", ())]), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
     lost = manifest.table(found)
     print(_said(job, found) + (f"\nskipped or dropped:\n{lost}" if lost else ""))
     return 0
@@ -98,7 +108,7 @@ def _write(job: Job, options: argparse.Namespace, rest: Sequence[str]) -> list[d
     shown = not options.quiet
     if options.runner == "local":
         return local.run(job, workers=options.workers, max_skip=options.max_skip, progress=shown)
-    workers = options.workers or os.cpu_count() or 1
+    workers = options.workers or cores()
     if options.runner == "spark":
         from unified_fm.data.prepare import spark  # an extra, as Beam is
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unified_fm.commands import _settings
+from unified_fm.config import durations
 from unified_fm.config.settings import Settings
 
 MFU = 0.4  # of a chip's peak, by which hours on chips are said
@@ -45,16 +46,25 @@ def add(commands: Any) -> None:
         made.add_argument("--tokenizer", default="", help="instead of the config's")
         if name == "check":
             made.add_argument("--out", type=Path, default=Path("check"), help="folder (check)")
-            made.add_argument("--jobs", type=int, help="processes; one for each core")
-            made.add_argument("--limit", type=int, default=0, help="records to read; 0: all")
-            made.add_argument("--chips", type=int, default=0, help="for hours of an epoch on them")
+            made.add_argument("--jobs", type=_count, help="processes, one a core; 0: this one")
+            made.add_argument("--limit", type=_count, default=0, help="records to read; 0: all")
+            made.add_argument(
+                "--chips", type=_count, default=0, help="for hours of an epoch on them"
+            )
             made.add_argument("--chip", default="v5e", help="as `unified-fm plan` names it (v5e)")
             made.add_argument("--quiet", action="store_true", help="no progress")
         else:
             page = Path("show.html")
             made.add_argument("--out", type=Path, default=page, help="page to write (show.html)")
-            made.add_argument("--records", type=int, default=8, help="to show (8)")
-            made.add_argument("--draws", type=int, default=2, help="epochs of each (2)")
+            made.add_argument("--records", type=_count, default=8, help="to show (8)")
+            made.add_argument("--draws", type=_count, default=2, help="epochs of each (2)")
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 0. Raises ArgumentTypeError: it is none."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)
 
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace, changes: list[str]) -> int:
@@ -77,7 +87,10 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
     from unified_fm.data.loader import cores
     from unified_fm.doctor import check, pool
 
-    processes = options.jobs or cores()
+    processes = cores() if options.jobs is None else options.jobs
+    step = 0.0
+    if settings is not None and options.chips:  # refused before anything is read
+        step = seconds_of_step(settings, options.chips, options.chip)
 
     def speed(made: Mapping[str, Any]) -> dict[str, Any]:
         alone = made["speed"]["hours of one core for an epoch"]
@@ -85,9 +98,9 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
         if processes > 1:
             hours = float(f"{alone / processes:.3g}")
             said[f"hours of {processes} cores for an epoch"] = hours
-        if settings is not None and options.chips:
+        if step:
             name = f"{options.chips} x {options.chip} at {100 * MFU:.0f} % of the peak"
-            said[name] = on_chips(made["speed"], settings, options.chips, options.chip)
+            said[name] = on_chips(made["speed"], step)
         return said
 
     try:
@@ -102,6 +115,9 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
         )
     except pool.Stopped as stopped:
         print(f"{stopped}; the same command goes on")
+        return 130
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on")
         return 130
     print("\n".join(check.lines(outcome)))
     print(f"wrote {options.out / 'check.json'} and {options.out / 'check.html'}")
@@ -143,6 +159,8 @@ def _job(options: argparse.Namespace, settings: Settings | None, limit: int = 0)
 
         command.prepare_data(settings)
         streams = {name: entry.plain() for name, entry in settings.streams.items()}
+        for name in durations.staged(settings):  # in steps that nobody knows before a run
+            streams[name]["weights"] = durations.even(settings, name)
         seed, tokenizer = settings.seed, options.tokenizer or settings.tokenizer
     try:
         tokenizers.load(tokenizer)
@@ -161,13 +179,10 @@ def _job(options: argparse.Namespace, settings: Settings | None, limit: int = 0)
     )
 
 
-def on_chips(
-    speed: Mapping[str, Any], settings: Settings, chips: int, name: str
-) -> dict[str, float]:
-    """What an epoch takes on chips that reach `MFU` of their peak, and the cores that feed them.
+def seconds_of_step(settings: Settings, chips: int, name: str) -> float:
+    """What a step takes on chips that reach `MFU` of their peak.
 
     Args:
-        speed: of the check.
         settings: of the run; its batches are those of all chips.
         chips: how many.
         name: of their kind.
@@ -179,12 +194,21 @@ def on_chips(
     from unified_fm.planning import chips as known
 
     peak = known.chip(name).flops
-    seconds = flops.total(flops.of_step(settings)).necessary / (chips * peak * MFU)
-    rate = speed["records a second of one core"]
-    return {
-        "seconds of a step": float(f"{seconds:.3g}"),
-        "hours for an epoch": float(f"{seconds * speed['batches of an epoch'] / 3600:.3g}"),
-        "cores that keep up with this stream": round(
-            speed["records of a batch"] / seconds / rate, 1
-        ),
+    return flops.total(flops.of_step(settings)).necessary / (chips * peak * MFU)
+
+
+def on_chips(speed: Mapping[str, Any], step: float) -> dict[str, float]:
+    """What an epoch takes with steps of so many seconds, and the cores that feed them.
+
+    Args:
+        speed: of the check.
+        step: seconds.
+    """
+    said = {
+        "seconds of a step": float(f"{step:.3g}"),
+        "hours for an epoch": float(f"{step * speed['batches of an epoch'] / 3600:.3g}"),
     }
+    if rate := speed["records a second of one core"]:
+        needed = speed["records of a batch"] / step / rate
+        said["cores that keep up with this stream"] = round(needed, 1)
+    return said

@@ -106,7 +106,7 @@ def _write_stream(config, name, stream, writer, epochs, top) -> None:
         }
 
     slots = epochs * loader.records
-    data = teacher_cache.data_of(config, stream, loader.records)
+    data = teacher_cache.data_of(config, stream, loader)
     writer.begin(stream, slots=slots, needs=needs, data=data)
     for start in tqdm.trange(0, slots, loader.slots, desc=f"{name} on {stream}", unit=" batches"):
         found = jax.device_get(best(params, ready.place(next(streams))))

@@ -34,7 +34,7 @@ def check(settings: Settings) -> None:
     for name, stream in settings.streams.items():
         _check_objectives(settings, name, stream)
         _check_sizes(settings, name, stream)
-        _check_mixture(name, stream)
+        _check_mixture(settings, name, stream)
     if settings.evaluate.params == "ema" and settings.ema is None:
         raise ValueError(
             "config.evaluate.params is 'ema', so config.ema must be a decay like 0.999"
@@ -65,6 +65,8 @@ def resolved(settings: Settings, counts: durations.Counts) -> durations.Steps:
     schedule: dict[str, Any] = settings.optimizer.schedule.plain()
     schedule["warmup"] = steps.warmup
     schedules.build(total_steps=steps.total, **schedule)
+    for name in durations.staged(settings):
+        _check_weights(settings, name, durations.weights(settings, name, counts, steps.total))
     chosen.merge(settings, steps.total)
     every, saved = steps.evaluate_every, steps.checkpoint_every
     if settings.checkpoint.best is not None and every and every % saved and saved % every:
@@ -132,12 +134,13 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
     check_pipeline(stream.pipeline, stream.options, place)
 
 
-def _check_mixture(name: str, stream: Stream) -> None:
+def _check_mixture(settings: Settings, name: str, stream: Stream) -> None:
     """The weights must fit the sources, and a record that is repeated must be known as such."""
     if stream.weights is None:
         return
-    place, sources = f"config.streams.{name}", len(source.entries(stream.source))
-    mixture.read(stream.weights, sources, f"{place}.weights", cycle=stream.cycle)
+    place = f"config.streams.{name}"
+    if name not in durations.staged(settings):  # those are looked at when their steps are known
+        _check_weights(settings, name, stream.weights)
     for key, value in stream.objectives.items():
         if chosen.objective(key, value)[0].same == "row":
             raise ValueError(
@@ -145,6 +148,12 @@ def _check_mixture(name: str, stream: Stream) -> None:
                 f" {key!r} takes every other row for a wrong pair; possible: 'ids' (rows of one"
                 " record) or 'texts' (rows of one text) as its `targets` (itc) or `exclude` (itm)"
             )
+
+
+def _check_weights(settings: Settings, name: str, weights: Any) -> None:
+    stream = settings.streams[name]
+    sources = len(source.entries(stream.source))
+    mixture.read(weights, sources, f"config.streams.{name}.weights", cycle=stream.cycle)
 
 
 def _check_groups(settings: Settings) -> None:

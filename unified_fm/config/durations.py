@@ -3,6 +3,7 @@
     c.total_steps = "15 epochs"              of the stream `task`, or of the only stream
     c.evaluate.every = "1 epoch of pairs"
     c.optimizer.schedule.warmup = "10%"      of total_steps
+    c.streams.pairs.weights = [(0, [3, 1]), ("50%", [1, 1])]      where a stage of a mixture begins
 
 An epoch is the least number of steps that takes as many examples as the source has records: known
 when the data is open, or from the position that a checkpoint keeps.
@@ -11,12 +12,13 @@ when the data is open, or from the position that a checkpoint keeps.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unified_fm import choices
 from unified_fm.config.settings import Settings
+from unified_fm.data import source
 
 _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%|\w+)(?:\s+of\s+(.*\S))?\s*")
 _EPOCH, _UNITS = ("epoch", "epochs"), ("epochs", "%")
@@ -62,6 +64,7 @@ def streams(settings: Settings) -> set[str]:
             or not told.
     """
     texts = [(key, text) for key, text in given(settings).items() if isinstance(text, str)]
+    texts += [stage[1:] for name in settings.streams for stage in _begins(settings, name)]
     read = [_read(key, text, settings) for key, text in texts]
     return {duration.stream for duration in read if duration.stream is not None}
 
@@ -79,15 +82,60 @@ def resolve(settings: Settings, counts: Counts) -> Steps:
     found: dict[str, int] = {}
     for key, value in given(settings).items():
         if not isinstance(value, int):
-            amount, stream = _read(key, value, settings)
-            if stream is None:
-                value = round(float(amount / 100) * found[_TOTAL])
-            else:
-                value = math.ceil(amount * _epoch(stream, counts[stream], key))
+            value = _steps(key, value, settings, counts, found.get(_TOTAL, 0))
             value = value if key == _WARMUP else max(1, value)  # an interval of 0 means never
         found[key] = value
     names = [field.name for field in dataclasses.fields(Steps)]
     return Steps(**dict(zip(names, found.values(), strict=True)))
+
+
+def staged(settings: Settings) -> list[str]:
+    """The streams with a mixture whose stages are not told in steps."""
+    return [name for name in settings.streams if any(True for _ in _begins(settings, name))]
+
+
+def weights(settings: Settings, name: str, counts: Counts, total: int) -> Any:
+    """A stream's `weights`, with the steps at which its stages begin.
+
+    Args:
+        settings: of the run.
+        name: of the stream.
+        counts: as for `resolve`.
+        total: steps of the run.
+
+    Raises:
+        ValueError: as `resolve`.
+    """
+    found = settings.streams[name].weights
+    for number, key, text in _begins(settings, name):
+        found = list(found or ())
+        step = max(1, _steps(key, text, settings, counts, total))  # the first stage has step 0
+        found[number] = [step, *found[number][1:]]
+    return found
+
+
+def entries(settings: Settings, counts: Counts, total: Callable[[], int]) -> dict[str, Any]:
+    """The streams' entries as `data.streams` takes them: all stages of mixtures begin at steps.
+
+    Args:
+        settings: of the run.
+        counts: as for `resolve`, as soon as `total` has been asked.
+        total: gives the steps of the run; asked only if a stage is told otherwise.
+
+    Raises:
+        ValueError: as `resolve`.
+    """
+    found = {name: stream.plain() for name, stream in settings.streams.items()}
+    for name in staged(settings):
+        steps = total()
+        found[name]["weights"] = weights(settings, name, counts, steps)
+    return found
+
+
+def even(settings: Settings, name: str) -> list[int] | None:
+    """Weights of a stream's sources where steps are of no matter; None: it is no mixture."""
+    stream = settings.streams[name]
+    return None if stream.weights is None else [1] * len(source.entries(stream.source))
 
 
 def said(settings: Settings) -> dict[str, str]:
@@ -99,6 +147,21 @@ def said(settings: Settings) -> dict[str, str]:
         for place, (key, value) in enumerate(given(settings).items())
         if isinstance(value, str)
     }
+
+
+def _begins(settings: Settings, name: str) -> Iterator[tuple[int, str, str]]:
+    """(number, key, text) of the stages of a stream's mixture whose beginning is a text."""
+    for number, stage in enumerate(settings.streams[name].weights or ()):
+        if isinstance(stage, list | tuple) and stage and isinstance(stage[0], str):
+            yield number, f"streams.{name}.weights[{number}]", stage[0]
+
+
+def _steps(key: str, text: str, settings: Settings, counts: Counts, total: int) -> int:
+    """A duration that is a text in steps; `total` are those of the run."""
+    amount, stream = _read(key, text, settings)
+    if stream is None:
+        return round(float(amount / 100) * total)
+    return math.ceil(amount * _epoch(stream, counts[stream], key))
 
 
 def _epoch(name: str, count: Mapping[str, int], key: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import choices
+from unified_fm.data.source import entries
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +51,21 @@ def filled(given: Mapping[str, Any], place: str = "config") -> Mapping[str, Any]
 
 
 def rest(source: str | Sequence[str]) -> str | list[str] | None:
-    """What `[:90%]` behind a source leaves; None if there are no such brackets."""
+    """What `[:90%]` behind a source leaves; None if there are no such brackets.
+
+    Of several, joined or in a list, each must have its own: else some of what is left is trained
+    on.
+    """
     if not isinstance(source, str):
         each = [rest(part) for part in source]
         return None if None in each else [part for part in each if isinstance(part, str)]
-    match = _FIRST.fullmatch(source)
-    return match and f"{match['all']}[{match['end']}:{match['by'] or ''}]"
+    left = []
+    for part in entries([source])[0]:
+        match = _FIRST.fullmatch(part)
+        if match is None:
+            return None
+        left.append(f"{match['all']}[{match['end']}:{match['by'] or ''}]")
+    return "+".join(left)
 
 
 def _entry(entry: Any, streams: Mapping[str, Any], where: str) -> Any:

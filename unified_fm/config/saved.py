@@ -20,6 +20,8 @@ _NAMES = ("name", "pipeline")
 _NAMED = ("objectives", "evaluators")
 # ... and under these, strings "PLUGIN:ARGUMENTS", joined by "+".
 _SOURCES = ("source", "train_source")
+# Sources of a part of another one: PLUGIN:HOW MUCH:SOURCE.
+_HOLDING = ("few",)
 
 
 def read(folder: Any, modules: Sequence[str]) -> dict[str, Any]:
@@ -100,10 +102,18 @@ def _has_name(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "name" in entry
 
 
-def _prefixes(source: Any) -> list[str]:
-    """What stands before a colon in a source; a "+" within the arguments is taken for one too."""
+def _prefixes(source: Any) -> Iterator[str]:
+    """All plugins that a source names: what it joins by "+", and what it takes its records from.
+
+    A "+" within the arguments is taken for one too.
+    """
     texts = [source] if isinstance(source, str) else source
     if not isinstance(texts, list | tuple):
-        return []
-    parts = [part for text in texts if isinstance(text, str) for part in text.split("+")]
-    return [part.partition(":")[0] for part in parts if ":" in part]
+        return
+    for part in (part for text in texts if isinstance(text, str) for part in text.split("+")):
+        prefix, colon, rest = part.partition(":")
+        while colon:
+            yield prefix
+            if prefix.rpartition(".")[2] not in _HOLDING:
+                break
+            prefix, colon, rest = rest.partition(":")[2].partition(":")

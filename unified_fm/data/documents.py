@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unified_fm import choices
+from unified_fm.data.selection import lost_of
 from unified_fm.data.skips import Skip
 from unified_fm.data.sources.base import Source
 from unified_fm.data.tokenizer import Pieces
@@ -72,7 +73,7 @@ class Rows(Source):
         """
         choices.check("long", kind, KINDS)
         self._source, self._texts = source, texts
-        self.problems, self.lost = source.problems, source.lost
+        self.problems = source.problems
         self.class_names = source.class_names
         self._parts = _Parts()
         began = time.monotonic()
@@ -84,6 +85,7 @@ class Rows(Source):
             documents, tokens = documents + 1, tokens + len(found.ends)
         fill.finish()
         self._parts.close()
+        self.lost = lost_of(source, len(self))  # in rows
         _log.info(
             "%d rows of %d tokens at most, of %d documents with %d tokens (long=%s); %.0f s",
             len(self),

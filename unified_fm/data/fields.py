@@ -42,7 +42,8 @@ def example_of(
     for field, possible in names.items():
         if name := next((name for name in possible if name in record), None):
             known[field] = rest.pop(name)
-    example = {**rest, "id": known.pop("id", index)}
+    key = known.pop("id", None)
+    example = {**rest, "id": index if key is None else key}  # of null all would be one record
     image, text, regions = (known.pop(field, None) for field in ("image", "text", "regions"))
     example |= known  # `label` and others, where `names` has them
     if isinstance(image, list) and image:

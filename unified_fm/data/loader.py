@@ -9,6 +9,7 @@ seed: nothing behind it moves.
 """
 
 import os
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from unified_fm.data import mixture, specs
 from unified_fm.data.batching import Batching, Entry, Part
 from unified_fm.data.order import ExampleRng, Order, example_rng
 from unified_fm.data.skips import Skip, Skips, TooManySkips
-from unified_fm.data.source import entries, lengths, name_record, open_source
+from unified_fm.data.source import Concatenation, entries, name_record, of_entries, open_source
+from unified_fm.data.sources.base import Source
 from unified_fm.data.specs import Tree
 from unified_fm.data.tokenizer import Tokenizer
 
@@ -52,6 +54,7 @@ class Loader(Batching):
         tokenizer: that it was given.
         records: length of the source.
         order: which record stands in which slot.
+        opening: seconds that it took to open the source.
         cycle: epochs after which order, augmentation and masks repeat; 0 = never.
         skips: the account of unusable records of this process.
     """
@@ -86,19 +89,15 @@ class Loader(Batching):
         )
         self.run_seed, self.tokenizer = seed, tokenizer
         self.seed = zlib.crc32(f"{seed}/{name}".encode())
-        opened = open_source(self.entry.source)
-        self.source = self.pipeline.records_of(opened)
-        if self.entry.weights is not None and self.source is not opened:
-            raise ValueError(
-                f"stream {name!r}: weights count records of the sources, and its pipeline makes "
-                "others of them (long=...); leave one of both out"
-            )
+        began = time.monotonic()
+        self.source, sizes = self._opened()
+        self.opening = time.monotonic() - began
         self.records = len(self.source)
         self.skips = Skips(name, max_skip=self.entry.max_skip)
         for problem, file in self.source.problems:
             self.skips.leave_out(problem, file)
         self.skips.check_lost(self.source.lost, self.records)
-        self.order = self._opened_order()
+        self.order = self._ordered(sizes)
         self.cycle = self.entry.cycle
         self._rng = ExampleRng()
         self._extra = None if extra is None else extra(self)
@@ -152,7 +151,7 @@ class Loader(Batching):
             account = None  # it is counted in its own slot: an epoch counts each record once
         raise TooManySkips(
             f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used\n"
-            f"{self.skips.table()}"
+            f"{(skips or self.skips).table()}"
         )
 
     def epochs(self, slots: int) -> list[float]:
@@ -255,7 +254,7 @@ class Loader(Batching):
 
         try:
             example = self.source[index]
-            if "id" not in example:
+            if example.get("id") is None:
                 example = {**example, "id": index}
             arrays = self.pipeline(example, rng)
         except Skip as skip:
@@ -297,11 +296,27 @@ class Loader(Batching):
         )
         return grain.MapDataset.source(_Chunks(part, size, count)).to_iter_dataset(options)
 
-    def _opened_order(self) -> Order | mixture.Mixture:
+    def _opened(self) -> tuple[Source, list[int]]:
+        """The source of what the pipeline is given; and how much there is of each that is weighed.
+
+        A pipeline may make other records of the source's (rows of long documents): in a mixture it
+        does so of each by itself.
+        """
+        opened = open_source(self.entry.source)
+        if self.entry.weights is None:
+            source = self.pipeline.records_of(opened)
+            return source, [len(source)]
+        parts = of_entries(self.entry.source, opened)
+        made = [self.pipeline.records_of(part) for part in parts]
+        sizes = [len(part) for part in made]
+        if all(new is old for new, old in zip(made, parts, strict=True)):
+            return opened, sizes
+        return Concatenation(made, ["+".join(each) for each in entries(self.entry.source)]), sizes
+
+    def _ordered(self, sizes: Sequence[int]) -> Order | mixture.Mixture:
         entry = self.entry
         if entry.weights is None:
             return Order(self.records, seed=self.seed, shuffle=entry.shuffle)
-        sizes = lengths(entry.source, self.source)
         where = f"stream {self.name!r}: weights"
         stages = mixture.read(entry.weights, len(sizes), where, cycle=entry.cycle)
         return mixture.Mixture(

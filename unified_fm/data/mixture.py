@@ -3,6 +3,8 @@
     weights=[3, 1]                                 three records of the first for one of the second
     weights=[(0, [3, 1]), (10_000, [1, 1])]        ... and from step 10,000 on as many of both
 
+(in a run's config a stage may also begin at "50%" of it, see `config.durations`)
+
 The slots come in blocks, in which each source has exactly its share, spread evenly: any stretch has
 its share to within a record or two. So how often a source was met before a slot is arithmetic, and
 the slot's record is the next one of that source's own epochs. A slot is a pure function of the seed
@@ -119,7 +121,10 @@ class Mixture:
     @property
     def form(self) -> dict[str, Any]:
         """What a checkpoint keeps of how the order is made."""
-        return {"order": "mixture", "parts": list(self.lengths)}
+        form: dict[str, Any] = {"order": "mixture", "parts": list(self.lengths)}
+        if len(self._stages) > 1:
+            form["stages"] = [[stage.start, *stage.counts] for stage in self._stages]
+        return form
 
     def epoch(self, slot: int) -> int:
         """The epoch of the stream that a slot belongs to."""

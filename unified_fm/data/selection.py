@@ -95,7 +95,7 @@ class Selected(Source):
         self._numbers = _by_hash(source, chosen) if chosen.field else _by_place(source, chosen)
         if not len(self._numbers):
             raise ValueError(f"source {str(chosen)!r}: of {len(source):,} records none is left")
-        self.lost = -(-source.lost * len(self._numbers) // len(source))
+        self.lost = lost_of(source, len(self._numbers))
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -110,6 +110,11 @@ class Selected(Source):
         return self._source.place(number) or f"its record {number}"
 
 
+def lost_of(source: Source, records: int) -> int:
+    """About how many of `records` that are made of a source's are in files that it has lost."""
+    return -(-source.lost * records // max(len(source), 1))
+
+
 def value(source: Source, index: int, field: str) -> Any:
     """A field of a record; its number in place of an id that it lacks, or if it cannot be read.
 
@@ -120,13 +125,15 @@ def value(source: Source, index: int, field: str) -> Any:
         example = source[index]
     except Skip:  # a record that cannot be read is skipped when it is asked for
         return index
-    if field != "id" and example.get(field) is None:
+    if example.get(field) is not None:
+        return example[field]
+    if field != "id":
         place = source.place(index)
         raise ValueError(
             f"hash({field}): record {index}{f' ({place})' if place else ''} has no {field!r}, but"
             f" {', '.join(sorted(example))}"
         )
-    return example.get(field, index)
+    return index
 
 
 def _by_place(source: Source, chosen: Chosen) -> range:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 _NAMED_PER_REASON = 5  # records named in the log one by one; after that only counts
-_MINIMUM = 1000  # records or parts below which a share is taken of this number
+MINIMUM = 1000  # records or parts below which a share is taken of this number
 _LINE_EVERY = 10.0  # seconds between two lines about ended epochs, where epochs are short
 # A mistake is guessed when it explains this share of all parts, and so many of the dropped ones.
-_EXPLAINED, _ENOUGH = 0.95, 3
+EXPLAINED, ENOUGH = 0.95, 3
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ class Parts:
         for advice, count in self.fitting.most_common(1):
             failed = self.tried["failed"]
             explained = min(count / self.tried["all"], self.mended[advice] / max(failed, 1))
-            if failed >= _ENOUGH and explained >= _EXPLAINED:
+            if failed >= ENOUGH and explained >= EXPLAINED:
                 return advice
         return ""
 
@@ -102,7 +102,7 @@ class Skips:
             record among the first ten does not stop a run.
     """
 
-    def __init__(self, name: str, *, max_skip: float = 0.01, minimum: int = _MINIMUM):
+    def __init__(self, name: str, *, max_skip: float = 0.01, minimum: int = MINIMUM):
         if not 0 <= max_skip <= 1:
             raise ValueError(f"stream {name!r}: max_skip is {max_skip}; it is a fraction, 0 to 1")
         self.name = name

@@ -49,12 +49,15 @@ def entries(spec: str | Sequence[str]) -> list[list[str]]:
     return [_split(entry) for entry in spec]
 
 
-def lengths(spec: str | Sequence[str], source: Source) -> list[int]:
-    """The records of each of `entries(spec)`, of which `source` was opened."""
+def of_entries(spec: str | Sequence[str], source: Source) -> list[Source]:
+    """The source of each of `entries(spec)`, of which `source` was opened."""
     if not isinstance(source, Concatenation):
-        return [len(source)]
-    sizes = map(len, source.sources)
-    return [sum(next(sizes) for _ in entry) for entry in entries(spec)]
+        return [source]
+    opened, found = iter(source.sources), []
+    for entry in entries(spec):
+        joined = [next(opened) for _ in entry]
+        found.append(joined[0] if len(joined) == 1 else Concatenation(joined, entry))
+    return found
 
 
 def name_record(

@@ -184,7 +184,8 @@ class Streams:
             state: from `state()`, of any number of processes.
             allow: differences to accept: "seed", "batch" (goes on after the samples seen),
                 "records", "parts" (records of each source of a mixture), "order" (how it is made),
-                "streams" (a new stream starts at its beginning).
+                "stages" (of a mixture: first slots and counts), "streams" (a new stream starts at
+                its beginning).
 
         Raises:
             ValueError: the state is of other data; says what differs and what allows it.
@@ -199,6 +200,9 @@ class Streams:
                 self._compare(
                     what, f"stream {name!r}: ", then[name].get(what), now.get(what), allow
                 )
+            if "stages" in then[name]:  # not in older checkpoints
+                stages = then[name]["stages"], now.get("stages")
+                self._compare("stages", f"stream {name!r}: ", *stages, allow)
             samples[name] = int(then[name]["samples"])
         self.close()
         self._samples = samples

@@ -12,8 +12,6 @@ import os
 import signal
 import socket
 import struct
-import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing import connection, reduction
@@ -21,14 +19,13 @@ from typing import NamedTuple
 
 import tokenizers
 
-from unified_fm.data import shared_memory
+from unified_fm.data import processes, shared_memory
 from unified_fm.data.batching import Entry
 from unified_fm.data.loader import Loader
 from unified_fm.data.skips import Parts, Skip, Skips
 from unified_fm.data.tokenizer import Tokenizer
 
 PROGRESS = struct.Struct("<qq")  # number of the task, place in it: written before each example
-_ORPHAN = 2.0  # seconds between two looks whether the run is still there
 
 
 class Setup(NamedTuple):
@@ -124,7 +121,7 @@ def serve(descriptor: int, setup: int, progress: int, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the run asks where a worker is stuck
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    processes.end_with(parent)
     over = socket.socket(fileno=descriptor)
     line = connection.Connection(os.dup(descriptor))
     with contextlib.suppress(EOFError, ConnectionError):  # the run closed it, or is gone
@@ -167,13 +164,6 @@ def _work(over: socket.socket, line: connection.Connection, said: bytes, progres
             if written.file is not None:
                 shared_memory.send(over, written.file)
         log.lines.clear()
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process, whatever it does, when the run is gone."""
-    while os.getppid() == parent:
-        time.sleep(_ORPHAN)
-    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

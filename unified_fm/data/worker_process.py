@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from unified_fm.data.worker import PROGRESS, Setup, tokenizer_of
 
 GRACE = 2.0  # seconds in which workers end by themselves
 _STACKS = 0.2  # seconds to print them in
+_MESSAGE = 30  # seconds between two parts of one message: without a limit the run would hang, too
 _START = """
 import json, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the run
@@ -63,7 +65,7 @@ class WorkerProcess:
         # What it writes down before each example; also what a dead one has written can be read.
         self._progress = os.fdopen(shared_memory.anonymous(), "r+b")
         self._seen = self._read_progress()
-        self.socket, theirs = socket.socketpair()
+        self.socket, theirs = _pair()
         with theirs:
             files = [theirs.fileno(), setup.fileno(), self._progress.fileno()]
             numbers = " ".join(map(str, [*files, os.getpid()]))
@@ -93,7 +95,7 @@ class WorkerProcess:
             self.line.send((*task, self.free.pop()))
 
     def read(self) -> tuple[Any, ...] | None:
-        """What it says; None: it has ended."""
+        """What it says; None: it has ended, or has stopped in the middle of it."""
         try:
             what, *message = self.line.recv()
             if what == "made":
@@ -102,7 +104,7 @@ class WorkerProcess:
                     self._memory[piece] = shared_memory.receive(self.socket)
                 message[1] = shared_memory.examples(message[1], self._memory[piece])
             return what, *message
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, BlockingIOError):
             return None
 
     def finish(self, number: int) -> None:
@@ -133,7 +135,7 @@ class WorkerProcess:
         try:
             code = self.process.wait(timeout=GRACE)
         except subprocess.TimeoutExpired:
-            return "has closed its socket"
+            return "says no more"
         if code >= 0:
             return f"has ended with exit code {code}"
         return f"was ended by {signal.Signals(-code).name}"
@@ -158,6 +160,13 @@ class WorkerProcess:
             self.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # the system holds it: let it be
                 self.process.wait(timeout=GRACE)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """The run's end of a line to a worker, which waits for no part of a message for ever."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _MESSAGE, 0))
+    return ours, theirs
 
 
 def setup_file(loaders: Mapping[str, Loader]) -> IO[bytes]:

@@ -37,6 +37,7 @@ _MANY_CORES, _MANY_PIXELS, _MOST = 8, 5_000_000, 16  # see `suitable`; values of
 _POSIX = os.name == "posix"  # elsewhere no descriptor goes from one process to another
 _LOOK = 0.2  # seconds between two looks whether all is well
 _START_PATIENCE = 600.0  # seconds to open the sources, at least
+_SLOWER = 4  # times as long as in the run, for each worker: all of them open at once
 
 
 class WorkerFailed(RuntimeError):
@@ -94,6 +95,8 @@ class Workers:
             raise ValueError(f"loader.processes={processes}: {sys.platform} has none; set it to 0")
         self.processes = processes
         self._loaders, self._patience, self._stop = loaders, patience, stop
+        opening = sum(loader.opening for loader in loaders.values())
+        self._start_patience = max(patience, _START_PATIENCE, _SLOWER * processes * opening)
         self._starts = dict(starts)  # as they are now
         self._tasks = _in_order(loaders, self._starts)
         self._again: collections.deque[Task] = collections.deque()  # of workers that failed
@@ -202,7 +205,7 @@ class Workers:
             else:
                 self._take(worker, *message)
         for worker in list(self._workers):
-            patience = self._patience if worker.ready else max(self._patience, _START_PATIENCE)
+            patience = self._patience if worker.ready else self._start_patience
             if (waited := worker.silent()) > patience:
                 worker.kill()
                 self._replace(worker, f"has not got on for {waited:.0f} s, and was ended")

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unified_fm.data import boxes, images
-from unified_fm.data.skips import Skip
+from unified_fm.data.skips import ENOUGH, EXPLAINED, Skip
 from unified_fm.doctor.findings import Findings
 
-_EXPLAINED, _ENOUGH = 0.95, 3  # as a run guesses: see `skips.Parts.advice`
 _APART = 50  # boxes by which two forms can be told apart, where both fit
 _NEAR = 2.0  # pixels from the corner, below which x, y, w, h and x0, y0, x1, y1 are alike
 # Edges of the histogram of areas, as shares of the image.
@@ -127,7 +126,7 @@ def mistake(found: Findings, box_format: str) -> str:
     for form in FORMS:
         fit, mended = found.table("form_fits")[form], found.table("form_mends")[form]
         explained = min(fit / max(tried, 1), mended / max(failed, 1))
-        if form != box_format and failed >= _ENOUGH and explained >= _EXPLAINED:
+        if form != box_format and failed >= ENOUGH and explained >= EXPLAINED:
             return f"the boxes look like {FORMS[form].says}: {FORMS[form].advice}"
     return ""
 

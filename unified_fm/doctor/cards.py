@@ -18,14 +18,20 @@ _BYTES = 48  # of a file that is no picture
 _BOXES = 12
 
 
-def of(reading: Reading, records: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> list[Card]:
-    """Cards of some records as check.json lists them, read once more."""
+def of(
+    reading: Reading,
+    records: Iterable[Mapping[str, Any]],
+    shown: int = SHOWN,
+    *,
+    again: bool = True,
+) -> list[Card]:
+    """Cards of some records as check.json lists them, read once more unless `again` is False."""
     made = []
     for entry in list(records)[:shown]:
         card = {"name": _name(entry), "detail": entry.get("detail", ""), "image": None}
         card |= {"boxes": [], "texts": [], "bytes": ""}
         try:
-            example = reading.source[entry["record"]]
+            example = reading.source[entry["record"]] if again else {}
         except Exception:  # whatever a source makes of a record that is listed because of it
             example = {}
         made.append(card | _content(example, reading.loader.pipeline))

@@ -65,12 +65,13 @@ def check(
     """
     reading = Reading(job)
     out.mkdir(parents=True, exist_ok=True)
+    state = out / "check.state.npz"
     with _signals() as stop:
         found = pool.read_all(
             reading,
             _fingerprint(reading),
             processes=processes,
-            state=out / "check.state.npz",
+            state=state,
             say=_silent if quiet else pool.Progress(job.stream),
             stop=stop,
         )
@@ -87,6 +88,7 @@ def check(
     text = json.dumps(plain, indent=1, ensure_ascii=False)
     files.write_whole(out / "check.json", text.encode("utf-8", "backslashreplace") + b"\n")
     page.write(out / "check.html", made, said, (verdict, status), reading)
+    state.unlink(missing_ok=True)
     return Outcome(made=made, remarks=said, verdict=verdict, status=status)
 
 

@@ -47,7 +47,9 @@ def job_of(
         else:
             stream = _fitting(source, streams, kind)
     entry = Entry.of(stream, streams[stream])
-    entry = dataclasses.replace(entry, source=source)
+    # Weights are of the config's own sources; by themselves records are the same without.
+    weights = entry.weights if entry.source == source else None
+    entry = dataclasses.replace(entry, source=source, weights=weights)
     return Job(stream=stream, entry=entry, seed=seed, tokenizer=tokenizer, limit=limit)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unified_fm import files
-from unified_fm.doctor import cards, duplicates
+from unified_fm.doctor import cards, duplicates, pool
 from unified_fm.doctor.reading import Reading
 from unified_fm.doctor.remarks import Remark, share
 from unified_fm.report import report
@@ -61,7 +61,7 @@ def _refused(made: Mapping[str, Any], reading: Reading) -> Iterator[dict[str, An
         ("dropped", made["parts"]["dropped"]),
     ):
         for reason, entry in reasons.items():
-            shown = cards.of(reading, entry["records"])
+            shown = cards.of(reading, entry["records"], again=reason != pool.ENDED)
             yield {"reason": reason, "count": f"{entry['count']:,}", "kind": kind, "cards": shown}
 
 

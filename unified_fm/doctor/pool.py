@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TextIO
 
+from unified_fm.data.processes import end_with
 from unified_fm.doctor import findings
 from unified_fm.doctor.findings import Findings
 from unified_fm.doctor.reading import Job, Reading
@@ -25,7 +27,7 @@ from unified_fm.doctor.reading import Job, Reading
 PART = 64  # records
 _SAVE_EVERY = 15.0  # seconds between two states, at least
 _SAVE_SHARE = 20  # ... and so many times as long as one takes to write
-_ENDED = "the process ended while reading it (a crash, or no memory)"
+ENDED = "the process ended while reading it (a crash, or no memory)"  # so it is never read again
 
 
 class Stopped(Exception):
@@ -50,8 +52,8 @@ def read_all(
         reading: the job, opened here.
         fingerprint: of job and data; a state of another one is not gone on with.
         processes: that read; 0: this one.
-        state: a file in which the findings so far are kept, so that the next call goes on with
-            them; removed at the end.
+        state: a file in which the findings so far are kept, and all at the end, so that the next
+            call goes on with them. Whoever has written down what they come to removes it.
         say: is told how many records are done.
         stop: is asked whether to stop, whenever what was found is whole.
 
@@ -85,8 +87,7 @@ def read_all(
     except Exception:  # a second Ctrl-C is none: it may come when a part is half joined
         save()
         raise
-    if state is not None:
-        state.unlink(missing_ok=True)
+    save()
     return found
 
 
@@ -161,6 +162,7 @@ def _results(
                 yield found
                 done += 1
         except BrokenProcessPool:
+            _check_opens(reading.job)
             yield _carefully(reading, *parts[at + done])  # it was this one, or one just behind it
             done += 1
         at += done
@@ -173,7 +175,7 @@ def _pooled(
         processes,
         mp_context=multiprocessing.get_context("spawn"),  # JAX's threads do not survive a fork
         initializer=_open,
-        initargs=(job,),
+        initargs=(job, os.getpid()),
     )
     waiting: list[concurrent.futures.Future[Findings]] = []
     try:
@@ -199,8 +201,8 @@ def _carefully(reading: Reading, start: int, stop: int) -> Findings:
     if stop - start == 1:
         found.add("records", "read")
         found.add("records", "failed")
-        found.add("failed", _ENDED)
-        found.name(_ENDED, reading.named(start, ""))
+        found.add("failed", ENDED)
+        found.name(ENDED, reading.named(start, ""))
         return found
     middle = (start + stop) // 2
     found.join(_carefully(reading, start, middle))
@@ -208,10 +210,26 @@ def _carefully(reading: Reading, start: int, stop: int) -> Findings:
     return found
 
 
-def _open(job: Job) -> None:
+def _check_opens(job: Job) -> None:
+    """Makes sure that it is records which end processes.
+
+    Raises:
+        ChildProcessError: a process ends before it reads any.
+    """
+    try:
+        list(_pooled(job, [(0, 0)], 1))
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"a process ended while it opened {job.entry.source}; what it printed stands above, if"
+            " anything (else the memory may be full). --jobs=0 reads without others"
+        ) from error
+
+
+def _open(job: Job, parent: int) -> None:
     """Makes a process of the pool ready: Ctrl-C is for the one that has started it."""
     global _reading
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # not SIGTERM, by which a broken pool ends it
+    end_with(parent)
     logging.getLogger("unified_fm").setLevel(logging.ERROR)  # who has started it has said it
     _reading = Reading(job)
 

@@ -81,9 +81,9 @@ class Reading:
         found = Findings()
         wall, cpu = time.perf_counter(), time.thread_time()
         for index in range(start, stop):
-            self._kept.example = None
+            self._kept.forget()
             arrays = self._load(index, found)
-            example = self._kept.example
+            example = self._kept.last(index)
             if example is not None:
                 self._measure(index, example, arrays, found)
         wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
@@ -127,7 +127,7 @@ class Reading:
 
     def named(self, index: int, detail: str) -> dict[str, Any]:
         """A record in a list: its number, its file, its image, and what was found."""
-        image = (self._kept.example or {}).get("image")
+        image = (self._kept.last(index) or {}).get("image")
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
         return {
             "record": index,
@@ -175,7 +175,7 @@ class _Kept(Source):
 
     def __init__(self, inner: Source):
         self.inner = inner
-        self.example: dict[str, Any] | None = None
+        self.forget()
         self.problems, self.lost = inner.problems, inner.lost
         self.class_names = inner.class_names
 
@@ -183,8 +183,17 @@ class _Kept(Source):
         return len(self.inner)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        self.example = self.inner[index]
-        return self.example
+        self.forget()  # if it raises, nothing is kept
+        self._number, self._example = index, self.inner[index]
+        return self._example
+
+    def last(self, index: int) -> dict[str, Any] | None:
+        """The example of a record, if it is the last one."""
+        return self._example if self._number == index else None
+
+    def forget(self) -> None:
+        """Keeps none."""
+        self._number, self._example = -1, None
 
     def place(self, index: int) -> str:
         """As the source says."""

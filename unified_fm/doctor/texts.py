@@ -27,14 +27,16 @@ def look(
     """
     if not isinstance(pipeline, TextOptions) or not _takes_text(pipeline):
         return b""
-    said = b""
+    said, met = b"", set()
     for text, second in _of(example, pipeline):
         if not isinstance(text, str) or not text.strip():
             continue  # the pipeline counts it when it meets it
         content = digest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
         said += content.tobytes()
-        found.measure("text", content)
-        found.measure("text_record", index)
+        if content.tobytes() not in met:  # a copy is what stands at another record, too
+            met.add(content.tobytes())
+            found.measure("text", content)
+            found.measure("text_record", index)
         _lengths(text, second, pipeline, tokenizer, found)
     return said
 

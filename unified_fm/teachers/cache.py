@@ -224,10 +224,12 @@ def warn_of_little_mass(where: str, stream: str, rests: Mapping[str, Any]) -> No
                 )
 
 
-def data_of(settings: Settings, stream: str, records: int) -> dict[str, Any]:
-    """All that the slots of a stream depend on, as JSON values."""
+def data_of(settings: Settings, stream: str, loader: Any) -> dict[str, Any]:
+    """All that the slots of a stream depend on, as JSON values; `loader` is the stream's."""
     options = {k: v for k, v in settings.streams[stream].plain().items() if k not in _IRRELEVANT}
-    found = {"seed": settings.seed, "tokenizer": settings.tokenizer, "records": records}
+    found = {"seed": settings.seed, "tokenizer": settings.tokenizer, "records": loader.records}
+    if stages := loader.order.form.get("stages"):  # in slots, as batches of another size move them
+        found["stages"] = stages
     return json.loads(json.dumps(found | {"stream": options}))
 
 
@@ -293,7 +295,7 @@ def _check(name, cache, settings: Settings, total, stream, loader) -> None:
     held = cache.about["streams"]
     if stream not in held:
         raise ValueError(f"{where} has the streams {', '.join(held)}, not {stream!r}")
-    then, now = held[stream]["data"], data_of(settings, stream, loader.records)
+    then, now = held[stream]["data"], data_of(settings, stream, loader)
     lines = [
         f"{k}: {then.get(k)} in the cache, {v} now" for k, v in now.items() if then.get(k) != v
     ]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import resource
 from importlib import util
 
 import pytest
@@ -13,6 +14,7 @@ from unified_fm import cli
 from unified_fm.commands import _data_convert
 from unified_fm.data import images
 from unified_fm.data.prepare import manifest, shard
+from unified_fm.data.prepare.job import Job
 from unified_fm.data.skips import Skip
 from unified_fm.data.source import open_source
 
@@ -93,9 +95,6 @@ def test_interrupted_it_goes_on_with_the_shards_that_are_not_done(tmp_path, caps
     source = captions(tmp_path)
     assert convert(source, tmp_path / "whole", "--shards=5") == 0
 
-    class Killed(BaseException):
-        pass
-
     written, encode = [], shard.records.encode
 
     def dies(example):
@@ -126,6 +125,93 @@ def test_interrupted_it_goes_on_with_the_shards_that_are_not_done(tmp_path, caps
     assert convert(source, out, "--shards=5") == 0
     assert again == [0, 1, *range(4, 10)]
     assert contents(out) == contents(tmp_path / "whole")
+
+
+class Killed(BaseException):
+    """What no code catches."""
+
+
+def test_killed_behind_the_manifest_the_next_call_tidies_up(tmp_path, capsys, monkeypatch):
+    source, out = captions(tmp_path), tmp_path / "out"
+
+    def dies(*about, **more):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest.shutil, "rmtree", dies)
+        with pytest.raises(Killed):
+            convert(source, out, "--shards=3")
+    before = contents(out)
+    assert (out / ".data-unfinished").exists() and "data.manifest.json" in before
+    (out / "data-00001-of-00003.array_record.0a1b2c3d.tmp").write_bytes(b"half")
+    (out / "data.manifest.json.0a1b2c3d.tmp").write_bytes(b"half")
+    (out / "data-more-00001-of-00003.array_record.0a1b2c3d.tmp").write_bytes(b"of another")
+    assert convert(source, out, "--shards=3") == 0
+    assert "already done" in capsys.readouterr().out
+    (out / "data-more-00001-of-00003.array_record.0a1b2c3d.tmp").unlink()
+    assert contents(out) == before and not (out / ".data-unfinished").exists()
+
+
+def test_shards_of_another_number_would_be_read_too(tmp_path, capsys):
+    source, out = captions(tmp_path), tmp_path / "out"
+    assert convert(source, out, "--shards=2", "--name=data-more") == 0
+    assert convert(source, out, "--shards=2") == 0
+    (out / "data.manifest.json").unlink()  # as a message says, to have them written again
+    assert convert(source, out, "--shards=3") == 1
+    said = capsys.readouterr().err
+    assert "has 2 shards of another conversion, data-00000-of-00002.array_record for one" in said
+    assert convert(source, out, "--shards=2") == 0
+    assert len(read(out)) == 10
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, capsys):
+    source, out = captions(tmp_path), tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        assert convert(source, out, "--shards=1") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written: " in capsys.readouterr().err
+    assert not contents(out)
+    assert convert(source, out, "--shards=1") == 0
+
+
+def test_interrupted_it_says_that_it_goes_on(tmp_path, capsys, monkeypatch):
+    def ctrl_c(example):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard.records, "encode", ctrl_c)
+    try:
+        assert convert(captions(tmp_path), tmp_path / "out") == 130
+    except KeyboardInterrupt:
+        pytest.fail("it was not caught")
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_error_of_the_source_names_the_record(tmp_path, capsys, monkeypatch):
+    source = captions(tmp_path)
+
+    def odd(example, packing, parts):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(shard, "pack", odd)
+    assert convert(source, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "a bug\nat record 0 of jsonl:" in said and "/img/0.jpg" in said
+
+
+def test_bad_records_that_stand_together_do_not_stop_what_is_good_as_a_whole(tmp_path):
+    job = Job(source="x", out=str(tmp_path), shards=100, records=100_000, identity="")
+    boxes = {"seen": 10, "dropped": {"bad": 9}, "advice": ""}
+    account = {"records": 600, "skipped": {"bad": 400}, "examples": {}, "schema": {}}
+    manifest.check_loss(job, [account | {"parts": boxes}], max_skip=0.01)
+    bad = account | {"parts": boxes | {"seen": 1000, "dropped": {"bad": 990}}}
+    with pytest.raises(manifest.Unfinished, match="990 of 1,000 boxes cannot be used"):
+        manifest.check_loss(job, [bad], max_skip=0.009)
+    worse = account | {"skipped": {"bad": 1001}, "parts": boxes}
+    with pytest.raises(manifest.Unfinished, match="1,001 of 1,601 records cannot be used"):
+        manifest.check_loss(job, [worse], max_skip=0.01)
 
 
 def test_it_never_finishes_short(tmp_path, capsys):
@@ -240,6 +326,36 @@ def test_pairs_are_written_as_the_lines_that_x_fm_reads(tmp_path):
         "binary": "",
         "desc": "picture 2",
     }
+
+
+def test_a_line_for_x_fm_has_our_fields_under_their_names():
+    example = {"id": 5, "image": b"x", "text": "ours", "image_id": 17, "binary": "y", "mine": 1}
+    assert json.loads(shard.xfm_line(example | {"caption": "theirs"})) == {
+        "image_id": 5,
+        "binary": "eA==",
+        "desc": "ours",
+        "mine": 1,
+    }
+    assert json.loads(shard.xfm_line({"id": 1, "image": None, "text": "a"})) == {
+        "image_id": 1,
+        "desc": "a",
+    }
+    for regions in ("a cup", ["a cup"], {"box": [1, 2, 3, 4]}):
+        with pytest.raises(TypeError, match="regions are a list of objects"):
+            shard.xfm_line({"id": 1, "regions": regions})
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--max-skip=2"], "--max-skip=2 is a share, 0 to 1"),
+        (["--workers=-1"], "--workers=-1; a number of processes"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path, capsys, more, said):
+    with pytest.raises(SystemExit):
+        convert("jsonl:x", tmp_path / "out", *more)
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

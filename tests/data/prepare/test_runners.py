@@ -5,9 +5,11 @@ Those marked `prepare` need requirements/prepare.txt in a folder of its own and 
 """
 
 import base64
+import contextlib
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -78,6 +80,38 @@ def test_what_a_worker_raises_ends_in_a_sentence(runner, said, tmp_path):
     assert ended.returncode == 1
     assert said in ended.stderr
     assert not (out / "data.manifest.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["convert", "check"])
+def test_a_kill_of_the_command_alone_leaves_no_process_behind(verb, tmp_path):
+    source = records(tmp_path / "x.jsonl", 3_000)
+    call = [sys.executable, "-c", CALL, "data", verb, source, f"--out={tmp_path}/out", "--quiet"]
+    call += ["--shards=64", "--workers=2"] if verb == "convert" else ["--jobs=2"]
+    started = subprocess.Popen(call, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(members := of_session(started.pid)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)  # itself, multiprocessing's tracker, and two that work
+    assert len(members) >= 4
+    time.sleep(1)  # they have begun
+    assert started.poll() is None
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    deadline = time.monotonic() + 15
+    while (left := of_session(started.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def of_session(number):
+    """The processes of a session, but for those that have ended."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            _, _, said = (folder / "stat").read_text().rpartition(")")
+            state, _, _, session = said.split()[:4]
+            found += [int(folder.name)] if int(session) == number and state != "Z" else []
+    return found
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
+from unified_fm.data import processes
+from unified_fm.data.loader import cores
 from unified_fm.data.prepare import manifest, shard
 from unified_fm.data.prepare.job import Job, WorkerFailed
 
@@ -30,7 +33,7 @@ def run(
         Unfinished: too much is lost.
         WorkerFailed: a process ended. What it had not finished is made again at the next call.
     """
-    workers = min(workers or os.cpu_count() or 1, job.shards)
+    workers = min(workers or cores(), job.shards)
     with tqdm(total=job.records, unit="record", disable=not progress) as bar:
         accounts: list[dict[str, Any]] = []
         for account in _all(job, workers):
@@ -47,8 +50,10 @@ def _all(job: Job, workers: int) -> Iterator[dict[str, Any]]:
         yield from (shard.write(job, number) for number in numbers)
         return
     # Not forked: a source may hold threads and open files, which a fork would share.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_begin, initargs=(os.getpid(),)
+    ) as pool:
         try:
             futures = [pool.submit(shard.write, job, number) for number in numbers]
             for future in concurrent.futures.as_completed(futures):
@@ -59,5 +64,16 @@ def _all(job: Job, workers: int) -> Iterator[dict[str, Any]]:
                 " takes fewer). Run the same command again: it goes on at the shards that are not"
                 " done"
             ) from error
+        except BaseException:  # Ctrl-C; or too much is lost, and no more is asked for
+            # A shard may take an hour, and one that is ended in the middle is made again.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(parent: int) -> None:
+    """Of a process that writes: Ctrl-C is for the one that has started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes.end_with(parent)

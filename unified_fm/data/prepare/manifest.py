@@ -8,6 +8,7 @@ import collections
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +16,7 @@ from typing import Any
 from unified_fm import files
 from unified_fm.data.prepare import shard as shards
 from unified_fm.data.prepare.job import Job
-
-_SMALL = 1000  # records or parts below which a share is taken of this number, as of a stream
+from unified_fm.data.skips import MINIMUM
 
 
 class Unfinished(RuntimeError):
@@ -56,15 +56,17 @@ def begin(job: Job) -> dict[str, Any] | None:
         _refuse_other(job, there.get("job"), job.manifest)
         wrong = damaged(job, there)
         if not wrong:
+            _clean(job)  # it may have been ended just before it did so itself
             return there
         raise OtherConversion(
-            f"{job.manifest} says that all is done, but {wrong}. Remove the manifest to have what"
-            " is missing written again"
+            f"{job.manifest} says that all is done, but {wrong}. Remove the manifest to have the"
+            " shards written again"
         )
     if plan.exists():
-        _refuse_other(job, json.loads(plan.read_text("utf-8")), plan)
+        _refuse_other(job, _plan(job, plan), plan)
+    _refuse_others_shards(job)
     job.accounts.mkdir(parents=True, exist_ok=True)
-    files.write_whole(plan, json.dumps(job.about(), indent=1))
+    files.write_whole(plan, json.dumps(job.about(), indent=1), durable=True)
     return None
 
 
@@ -129,29 +131,32 @@ def finish(
         "left_out": [[reason, pathlib.PurePath(file).name] for reason, file in left_out],
         "shards": listed,
     }
-    files.write_whole(job.manifest, json.dumps(manifest, indent=1) + "\n")
-    shutil.rmtree(job.accounts, ignore_errors=True)
-    for path in job.folder.glob(f"{job.name}-?????-of-{job.shards:05d}.*.tmp"):
-        path.unlink(missing_ok=True)  # what a kill has left of a shard in the making
+    files.write_whole(job.manifest, json.dumps(manifest, indent=1) + "\n", durable=True)
+    _clean(job)
     return manifest
 
 
 def check_loss(
     job: Job, accounts: Sequence[Mapping[str, Any]], *, lost: int = 0, max_skip: float
 ) -> None:
-    """Refuses to lose more than `max_skip` of the records of some shards, or of their boxes.
+    """Refuses to lose more than `max_skip` of the records, or of the boxes, of a conversion.
+
+    While shards are lacking, it is refused only if it would be with nothing lost in them: bad
+    records often stand together. Of the boxes in them it is assumed that there are as many a
+    record as in those that are there.
 
     Raises:
         Unfinished: with the table of reasons.
     """
     total = _total(accounts)
     skipped, parts = sum(total["skipped"].values()), total["parts"]
-    dropped = sum(parts["dropped"].values())
-    for what, count, seen in (
-        ("records", skipped + lost, total["records"] + skipped + lost),
-        ("boxes", dropped, parts["seen"]),
+    dropped, read = sum(parts["dropped"].values()), total["records"] + skipped
+    boxes = parts["seen"] * job.records / max(read, 1)
+    for what, count, seen, of_all in (
+        ("records", skipped + lost, read + lost, job.records + lost),
+        ("boxes", dropped, parts["seen"], boxes),
     ):
-        if count > max_skip * max(seen, _SMALL if max_skip else 0):
+        if count > max_skip * max(of_all, MINIMUM if max_skip else 0):
             raise Unfinished(
                 f"{count:,} of {seen:,} {what} cannot be used, more than max_skip={max_skip:g}"
                 f" allows:\n{table(total)}\nMend {job.source} and remove {job.accounts}, or raise"
@@ -195,6 +200,39 @@ def _total(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "schema": {field: dict(sorted(kinds.items())) for field, kinds in sorted(schema.items())},
     }
+
+
+def _clean(job: Job) -> None:
+    """Removes what only an unfinished conversion needs, and what a kill has left half-written."""
+    shutil.rmtree(job.accounts, ignore_errors=True)
+    own = {job.manifest.name, *(job.file(number).name for number in range(job.shards))}
+    for path in job.folder.glob(f"{job.name}*.tmp"):
+        if path.name.rsplit(".", 2)[0] in own:  # as `files.whole` names them
+            path.unlink(missing_ok=True)
+
+
+def _plan(job: Job, path: pathlib.Path) -> Any:
+    """What the unfinished conversion in the folder is of."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise OtherConversion(
+            f"{path} is damaged: {error}. Remove {job.accounts} to begin anew"
+        ) from error
+
+
+def _refuse_others_shards(job: Job) -> None:
+    """Refuses shards of another number under the same name: they would be read with these."""
+    own = {job.file(number).name for number in range(job.shards)}
+    shard = re.compile(rf"{re.escape(job.name)}-\d+-of-\d+\{job.file(0).suffix}")
+    there = (path.name for path in job.folder.glob(f"{job.name}-*"))
+    others = sorted(name for name in there if name not in own and shard.fullmatch(name))
+    if others:
+        raise OtherConversion(
+            f"{job.folder} has {len(others):,} shards of another conversion, {others[0]} for one,"
+            f" which would be read together with these. Remove them, or give another --out or"
+            " --name"
+        )
 
 
 def _refuse_other(job: Job, there: Any, path: pathlib.Path) -> None:

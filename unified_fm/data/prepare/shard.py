@@ -21,7 +21,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from unified_fm import files
-from unified_fm.data import records
+from unified_fm.data import fields, records
 from unified_fm.data.prepare.job import Job
 from unified_fm.data.prepare.pack import pack
 from unified_fm.data.skips import Parts, Skip
@@ -29,6 +29,8 @@ from unified_fm.data.source import name_record, open_source
 
 NAMED = 3  # records named for each reason
 _BLOCK = 1 << 20
+# Names of the published files, beside ours, which `xfm_line` alone gives.
+_PUBLISHED = {name for ours, names in fields.NAMES.items() for name in names if name != ours}
 
 
 def write(job: Job, shard: int) -> dict[str, Any]:
@@ -104,13 +106,20 @@ def _packed(job: Job, shard: int, made: "_Account") -> Iterator[tuple[int, dict[
         except Skip as skip:
             made.skip(skip, name_record(source, job.source, index, example))
             continue
+        except Exception as error:
+            error.add_note(f"at {name_record(source, job.source, index, example)}")
+            raise
         made.parts.add(parts)
         yield index, packed
 
 
 @contextlib.contextmanager
 def _writer(job: Job, path: pathlib.Path) -> Iterator[Any]:
-    """Gives a function that adds an example to the file."""
+    """Gives a function that adds an example to the file.
+
+    Raises:
+        OSError: it cannot be written to its end.
+    """
     if job.form == "jsonl":
         with open(path, "w", encoding="utf-8", errors="surrogatepass") as file:
             yield lambda example: file.write(xfm_line(example))
@@ -119,27 +128,34 @@ def _writer(job: Job, path: pathlib.Path) -> Iterator[Any]:
     try:
         yield lambda example: writer.write(records.encode(example))
     finally:
-        writer.close()
+        try:
+            writer.close()
+        except RuntimeError as error:  # only here it says that the disk is full
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def xfm_line(example: dict[str, Any]) -> str:
     """An example under the field names of the published X-FM files, which `jsonl:` reads.
 
     `binary` is the image in base64. With regions, `elems` are they, with `bb`, `caption` and
-    `attributes`, and `caption` is the text of the whole image; else the text is `desc`.
+    `attributes`, and `caption` is the text of the whole image; else the text is `desc`. Other
+    fields stay, but for those that bear one of these names: they would be read in place of ours.
 
     Raises:
-        TypeError: a value that JSON does not have.
+        TypeError: a value that JSON does not have, or regions that are none.
         ValueError: NaN or infinity.
     """
-    rest = dict(example)
+    rest = {name: value for name, value in example.items() if name not in _PUBLISHED}
     line: dict[str, Any] = {"image_id": rest.pop("id", None)}
-    if "image" in rest:
-        line["binary"] = base64.b64encode(rest.pop("image")).decode("ascii")
+    image = rest.pop("image", None)
+    if image is not None:
+        line["binary"] = base64.b64encode(image).decode("ascii")
     if "images" in rest:
         line["images"] = [base64.b64encode(each).decode("ascii") for each in rest.pop("images")]
     regions = rest.pop("regions", None)
     if regions is not None:
+        if not isinstance(regions, list) or not all(isinstance(each, dict) for each in regions):
+            raise TypeError("regions are a list of objects, each with `box` and `text`")
         names = {"box": "bb", "text": "caption"}
         line["elems"] = [{names.get(k, k): v for k, v in region.items()} for region in regions]
     if "text" in rest:

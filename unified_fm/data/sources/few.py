@@ -37,7 +37,7 @@ class Source(base.Source):
             )
         self._source = sources.open_source(match[2])
         self.class_names = self._source.class_names
-        self.problems, self.lost = self._source.problems, self._source.lost
+        self.problems = self._source.problems
         self.origin = self._source.origin or match[2]
         amount = match[1]
         if amount.endswith("%"):
@@ -46,12 +46,14 @@ class Source(base.Source):
             self._chosen = _of_each_class(self._source, int(amount), argument)
         if not self._chosen:
             raise ValueError(f"few:{argument}: of {len(self._source)} records none is left")
+        self.lost = selection.lost_of(self._source, len(self._chosen))
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[self._chosen[index]]
+        number = self._chosen[index]
+        return {"id": number, **self._source[number]}  # as a slice numbers them
 
     def place(self, index: int) -> str:
         """As the source says."""
