@@ -31,6 +31,7 @@ def python(*arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.nightly
 def test_all_files_of_a_run_in_a_bucket(tmp_path):
     """Texts, tokenizer, teacher, its cache, workdir: interrupted there, and undisturbed here."""
     pytest.importorskip("gcsfs", reason=WHY)

@@ -78,6 +78,7 @@ def nothing_runs(monkeypatch):
         monkeypatch.setattr(module, name, lambda *a, **k: pytest.fail("code of the file was run"))
 
 
+@pytest.mark.slow
 def test_row_19_and_row_20_three_hundred_mutated_files(tmp_path, nothing_runs):
     refused = sum(check(seed, tmp_path) for seed in range(300))
     # Bit flips in padding or in the numbers of formats without checksums may go unnoticed.

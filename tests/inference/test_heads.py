@@ -109,6 +109,7 @@ def test_classes_of_images_are_read_as_they_were_evaluated(tmp_path):
         model.classify(IMAGES[0], ["red", "blue"])
 
 
+@pytest.mark.slow
 def test_answers_are_chosen_from_the_list_of_the_run(tmp_path):
     options = {"size": 16, "patch_size": 8, "max_len": 12, "classes": 3, "answers": "answers.json"}
     model, predict = make(tmp_path, "vqa", {"vqa": {"classes": 3}}, **options)

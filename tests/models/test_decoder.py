@@ -227,6 +227,7 @@ def test_greedy_writing_is_the_best_token_each_time(world, known):
     assert (expected[0, 2:] == end).all()
 
 
+@pytest.mark.slow
 def test_a_text_does_not_depend_on_padding_nor_on_other_rows(world):
     net, params = world
     how = Writing(beams=3, max_new_tokens=5)

@@ -55,6 +55,7 @@ def naive(net, batches):
     return {"row": fuse(region, mask), "image": fuse(image, None)}
 
 
+@pytest.mark.nightly
 def test_projecting_images_once_equals_projecting_them_for_every_row(net, params, batches):
     def loss(way, params):
         fused = nn.apply(way, net)({"params": params}, batches)

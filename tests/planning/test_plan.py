@@ -81,6 +81,7 @@ def test_a_plan_agrees_with_the_program_that_runs():
     assert metrics["ok"] == 1
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_and_said():
     small = dataclasses.replace(chips.chip("cpu"), memory=planned().total * 0.9, bandwidth=1e9)
     topology = dataclasses.replace(topologies.parse("cpu:8"), chip=small)

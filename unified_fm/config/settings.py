@@ -34,7 +34,7 @@ class Stream(Record):
     max_skip: float = setting(0.01, "largest share of unusable records; 0: none", _SHARE)
     shuffle: bool = setting(True, "whether each epoch has an order of its own")
     weights: Sequence[Any] | None = setting(
-        None, "of the sources in a list: [3, 1], or [(0, [3, 1]), (5000 or '50%', [1, 1]), ...]"
+        None, "of the sources in a list: [3, 1], or [(0, [3, 1]), ('50%', [1, 1]), ...]"
     )
     cycle: int = setting(0, "epochs after which everything repeats; 0: never", _NOT_NEGATIVE)
     threads: int | None = setting(None, "of the loader; one per core", _NOT_NEGATIVE)
