@@ -12,9 +12,9 @@ import sys
 import jax
 import numpy as np
 
-from tests import tiny_config
-from tests.models import tiny_ufm as tiny
-from unified_fm import buckets, plugins, rules
+from tests import tiny_bert, tiny_config
+from tests.tiny_bert import BERT
+from unified_fm import buckets, rules
 from unified_fm.checkpoint import store
 from unified_fm.commands import cache
 from unified_fm.config.settings import Settings
@@ -22,8 +22,6 @@ from unified_fm.data import tokenizer
 
 ROOT = buckets.path(os.environ["BUCKET_RUN"])
 RECORDS = 20
-LAYERS = {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}
-BERT = {"name": "bert", "vocab_size": 261, "max_positions": 16, "text": LAYERS}
 
 
 def get_config(cached=True):
@@ -48,14 +46,7 @@ def make():
         (ROOT / name).mkdir(parents=True, exist_ok=True)
     (ROOT / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     (ROOT / "words" / "tokenizer.json").write_text(tokenizer.load("bytes").text())
-    batch = {
-        "text_masked": np.zeros((1, 16), np.int32),
-        "text_mask": np.ones((1, 16), bool),
-        "masked_positions": np.zeros((1, 3), np.int32),
-    }
-    options = dict(BERT)
-    net = plugins.build("models", options.pop("name"), **options)
-    store.save_params(ROOT / "bert", tiny.params(net, tiny.targets, batch))
+    tiny_bert.save(ROOT / "bert")
     living = Settings.of(get_config(cached=False).to_dict())
     cache.write(living, "bert", ROOT / "cache", epochs=2, top=5)
 

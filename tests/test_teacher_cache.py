@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.special as sp
 
-from tests import tiny_config, ufm_runs
-from tests.models import tiny_ufm as tiny
-from unified_fm import plugins, setup
+from tests import tiny_bert, tiny_config, ufm_runs
+from tests.tiny_bert import BERT
+from unified_fm import setup
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.commands import cache as cache_teacher
 from unified_fm.config.settings import Settings
@@ -19,8 +19,6 @@ from unified_fm.teachers import transform as teachers
 from unified_fm.teachers.cache_writer import Writer
 
 RECORDS, BATCH = 20, 8
-LAYERS = {"layers": 1, "width": 8, "heads": 2, "mlp_width": 16}
-BERT = {"name": "bert", "vocab_size": 261, "max_positions": 16, "text": LAYERS}
 KD = {"weight": 0.5, "teacher": "bert", "of": "mlm", "temperature": 2.0}
 
 
@@ -28,14 +26,7 @@ KD = {"weight": 0.5, "teacher": "bert", "of": "mlm", "temperature": 2.0}
 def folder(tmp_path_factory):
     """The teacher, and caches of two epochs of it: of all words, and of the best five."""
     root = tmp_path_factory.mktemp("cache")
-    batch = {
-        "text_masked": np.zeros((1, 16), np.int32),
-        "text_mask": np.ones((1, 16), bool),
-        "masked_positions": np.zeros((1, 3), np.int32),
-    }
-    options = dict(BERT)
-    net = plugins.build("models", options.pop("name"), **options)
-    checkpoint.save_params(root / "bert", tiny.params(net, tiny.targets, batch))
+    tiny_bert.save(root / "bert")
     live = config(root)
     cache_teacher.write(live, "bert", root / "all", epochs=2, top=1000)
     cache_teacher.write(live, "bert", root / "five", epochs=2, top=5)
