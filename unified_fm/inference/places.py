@@ -52,15 +52,13 @@ def find(path: Any, plugins: Sequence[str] = ()) -> Place:
     if not path.exists():
         raise FileNotFoundError(_nothing(path))
     step = int(path.name) if path.name.isdigit() and path.parent.name == "checkpoints" else None
-    for folder in (path, *list(path.parents)[:2]):  # RUN/checkpoints/8000
-        if not (folder / "config.json").exists():
-            continue
+    folder = saved.workdir_of(path)
+    if folder is not None:
         kind, config = _kind(folder)
         if kind == RUN:
             return Place(RUN, folder, saved.read(folder, plugins), step)
         if folder == path:
             return Place(kind, folder, config)
-        break
     raise ValueError(f"{path} is nothing that can be loaded: looked for {_LOOKED_FOR}{_runs(path)}")
 
 
