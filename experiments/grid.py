@@ -8,19 +8,23 @@ The file is written whole after every group, so the same command goes on where a
 """
 
 import dataclasses
+import functools
+import itertools
 import json
 import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 
+from experiments import batches as kept
 from experiments import seeds as together
+from experiments import workers
 from unified_fm import files, main, rules, train
 from unified_fm.config import file as config_file
 from unified_fm.config.settings import Settings
@@ -44,6 +48,10 @@ class Grid:
         common: "a.b=value", changes of every arm, before its own.
         seeds: of the students.
         group: how many of them are trained in one step, at most.
+        jobs: arms that are trained at once, each in a process on one core; 0: one after the other
+            in this process, on all it has.
+        batches: a folder where the batches of each stream and seed are made once, in the room of
+            all of a run's, and which may be removed at any time; None: each run makes its own.
     """
 
     spec: str
@@ -51,6 +59,8 @@ class Grid:
     seeds: Sequence[int]
     common: Sequence[str] = ()
     group: int = 8
+    jobs: int = 0
+    batches: Path | None = None
 
     def settings(self, changes: Changes) -> Settings:
         """Of one arm and the seed of the config. Raises as `config.file.load`."""
@@ -67,22 +77,47 @@ class Grid:
         main.prepare_data(base := self.settings({}))
         found = self._found(workdir / "results.json", base)
         groups = [self.seeds[i : i + self.group] for i in range(0, len(self.seeds), self.group)]
-        jobs = []
-        for group in groups:
-            for arm, settings in arms.items():
-                missing = [s for s in group if str(s) not in found["arms"][arm]["seeds"]]
-                jobs += [(arm, settings, missing)] if missing else []
-        progress = _Progress(sum(_cost(settings, group) for _, settings, group in jobs))
-        for arm, settings, group in jobs:
-            made, floors = _group(
-                workdir, found, settings, group, progress.of(arm, settings, group)
-            )
+        missing = [
+            (arm, [s for s in group if str(s) not in found["arms"][arm]["seeds"]])
+            for group in groups
+            for arm in arms
+        ]
+        missing = [(arm, seeds) for arm, seeds in missing if seeds]
+        for _ in self._each(_record, self._unrecorded(missing), workdir):
+            pass
+        for name, log in self._each(_teach, _teachers(arms, missing), workdir):
+            found["teachers"][name] = log
+        for arm, made, floors in self._each(_group, missing, workdir):
             found["floors"] |= floors
             entry = found["arms"][arm]
             entry["seeds"] |= made
             entry["void"] = any(each["refused"] for each in entry["seeds"].values())
             _write(workdir / "results.json", found)
         return found
+
+    def _each(self, function: Callable, jobs: Sequence[tuple], workdir: Path) -> Iterator[Any]:
+        """What `function` makes of each job, (arm, seeds), as it becomes known."""
+        progress = _Progress(self, jobs)
+        if not self.jobs:
+            for number, job in enumerate(jobs):
+                told = functools.partial(progress.stepped, number)
+                yield function(self, workdir, *job, progress=told)
+            return
+        given = [(self, workdir, *job) for job in jobs]
+        count = min(self.jobs, len(jobs))
+        if count:
+            found = workers.each(function, given, processes=count, stepped=progress.stepped)
+            yield from (made for _, made in found)
+
+    def _unrecorded(self, jobs: Sequence[tuple]) -> list[tuple]:
+        """The arguments of `_record` that make each stream of each seed once."""
+        found = {}
+        for arm, seeds in jobs if self.batches else ():
+            settings = self.settings(self.arms[arm])
+            for seed, stream in itertools.product(seeds, settings.streams):
+                run = together.of_seed(settings, seed)
+                found.setdefault(kept.key(run, stream, settings.total_steps), (arm, [seed], stream))
+        return list(found.values())
 
     def _found(self, path: Path, base: Settings) -> dict[str, Any]:
         """What is there already, if it is of these settings; with an entry for every arm."""
@@ -104,16 +139,20 @@ class Grid:
         return found
 
 
-def _group(workdir, found, settings: Settings, group: Sequence[int], progress):
-    """({seed: its entry}, {metric: what a guess reaches}) of some seeds of one arm."""
+def _group(grid: Grid, workdir: Path, arm: str, group: Sequence[int], *, progress):
+    """(arm, {seed: its entry}, {metric: what a guess reaches}) of some seeds of one arm."""
     started = time.monotonic()
-    runs = [run_of(workdir, settings, seed, found) for seed in group]
-    trained = together.train(runs, progress=progress)
+    settings = grid.settings(grid.arms[arm])
+    runs = [run_of(workdir, settings, s) for s in group]
+    how = {}
+    if grid.batches:
+        how["open_streams"] = functools.partial(kept.Recorded, folder=grid.batches)
+    trained = together.train(runs, progress=progress, **how)
     scores, floors = trained.evaluate()
     facts = {
         "seconds": round((time.monotonic() - started) / len(group), 1),
         "commit": commit(),
-        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores",
+        "device": f"{jax.devices()[0].device_kind}, {workers.cores()} of {os.cpu_count()} cores",
         "jax": jax.__version__,
     }
     made = {}
@@ -121,14 +160,29 @@ def _group(workdir, found, settings: Settings, group: Sequence[int], progress):
         curves = {name: [round(float(x), 4) for x in c[i]] for name, c in trained.curves.items()}
         refused = int(trained.refused[i])
         made[str(seed)] = {"scores": scores[i], "curves": curves, "refused": refused, **facts}
-    return made, floors
+    return arm, made, floors
 
 
-def run_of(workdir: Path, settings: Settings, seed: int, found: dict[str, Any]) -> Settings:
-    """The run of one seed of an arm, whose teachers are trained first if they are not there.
+def _record(grid: Grid, workdir: Path, arm: str, group: Sequence[int], stream: str, *, progress):
+    """Makes the batches of one stream of an arm's run."""
+    settings, (seed,) = grid.settings(grid.arms[arm]), group
+    run = together.of_seed(settings, seed)
+    assert grid.batches, "asked for where they are to be kept"
+    kept.record(run, stream, grid.batches, progress)
 
-    What they reached is noted in `found["teachers"]`.
-    """
+
+def _teach(grid: Grid, workdir: Path, arm: str, group: Sequence[int], name: str, *, progress):
+    """("NAME SEED", the last line of its log) of a teacher of an arm, after its training."""
+    settings, (seed,) = grid.settings(grid.arms[arm]), group
+    alone = settings.replace(teachers={name: settings.teachers[name]})
+    folder = Path(run_of(workdir, alone, seed).teachers[name].path)
+    log = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    progress(settings.own_runs()[name].total_steps)
+    return f"{folder.name} {folder.parent.parent.name}", json.loads(log.splitlines()[-1])
+
+
+def run_of(workdir: Path, settings: Settings, seed: int) -> Settings:
+    """The run of one seed of an arm, whose teachers are trained first if they are not there."""
     if not settings.teachers:
         return together.of_seed(settings, seed)
     teacher = _TEACHERS[seed % len(_TEACHERS)]
@@ -144,42 +198,47 @@ def run_of(workdir: Path, settings: Settings, seed: int, found: dict[str, Any]) 
         taught = teacher_runs.train(taught, epath.Path(folder), stop, train.train)
     if taught is None:
         raise SystemExit(stop.exit_code)
-    for name in wanted:
-        log = (folder / "teachers" / name / "metrics.jsonl").read_text(encoding="utf-8")
-        found["teachers"][f"{name} {teacher}"] = json.loads(log.splitlines()[-1])
     return together.of_seed(taught, seed)
+
+
+def _teachers(arms: Mapping[str, Settings], jobs: Sequence[tuple]) -> list[tuple]:
+    """The arguments of `_teach` for every teacher that the jobs, (arm, seeds), learn from; once."""
+    found = {}
+    for arm, seeds in jobs:
+        for seed, name in itertools.product(seeds, arms[arm].own_runs()):
+            found.setdefault((name, _TEACHERS[seed % len(_TEACHERS)]), (arm, [seed], name))
+    return list(found.values())
 
 
 class _Progress:
     """Says in the log how far it is, and about how long it takes."""
 
-    def __init__(self, total: float):
-        self._total, self._done = total, 0.0
+    def __init__(self, grid: Grid, jobs: Sequence[tuple]):
+        self._jobs = [(job, grid.settings(grid.arms[job[0]])) for job in jobs]
+        self._total = sum(_cost(settings, job) for job, settings in self._jobs)
+        self._done = 0.0
         self._started = self._said = time.monotonic()
 
-    def of(self, arm: str, settings: Settings, group: Sequence[int]):
-        """What an arm's steps call."""
+    def stepped(self, number: int, step: int) -> None:
+        """To be called after a step of the job of this number."""
+        job, settings = self._jobs[number]
         steps = settings.total_steps
-        each = _cost(settings, group) / steps
-
-        def progress(step: int) -> None:
-            self._done += each
-            now = time.monotonic()
-            if step < steps and now - self._said < _PAUSE:
-                return
-            self._said = now
-            left = (now - self._started) / self._done * (self._total - self._done)
-            _log.info(
-                "%s, seeds %s: step %d of %d; about %.0f min left in all",
-                *(arm, " ".join(map(str, group)), step, steps, left / 60),
-            )
-
-        return progress
+        self._done += _cost(settings, job) / steps
+        now = time.monotonic()
+        if step < steps and now - self._said < _PAUSE:
+            return
+        self._said = now
+        left = (now - self._started) / self._done * (self._total - self._done)
+        arm, seeds, *teacher = job
+        _log.info(
+            "%s, seeds %s: step %d of %d; about %.0f min left in all",
+            *(" ".join([arm, *teacher]), " ".join(map(str, seeds)), step, steps, left / 60),
+        )
 
 
-def _cost(settings: Settings, group: Sequence[int]) -> float:
-    """Of an arm relative to others: steps, what they look at, and what is said about it."""
-    return len(group) * settings.total_steps * (len(settings.streams) + len(settings.teachers))
+def _cost(settings: Settings, job: tuple) -> float:
+    """Of a job relative to others: steps, what they look at, and what is said about it."""
+    return len(job[1]) * settings.total_steps * (len(settings.streams) + len(settings.teachers))
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -65,6 +65,7 @@ def train(
     mapping: str = "auto",
     points: int = 50,
     progress: Callable[[int], None] = lambda step: None,
+    open_streams: Callable[[setup.Prepared], Any] = setup.Prepared.open_streams,
 ) -> Trained:
     """Trains all runs to their end, from their first step.
 
@@ -74,6 +75,7 @@ def train(
             CPU, where a batched product of small matrices fills the caches no better.
         points: of the curves.
         progress: called with the number of each step that is made.
+        open_streams: an iterator over the batches of a run, with `close`.
 
     Raises:
         ValueError: runs that differ in more.
@@ -91,7 +93,7 @@ def train(
     step, refresh = jax.jit(_over_runs(one, mapping), donate_argnums=1), ready[0].refresh
     history = []
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(contextlib.closing(e.open_streams())) for e in ready]
+        streams = [stack.enter_context(contextlib.closing(open_streams(e))) for e in ready]
         for number in range(ready[0].steps.total):
             if refresh is not None and refresh.is_due(number):
                 again = jax.vmap(lambda opt_state, n=number: refresh(opt_state, n))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import grid
+from experiments import grid, workers
 from experiments.ufm_ablation import conclusions
 from experiments.ufm_ablation.arms import CONFIG, arms
 from unified_fm import files
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds=options.seeds or ([0, 1] if options.budget == "short" else range(8)),
         common=options.change,
         group=options.group,
+        jobs=options.jobs,
+        batches=options.workdir / "batches",
     )
     try:
         options.workdir.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", nargs="+", choices=arms(), metavar="ARM", help=" ".join(arms()))
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="0 to 7")
     parser.add_argument("--group", type=int, default=8, help="seeds that are trained in one step")
+    workers.add_argument(parser)
     parser.add_argument("--change", action="append", default=[], metavar="PATH=VALUE")
     return parser
 

@@ -1,14 +1,18 @@
 """Arms times seeds: results.json grows by groups, and the same command goes on."""
 
+import contextlib
 import dataclasses
 import json
+import os
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import grid
+from experiments import batches, grid, seeds, workers
 from tests import ufm_runs
+from unified_fm import setup
 
 ARMS = {"plain": {}, "slow": {"optimizer.lr": 0.001}}
 
@@ -108,11 +112,55 @@ def test_two_seeds_of_the_teachers_take_turns(monkeypatch, tmp_path):
     monkeypatch.setattr(grid.train, "train", train)
     own = {"config": ufm_runs.config().plain(), "streams": ["image", "text"]}
     settings = ufm_runs.config(teachers={"vit": own, "bert": own})
-    found = {"teachers": {}}
-    runs = [grid.run_of(tmp_path, settings, seed, found) for seed in (0, 1, 2)]
+    runs = [grid.run_of(tmp_path, settings, seed) for seed in (0, 1, 2)]
     assert [run.seed for run in runs] == [0, 1, 2]
     where = [run.teachers["vit"].path for run in runs]
     assert where[0] == where[2] == str(tmp_path / "teachers/1000/teachers/vit")
     assert where[1] == str(tmp_path / "teachers/1001/teachers/vit")
     assert set(made) == {(1000, "vit"), (1000, "bert"), (1001, "vit"), (1001, "bert")}
-    assert found["teachers"]["bert 1001"] == {"loss": 2}
+
+
+def test_each_teacher_is_a_job_once():
+    own = {"config": ufm_runs.config().plain(), "streams": ["image", "text"]}
+    taught = ufm_runs.config(teachers={"vit": own, "bert": own})
+    arms = {"alone": ufm_runs.config(), "kd": taught}
+    assert grid._teachers(arms, [("alone", [0, 1]), ("kd", [0, 2]), ("kd", [3])]) == [
+        ("kd", [0], "vit"),
+        ("kd", [0], "bert"),
+        ("kd", [3], "vit"),
+        ("kd", [3], "bert"),
+    ]
+
+
+def test_batches_that_were_kept_are_those_of_the_run(tmp_path):
+    work = tiny(batches=tmp_path / "batches", seeds=[4])
+    jobs = work._unrecorded([("plain", [4]), ("slow", [4])])
+    settings = work.settings({})
+    assert [(arm, seeds) for arm, seeds, _ in jobs] == [("plain", [4])] * len(settings.streams)
+    steps = []
+    for job in jobs:
+        grid._record(work, tmp_path, *job, progress=steps.append)
+    assert steps == [1, 2, 3] * len(jobs)
+    ready = setup.prepare(seeds.of_seed(settings, 4))
+    kept = batches.Recorded(ready, tmp_path / "batches")
+    with contextlib.closing(ready.open_streams()) as streams:
+        for _ in range(3):
+            found, wanted = next(kept), next(streams)
+            jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    other = setup.prepare(seeds.of_seed(settings, 5))
+    with pytest.raises(FileNotFoundError):
+        batches.Recorded(other, tmp_path / "batches")
+
+
+def _twice(grid_, workdir, arm, group, *, progress):
+    progress(1)
+    return arm, os.getpid(), workers.cores()
+
+
+@pytest.mark.slow  # real processes
+def test_jobs_run_in_processes_on_a_core_each(tmp_path):
+    work = tiny(jobs=2)
+    found = list(work._each(_twice, [("plain", [0]), ("slow", [0])], tmp_path))
+    assert sorted(arm for arm, _, _ in found) == ["plain", "slow"]
+    assert os.getpid() not in [process for _, process, _ in found]
+    assert [cores for _, _, cores in found] == [1, 1]
