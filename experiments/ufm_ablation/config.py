@@ -11,7 +11,7 @@ from unified_fm.demo import corpus
 
 _PIXELS = dict(size=28, patch_size=7)
 _WORDS = dict(max_len=32, max_masked=5)
-_DRAWINGS = "size=28&min_side=14&max_side=26"
+_DRAWINGS = "size=28&min_side=8&max_side=26"
 
 
 def get_config(argument: str = "") -> ConfigDict:

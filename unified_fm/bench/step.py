@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from unified_fm import setup
-from unified_fm.bench import flops, machine, synthetic, traced
+from unified_fm.bench import flops, machine, products, synthetic, traced
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.runtime import heap
@@ -27,6 +27,7 @@ class Step:
         batches: as the streams give them.
         made: where they are from.
         executed: FLOPs of its matrix products, see `traced`.
+        products: {product: how often it is computed}.
         traced_in, compiled_in: seconds.
         compiled_by: CPU-seconds of the compiler.
         bytes: read and written, as XLA counts them, a loop's body once; 0: it does not say.
@@ -37,6 +38,7 @@ class Step:
     batches: Batches
     made: str
     executed: float
+    products: Mapping[products.Product, int]
     traced_in: float
     compiled_in: float
     compiled_by: float
@@ -109,6 +111,7 @@ def compiled(ready: setup.Prepared, batches: Batches, made: str = "") -> Step:
         batches=batches,
         made=made,
         executed=traced.flops(trace.jaxpr),
+        products=products.counted(trace.jaxpr),
         traced_in=between - started,
         compiled_in=ended - between,
         compiled_by=after - before,

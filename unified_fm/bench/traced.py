@@ -32,10 +32,10 @@ def _of(equation: Any) -> float:
         return _convolution(equation)
     if name.removesuffix("_wrapper") in _FUSED:
         return _attention(equation, _FUSED[name.removesuffix("_wrapper")])
-    inside = [flops(jaxpr) for jaxpr in _inside(params)]
+    parts = [flops(jaxpr) for jaxpr in inside(params)]
     if name == "cond":
-        return max(inside, default=0.0)
-    return sum(inside) * (params["length"] if name == "scan" else 1)
+        return max(parts, default=0.0)
+    return sum(parts) * (params["length"] if name == "scan" else 1)
 
 
 def _product(equation: Any) -> float:
@@ -59,7 +59,7 @@ def _attention(equation: Any, products: int) -> float:
     return products * 2 * batch * heads * asked * key[1] * width
 
 
-def _inside(params: Any) -> Iterator[Any]:
+def inside(params: Any) -> Iterator[Any]:
     """The jaxprs among the parameters of an equation."""
     for value in params.values():
         for each in value if isinstance(value, list | tuple) else (value,):

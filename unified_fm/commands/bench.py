@@ -22,6 +22,7 @@ from unified_fm.bench import (
     loader,
     machine,
     merge,
+    products,
     step,
     trace,
 )
@@ -42,6 +43,8 @@ Where the config's sources or its tokenizer are not there, batches are drawn fro
                   rematerialisation included, loops counted as often as they run
     memory        the most that was in use until now; on a CPU by the whole process
     temporary     what XLA needs beside the arguments and the results of a step
+    alone         its products, each by itself at its own shape: what could not be saved if all else
+                  were free (--products)
     compare       the same step with one other setting, alternating with it
     against       the published program's structure in plain PyTorch (a pass for each stream and
                   view, keys and values projected for every row of every pass, three updates a
@@ -121,6 +124,7 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", metavar="DIR", help="of three more steps, and what takes longest"
     )
+    parser.add_argument("--products", action="store_true", help="each by itself")
     parser.add_argument("--against", choices=["torch"], help="beside ours, a step of another")
     parser.add_argument("--torch-compile", action="store_true", help="its layers, one by one")
     parser.add_argument("--torch-fused", action="store_true", help="AdamW as one kernel")
@@ -161,6 +165,8 @@ def _step(settings: Settings, options: argparse.Namespace, other: Settings | Non
         if other is not None:
             ratio = seconds["compare"] / seconds["step"]
             lines.append(f"compare       {options.compare}: {ratio:.2f} x the step")
+        if options.products:
+            lines += products.alone(own.products, seconds["step"], rate)
         if options.trace:
             lines += trace.recorded(own.run, options.trace)
         if theirs is not None:
