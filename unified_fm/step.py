@@ -178,10 +178,11 @@ def make_step(
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
         "stream/objective", "stream/objective/metric", "stream/padding" (share of its texts' places
-        that hold no token), "loss/group", "grad_norm/group" before the merge, "grad_norm" after it,
-        "update_norm", "param_norm" after the update (NaN where the optimizer's state after it is
-        not finite), "spikes" so far, "spike_sigma", and "ok", which is 0 when a loss, a gradient or
-        anything of the new state was not finite: such a step changes nothing but `step`.
+        that hold no token), "loss/group", "grad_norm/group" before the merge, "grad_norm" after it
+        (`build.merged_norm`), "update_norm", "param_norm" after the update (NaN where the
+        optimizer's state after it is not finite), "spikes" so far, "spike_sigma", and "ok", which
+        is 0 when a loss, a gradient or anything of the new state was not finite: such a step
+        changes nothing but `step`.
     """
 
     def step(state, teacher_params, batches):
