@@ -144,7 +144,7 @@ LOOKS = {
     "config/values.py": "annotations, of which not all have a name",
     "files.py": "paths of several libraries",
     "rules.py": "key paths of JAX",
-    "optim/masks.py": "states of optax",
+    "optim/moments.py": "states of optax",
     "optim/merge/igm.py": "its own options, as its signature",
     "runtime/processes.py": "settings of JAX",
     "runtime/roll_call.py": "errors of the operating system",

@@ -18,6 +18,7 @@ from unified_fm.convert.table import flatten
 from unified_fm.data import tokenizer as tokenizers
 
 IGM = {"name": "igm", "shared": "encoder/.*", "t0": 1, "t1": 5, "dt": 2}
+OWN_ADAM = {"name": "per_task_adam", "shared": "encoder/.*"}
 SHARDED = {"mesh": {"data": -1, "fsdp": 2}, "rules": {"sharding": "fsdp"}}
 
 
@@ -28,10 +29,11 @@ def metrics(workdir):
 
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_masking_on_one_and_on_eight_devices_and_its_resume(tmp_path, monkeypatch):
+@pytest.mark.parametrize("merge", [IGM, OWN_ADAM], ids=["igm", "per_task_adam"])
+def test_merges_on_one_and_on_eight_devices_and_their_resume(tmp_path, monkeypatch, merge):
     if len(jax.devices()) < 8:
         pytest.skip("needs 8 simulated devices: XLA_FLAGS in tests/conftest.py")
-    config = ufm_runs.config(merge=IGM, checkpoint={"every": 4}, **SHARDED)
+    config = ufm_runs.config(merge=merge, checkpoint={"every": 4}, **SHARDED)
     straight = ufm_runs.run(config, tmp_path / "eight")
     eight, _ = metrics(tmp_path / "eight")
 

@@ -25,7 +25,7 @@ class Stream:
 
     Attributes:
         objectives: {name in the log: objective}.
-        weights: {name in the log: weight of its loss}.
+        weights: {name in the log: weight of its loss, or the peak of one that changes}.
         groups: of rows that may refer to each other (a region's image, a negative); None = one.
     """
 

@@ -108,7 +108,13 @@ class Prepared:
         known: Any = self.program.teachers
         taught = {name: place(tree) for name, tree in self.teacher_shapes.items()}
         known = dataclasses.replace(known, placements=taught)
-        return dataclasses.replace(self.program, placement=place(self.params), teachers=known)
+        return dataclasses.replace(self.timed, placement=place(self.params), teachers=known)
+
+    @functools.cached_property
+    def timed(self) -> step.Program:
+        """The program with the schedules of the weights that change over the run."""
+        found = chosen.schedules_of_weights(self.settings, self.counts, lambda: self.steps.total)
+        return dataclasses.replace(self.program, schedules=found) if found else self.program
 
     @functools.cached_property
     def batches(self) -> Mapping[str, Any]:
@@ -284,7 +290,7 @@ class Prepared:
         )
 
     def _seeded(self, seed: Any) -> step.Program:
-        return self.program if seed is None else dataclasses.replace(self.program, seed=seed)
+        return self.timed if seed is None else dataclasses.replace(self.timed, seed=seed)
 
     def compiled_step(self, teacher_params: Any) -> Any:
         """The step, compiled from shapes: a fresh and a resumed run get the same program."""
@@ -340,11 +346,10 @@ def prepare(
             a plugin that does not exist or refuses its options.
     """
     loaded = tokenizer or _tokenizer(settings)
-    program = _program(settings, loaded)
     return Prepared(
         settings=settings,
         tokenizer=loaded,
-        program=program,
+        program=_program(settings, loaded),
         shapes=_shapes(settings, loaded) if shapes is None else shapes,
         devices=devices,
     )
@@ -352,12 +357,9 @@ def prepare(
 
 def _shapes(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:
     extra = teacher_cache.examples(settings)
-    specs = streams.spec(_configs(settings), tokenizer=tokenizer, extra=extra)
+    configs = {name: stream.plain() for name, stream in settings.streams.items()}
+    specs = streams.spec(configs, tokenizer=tokenizer, extra=extra)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
-
-
-def _configs(settings: Settings) -> dict[str, dict[str, Any]]:
-    return {name: stream.plain() for name, stream in settings.streams.items()}
 
 
 def _tokenizer(settings: Settings) -> Tokenizer:

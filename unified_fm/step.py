@@ -58,6 +58,8 @@ class Program:
         teachers: `(teacher_params, batches) -> batches` with the targets of frozen teachers.
         joint: let the rows of all streams of a group go through the encoders together.
         placement: of the mesh that the step runs on.
+        schedules: {stream: {objective: steps made -> factor of its weight f32[]}}, of the losses
+            whose weight changes over the run.
     """
 
     model: nn.Module
@@ -68,6 +70,15 @@ class Program:
     teachers: Callable = lambda teacher_params, batches: batches
     joint: bool = True
     placement: placements.Placement = placements.NOWHERE
+    schedules: Mapping[str, Mapping[str, Callable]] = dataclasses.field(default_factory=dict)
+
+    def weights(self, steps: jax.Array) -> dict[str, dict[str, Any]]:
+        """{stream: {objective: weight of its loss}} after so many steps i32[], refused ones too."""
+        found = {name: dict(stream.weights) for name, stream in self.streams.items()}
+        for name, schedules in self.schedules.items():
+            for key, schedule in schedules.items():
+                found[name][key] = jnp.float32(found[name][key]) * schedule(steps)
+        return found
 
     @property
     def needs_ema(self) -> bool:
@@ -177,8 +188,9 @@ def make_step(
 
     Returns:
         `step(state, teacher_params, batches) -> (state, metrics)`. Metrics are f32[] by name:
-        "stream/objective", "stream/objective/metric", "stream/padding" (share of its texts' places
-        that hold no token), "loss/group", "grad_norm/group" before the merge, "grad_norm" after it,
+        "stream/objective", "stream/objective/metric", "stream/objective/weight" where it changes,
+        "stream/padding" (share of its texts' places that hold no token), "loss/group",
+        "grad_norm/group" before the merge, "grad_norm" after it (`build.merged_norm`),
         "update_norm", "param_norm" after the update (NaN where the optimizer's state after it is
         not finite), "spikes" so far, "spike_sigma", and "ok", which is 0 when a loss, a gradient or
         anything of the new state was not finite: such a step changes nothing but `step`.
@@ -193,7 +205,7 @@ def make_step(
         if ema_decay is not None:
             new = new.replace(ema=optax.incremental_update(new.params, state.ema, 1.0 - ema_decay))
 
-        metrics |= _padding(batches)
+        metrics |= _padding(batches) | _changing(program, state.step)
         checked = {f"loss/{group}": loss for group, loss in losses.items()}
         checked |= {f"grad_norm/{group}": norms.norm(tree) for group, tree in grads.items()}
         checked["grad_norm"] = build.merged_norm(opt_state)
@@ -275,6 +287,7 @@ def make_predictions(program: Program, place: Callable = lambda batch: batch) ->
 
 def _gradients(program, state, teacher_params, batches, rng):
     """Losses {group: f32[]}, gradients {group: tree} and metrics of the whole batch."""
+    weights = program.weights(state.step)
 
     def part(batches, rng, shares):
         batches = program.teachers(teacher_params, batches)
@@ -282,7 +295,7 @@ def _gradients(program, state, teacher_params, batches, rng):
         for group in program.groups:
             fn = jax.value_and_grad(
                 lambda params, group=group: _group_loss(
-                    program, group, params, state.ema, batches, rng, shares
+                    program, group, params, state.ema, batches, rng, shares, weights
                 ),
                 has_aux=True,
             )
@@ -326,7 +339,14 @@ def _padding(batches):
     return {f"{name}/padding": 1 - mask.astype(jnp.float32).mean() for name, mask in masks.items()}
 
 
-def _group_loss(program, group, params, ema, batches, rng, shares):
+def _changing(program, steps):
+    """{"stream/objective/weight": f32[]} of the weights that change, after so many steps."""
+    weights = program.weights(steps)
+    keys = [(name, key) for name, schedules in program.schedules.items() for key in schedules]
+    return {f"{name}/{key}/weight": weights[name][key] for name, key in keys}
+
+
+def _group_loss(program, group, params, ema, batches, rng, shares, weights):
     """The weighted sum of a group's losses, and its metrics by name.
 
     `shares` holds for every term the part of the whole batch's denominator that lies in this
@@ -344,7 +364,7 @@ def _group_loss(program, group, params, ema, batches, rng, shares):
         for key, terms in outputs.items():
             share = shares[name][key] if shares is not None else {}
             loss = micro_batches.combine(terms, share)
-            total += program.streams[name].weights[key] * loss
+            total += weights[name][key] * loss
             metrics |= micro_batches.log(f"{name}/{key}", terms, loss, share)
     return total, metrics
 

@@ -33,3 +33,14 @@ def test_trees_like_the_parameters_are_found_in_an_optimizers_state():
     alike, rest = norms.like(_TREE, (state, None))
     assert [jnp.shape(x["a"]) for x in alike] == [(1, 2), (1, 2)]  # both moments
     assert [x.dtype for x in rest] == [jnp.int32]  # the count
+
+
+@pytest.mark.parametrize(("bad", "found"), [(0.0, 5.0), (np.inf, np.nan)])
+def test_trees_that_lack_some_of_the_parameters_are_looked_at_in_the_same_pass(bad, found):
+    nothing = optax.MaskedNode()
+    part = {"a": nothing, "b": {"c": jnp.array(bad)}}
+    mask = {"a": nothing, "b": {"c": jnp.array(1, jnp.uint8)}}  # that of gradient masking
+    alike, rest = norms.like(_TREE, ({"mu": part}, mask))
+    assert [x["b"]["c"].dtype for x in alike] == [jnp.float32]
+    assert [x.dtype for x in rest] == [jnp.uint8]
+    np.testing.assert_equal(float(norms.norm_if_finite(_TREE, alike)), found)

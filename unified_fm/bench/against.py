@@ -22,6 +22,7 @@ import numpy as np
 from unified_fm.bench import flops
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
+from unified_fm.config.weights import scheduled
 from unified_fm.models import xfm
 from unified_fm.models.config import EncoderConfig
 
@@ -277,6 +278,11 @@ def sizes(settings: Settings, attention: str = "eager") -> dict[str, Any]:
 
 
 def _streams(settings: Settings) -> dict[str, dict[str, float]]:
+    if changing := scheduled(settings):
+        raise ValueError(
+            f"the published program has constant weights, config.{changing[0].place} changes "
+            "over the run; possible: a number"
+        )
     found = {}
     for name, stream in settings.streams.items():
         if (stream.groups or 1) > 1:

@@ -17,7 +17,8 @@ _STEPS = 1000  # of the run that merges with a schedule believe to be in
 def report(settings: Settings, times: int) -> list[str]:
     """Measures every merge of the library; returns the lines.
 
-    The groups are the config's; where it has one alone, two of the same size.
+    The groups are the config's; where it has one alone, two of the same size. That of
+    `per_task_adam` holds the Adams that the others' chain has behind them.
     """
     ready = setup.prepare(settings, tokenizer=tokenizers.load("bytes"))
     if len(settings.groups) < 2:

@@ -68,6 +68,7 @@ def resolved(settings: Settings, counts: durations.Counts) -> durations.Steps:
     for name in durations.staged(settings):
         _check_weights(settings, name, durations.weights(settings, name, counts, steps.total))
     chosen.merge(settings, steps.total)
+    chosen.schedules_of_weights(settings, counts, lambda: steps.total)
     every, saved = steps.evaluate_every, steps.checkpoint_every
     if settings.checkpoint.best is not None and every and every % saved and saved % every:
         raise ValueError(
@@ -99,8 +100,9 @@ def _check_objectives(settings: Settings, name: str, stream: Stream) -> None:
     if not stream.objectives:
         raise ValueError(f"stream {name!r} has no objectives: nothing would be learnt from it")
     for key, value in stream.objectives.items():
-        made, weight = chosen.objective(key, value)
-        place = f"config.streams.{name}.objectives.{key}"
+        place = f"config.streams.{name}.objectives"
+        made, weight = chosen.objective(key, value, place=place)
+        place = f"{place}.{key}"
         if not math.isfinite(weight):
             raise ValueError(f"{place} has the weight {weight!r}")
         if made.ema_reads and settings.ema is None:

@@ -1,13 +1,15 @@
 """The plugins that settings name, made with the options that stand beside the name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from unified_fm import choices, plugins
+from unified_fm.config import durations, weights
 from unified_fm.config.settings import Settings
 from unified_fm.data.tokenizer import Tokenizer
 from unified_fm.evaluators.base import Evaluator, Passes, Place
 from unified_fm.objectives.base import Objective
+from unified_fm.optim import schedules
 from unified_fm.optim.merge.base import Merge, as_merge
 
 
@@ -20,23 +22,56 @@ def model(chosen: Mapping[str, Any], place: str = "model") -> Any:
     return _made("models", {**chosen}, place)
 
 
-def objective(key: str, value: Any, tokenizer: Tokenizer | None = None) -> tuple[Objective, float]:
+def objective(
+    key: str, value: Any, tokenizer: Tokenizer | None = None, place: str = "objectives"
+) -> tuple[Objective, float]:
     """Makes one entry of a stream's objectives.
 
     Args:
         key: the name in the log, and of the plugin unless `value` names another.
         value: the weight, or {"weight": ..., "name": plugin, options}.
         tokenizer: the run's, for those that take it.
+        place: where it stands, for messages.
 
     Returns:
-        The objective and its weight.
+        The objective and its weight; the peak of one that changes (`schedules_of_weights`).
     """
     chosen = dict(value) if isinstance(value, Mapping) else {"weight": value}
-    weight = float(chosen.pop("weight", 1.0))
+    weight = weights.read(chosen.pop("weight", 1.0), f"{place}.{key}.weight")
+    if isinstance(weight, weights.Weight):
+        weight = weight.peak
     name = chosen.pop("name", key)
     if "tokenizer" in plugins.parameters(plugins.load("objectives", name)).known:
         chosen["tokenizer"] = tokenizer
     return plugins.build("objectives", name, **chosen), weight
+
+
+def schedules_of_weights(
+    settings: Settings, counts: durations.Counts, total: Callable[[], int]
+) -> dict[str, dict[str, Callable]]:
+    """{stream: {objective: steps made -> factor of its weight f32[]}} of the weights that change.
+
+    Args:
+        settings: of the run.
+        counts: as for `durations.resolve`, as soon as `total` has been asked.
+        total: gives the steps of the run; asked only if a weight changes.
+
+    Raises:
+        ValueError: a schedule that ends after the run, or whose warm-up does.
+    """
+    made: dict[str, dict[str, Callable]] = {}
+    for each, numbers in durations.of_weights(settings, counts, total):
+        steps, until = total(), numbers["total_steps"]
+        if until > steps:
+            raise ValueError(
+                f"config.{each.place}.until is step {until}, after the run: total_steps={steps}"
+            )
+        try:
+            schedule = schedules.build(**numbers)
+        except ValueError as error:
+            raise ValueError(f"config.{each.place}: {error}") from error
+        made.setdefault(each.stream, {})[each.objective] = schedule
+    return made
 
 
 def merge(settings: Settings, total_steps: int | None) -> Merge:

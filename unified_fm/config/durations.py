@@ -4,6 +4,7 @@
     c.evaluate.every = "1 epoch of pairs"
     c.optimizer.schedule.warmup = "10%"      of total_steps
     c.streams.pairs.weights = [(0, [3, 1]), ("50%", [1, 1])]      where a stage of a mixture begins
+    c.streams.text.objectives.distill.weight = dict(until="50%")     where the weight of a loss ends
 
 An epoch is the least number of steps that takes as many examples as the source has records: known
 when the data is open, or from the position that a checkpoint keeps.
@@ -17,6 +18,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from unified_fm import choices
+from unified_fm.config import weights as objective_weights
 from unified_fm.config.settings import Settings
 from unified_fm.data import source
 
@@ -63,7 +65,8 @@ def streams(settings: Settings) -> set[str]:
         ValueError: a text that is no duration, with the nearest unit, or a stream that is not there
             or not told.
     """
-    texts = [(key, text) for key, text in given(settings).items() if isinstance(text, str)]
+    told = given(settings) | _given_by_weights(settings)
+    texts = [(key, text) for key, text in told.items() if isinstance(text, str)]
     texts += [stage[1:] for name in settings.streams for stage in _begins(settings, name)]
     read = [_read(key, text, settings) for key, text in texts]
     return {duration.stream for duration in read if duration.stream is not None}
@@ -132,6 +135,31 @@ def entries(settings: Settings, counts: Counts, total: Callable[[], int]) -> dic
     return found
 
 
+def of_weights(
+    settings: Settings, counts: Counts, total: Callable[[], int]
+) -> list[tuple[objective_weights.Scheduled, dict[str, Any]]]:
+    """The weights of losses that change, each with the arguments of `optim.schedules.build`.
+
+    Args:
+        settings: of the run.
+        counts: as for `resolve`, as soon as `total` has been asked.
+        total: gives the steps of the run; asked only if a weight changes.
+
+    Raises:
+        ValueError: as `resolve`.
+    """
+    found = []
+    for each in objective_weights.scheduled(settings):
+        steps, ends = total(), {"warmup": each.weight.warmup, "until": each.weight.until}
+        for key, value in ends.items():
+            if isinstance(value, str):
+                value = _steps(f"{each.place}.{key}", value, settings, counts, steps)
+            ends[key] = value
+        numbers = {"warmup": ends["warmup"], "total_steps": max(1, ends["until"])}
+        found.append((each, {"name": each.weight.name, "end": each.weight.end, **numbers}))
+    return found
+
+
 def even(settings: Settings, name: str) -> list[int] | None:
     """Weights of a stream's sources where steps are of no matter; None: it is no mixture."""
     stream = settings.streams[name]
@@ -140,12 +168,24 @@ def even(settings: Settings, name: str) -> list[int] | None:
 
 def said(settings: Settings) -> dict[str, str]:
     """{dotted key: what comes of it, in a few words} of the durations that are no integers."""
-    late = bool(streams(settings))
-    steps = None if late else dataclasses.astuple(resolve(settings, {}))
+    told = given(settings) | _given_by_weights(settings)
+    texts = [key for key, value in told.items() if isinstance(value, str)]
+    if streams(settings):
+        return dict.fromkeys(texts, "resolved when the data is open")
+    steps = resolve(settings, {})
+    found = dict(zip(given(settings), dataclasses.astuple(steps), strict=True))
+    for each, numbers in of_weights(settings, {}, lambda: steps.total):
+        found[f"{each.place}.warmup"] = numbers["warmup"]
+        found[f"{each.place}.until"] = numbers["total_steps"]
+    return {key: f"{found[key]} steps" for key in texts}
+
+
+def _given_by_weights(settings: Settings) -> dict[str, int | str]:
+    """{dotted key: what is set there} of the durations in the weights of losses."""
     return {
-        key: "resolved when the data is open" if steps is None else f"{steps[place]} steps"
-        for place, (key, value) in enumerate(given(settings).items())
-        if isinstance(value, str)
+        f"{each.place}.{key}": value
+        for each in objective_weights.scheduled(settings)
+        for key, value in (("warmup", each.weight.warmup), ("until", each.weight.until))
     }
 
 

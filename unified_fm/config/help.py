@@ -8,8 +8,14 @@ from typing import Any
 from unified_fm.config import records, values
 from unified_fm.config.records import Record
 from unified_fm.config.settings import Init, Settings, Stream, Teacher
+from unified_fm.config.weights import Weight
 
-_ENTRIES: Mapping[str, type[Record]] = {"streams": Stream, "teachers": Teacher, "init": Init}
+_ENTRIES: Mapping[str, tuple[type[Record], str]] = {  # with what stands between
+    "streams": (Stream, "NAME."),
+    "streams.NAME.objectives": (Weight, "NAME.weight."),
+    "teachers": (Teacher, "NAME."),
+    "init": (Init, ""),
+}
 _OF_PLUGINS = {
     "model": ("model.OPTION", "of the model, see models/NAME.py"),
     "merge": ("merge.OPTION", "of the merge, see optim/merge/NAME.py"),
@@ -61,8 +67,8 @@ def _keys(record: type[Record], place: str = "") -> Iterator[tuple[str, Any, str
         shown = "" if default is dataclasses.MISSING else default
         yield key, shown, f"{about.text} [{values.describe(kinds[field.name])}{limits}]"
         if key in _ENTRIES:
-            named = "" if key == "init" else "NAME."
-            yield from _keys(_ENTRIES[key], f"{key}.{named}")
+            inner, named = _ENTRIES[key]
+            yield from _keys(inner, f"{key}.{named}")
         if key in _OF_PLUGINS:
             key, about = _OF_PLUGINS[key]
             yield key, "", about

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from unified_fm import choices, plugins
 from unified_fm.config import records, values
 from unified_fm.config.settings import Init, Settings, Teacher
+from unified_fm.config.weights import Weight
 from unified_fm.data import batching
 
 
@@ -199,11 +200,14 @@ def _streams() -> Option:
 
 
 def _objectives() -> Option:
+    weight = _section(Weight, "weight.")
+    weight = dataclasses.replace(weight, kind=float | Mapping, removable=True)
+
     def entry(key: str) -> Option:
         return _plugin(
             "objectives",
             key,
-            own=lambda plugin: {"weight": Option(kind=float, removable=True)},
+            own=lambda plugin: {"weight": weight},
             kind=float | Mapping,
             bare="weight",
             removable=True,

@@ -6,8 +6,9 @@ labels. "kl" is Hinton's form, with T^2 so that the gradient of small logits doe
     KD(u, z) = T^2 sum_c p_c (log p_c - log q_c),  p = softmax(u / T),  q = softmax(z / T)
 
 It stands beside the ordinary loss: L = CE + KD, with the weights in the config
-(`mlm=1.0, distill=dict(weight=1.0, ...)`). UFM (arXiv 2112.07074) says only that teachers supervise
-in addition to the losses; which form, which weights and temperatures is our choice.
+(`mlm=1.0, distill=dict(weight=1.0, ...)`), which may change over the run. UFM (arXiv 2112.07074)
+says only that teachers supervise in addition to the losses; which form, which weights and
+temperatures is our choice.
 
 Of a teacher read from a cache only the best k logits may be known; then the sum is over k + 1
 outcomes, the k and all others as one lump (`lumps`), of the teacher as of the student.

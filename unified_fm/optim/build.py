@@ -3,6 +3,9 @@
     merge -> freeze -> clip by global norm -> Adam -> decoupled weight decay
           -> learning rate (schedule x path rules) -> projection
 
+A merge may have a clip and an Adam of its own for some parameters (`Merge.has_adam`); these two
+links then leave them as they are.
+
 Every per-parameter number comes from path rules, so a rule list says all there is to know about how
 a parameter is trained; `unified-fm show params` prints the outcome.
 """
@@ -16,7 +19,8 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import rules as path_rules
-from unified_fm.optim import norms, schedules
+from unified_fm.optim import moments, norms, schedules
+from unified_fm.optim.merge.base import Adam, as_merge
 from unified_fm.optim.settled import settled
 
 Rules = path_rules.Rules
@@ -68,7 +72,7 @@ class Settings:
 
 
 class ClipState(NamedTuple):
-    """The global norm of the last merged gradient, before clipping."""
+    """The global norm of the last gradient that went in, before clipping."""
 
     grad_norm: jax.Array  # f32[]
 
@@ -96,24 +100,37 @@ def build(
             the loss would kill the gradient at the border.
 
     Returns:
-        A transformation whose `update` takes `{group: gradient tree}`.
+        A transformation whose `update` takes `{group: gradient tree}`. Its `init` raises a
+        ValueError where a merge with an Adam of its own is followed by one more.
     """
     values = assigned_rules(params, rules)
     frozen = values["frozen"]
     rate = jax.tree.map(lambda f, x: 0.0 if f else x, frozen, values["lr_scale"])
     trained = jax.tree.map(lambda f: not f, frozen)
     schedule = schedules.build(total_steps=total_steps, **settings.schedule)
+    b1, b2, eps = settings.b1, settings.b2, settings.eps
+    merge = as_merge(merge, "merge").for_adam(Adam(b1, b2, eps, settings.clip, trained))
+    own = merge.has_adam(params)
     links = [
         merge,
         _multiply(jax.tree.map(float, trained)) if any(jax.tree.leaves(frozen)) else None,
-        clip(settings.clip),
-        optax.masked(optax.scale_by_adam(settings.b1, settings.b2, settings.eps), trained),
+        _except(own, clip(settings.clip)),
+        optax.masked(
+            optax.scale_by_adam(b1, b2, eps), jax.tree.map(lambda t, o: t and not o, trained, own)
+        ),
         _decay(jax.tree.map(lambda x: x * settings.weight_decay, values["weight_decay"])),
         _multiply(rate),
         optax.scale_by_schedule(lambda count: -settings.lr * schedule(count)),
         _project(project) if project else None,
     ]
-    return optax.chain(*(link for link in links if link is not None))
+    chain = optax.chain(*(link for link in links if link is not None))
+
+    def init(params):
+        state = chain.init(params)
+        moments.refuse_second(state)
+        return state
+
+    return optax.GradientTransformationExtraArgs(init, chain.update)
 
 
 def assigned_rules(params: Any, rules: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -157,9 +174,24 @@ def clip(max_norm: float | None) -> optax.GradientTransformation:
 
 
 def merged_norm(opt_state: Any) -> jax.Array:
-    """The norm f32[] of the merged gradient, which the clipping link has seen."""
+    """The norm f32[] of the merged gradient before any clipping, as the clipping link has seen it.
+
+    With a merge that clips each group on its own (`per_task_adam`) there are several such links,
+    and no merged gradient on what the groups share. Then it is the root of the sum of all squares:
+    of each group's norm on the shared parameters, and of the norm of the summed gradient on the
+    others. That is the norm of the sum of the groups' gradients if these are orthogonal on what
+    they share, and exactly so for one group; a spike of any group shows.
+    """
     states = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, ClipState))
-    return next(x.grad_norm for x in states if isinstance(x, ClipState))
+    found = [x.grad_norm for x in states if isinstance(x, ClipState)]
+    return found[0] if len(found) == 1 else norms.norm(found)
+
+
+def _except(own: Any, link: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The link for the leaves where `own` is False; the others pass it by."""
+    if not any(jax.tree.leaves(own)):
+        return link  # its state, which is saved, is then that of the link
+    return optax.masked(link, jax.tree.map(lambda o: not o, own))
 
 
 def _multiply(factors: Any) -> optax.GradientTransformation:

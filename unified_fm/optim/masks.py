@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unified_fm.optim import moments
 from unified_fm.optim.merge.base import new_key, next_key
 
 Tree = Any
-_MOMENTS = ("mu", "nu", "trace")  # fields of optax states that average gradients
 
 
 class State(NamedTuple):
@@ -210,24 +210,21 @@ def _reset_moments(opt_state: Tree, old: Tree, new: Tree) -> Tree:
             return moment
         return jnp.where(change, jnp.zeros_like(moment), moment)
 
-    def has_moments(node):
-        return isinstance(node, tuple) and any(f in _MOMENTS for f in getattr(node, "_fields", ()))
-
     def reset(node):
-        if not has_moments(node):
+        if not moments.has_moments(node):
             return node
         seen.append(node)
-        fields = {field: getattr(node, field) for field in _MOMENTS if hasattr(node, field)}
         return node._replace(
             **{
-                field: jax.tree.map(keep, changed, moments, is_leaf=is_masked)
-                for field, moments in fields.items()
+                field: jax.tree.map(keep, changed, average, is_leaf=is_masked)
+                for field, average in moments.of(node).items()
             }
         )
 
-    opt_state = jax.tree.map(reset, opt_state, is_leaf=has_moments)
+    opt_state = jax.tree.map(reset, opt_state, is_leaf=moments.has_moments)
     if not seen:
         raise ValueError(
-            f"reset_moments_on_flip: the optimizer state has no moments ({', '.join(_MOMENTS)})"
+            "reset_moments_on_flip: the optimizer state has no moments "
+            f"({', '.join(moments.FIELDS)})"
         )
     return opt_state

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from unified_fm.optim.settled import settled
 
@@ -25,13 +26,14 @@ def norm_if_finite(tree: Any, others: Sequence[Any]) -> jax.Array:
 
     Args:
         tree: of numbers.
-        others: trees of the same structure and shapes. Nothing times a number is nothing, and
-            nothing times infinity is NaN: so the sums that are made in any case find it, and no
-            number of the others has a pass of its own.
+        others: trees of the same structure and shapes, some leaves of which may be `MaskedNode`.
+            Nothing times a number is nothing, and nothing times infinity is NaN: so the sums that
+            are made in any case find it, and no number of the others has a pass of its own.
     """
+    leaves = [jax.tree.leaves(each, is_leaf=_is_masked) for each in (tree, *others)]
     sums = [
-        jnp.sum(jnp.square(x) + sum(0 * other for other in beside))
-        for x, *beside in zip(*map(jax.tree.leaves, (tree, *others)), strict=True)
+        jnp.sum(jnp.square(x) + sum(0 * other for other in beside if not _is_masked(other)))
+        for x, *beside in zip(*leaves, strict=True)
     ]
     return _root(sums)
 
@@ -47,14 +49,23 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def like(params: Any, state: Any) -> tuple[list[Any], list[Any]]:
-    """The trees in a state that are like the parameters (moments, averages), and all else of it."""
+    """The trees in a state that are like the parameters (moments, averages), and all else of it.
+
+    A tree that has `MaskedNode` in place of some leaves is like them, too, if it has floats.
+    """
     structure = jax.tree.structure(params)
 
     def is_like(node):
-        return isinstance(node, dict) and jax.tree.structure(node) == structure
+        if not isinstance(node, dict) or jax.tree.structure(node, _is_masked) != structure:
+            return False
+        return all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(node))
 
     parts = jax.tree.leaves(state, is_leaf=is_like)
     return [x for x in parts if is_like(x)], [x for x in parts if not is_like(x)]
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)
 
 
 def _root(sums: list[jax.Array]) -> jax.Array:

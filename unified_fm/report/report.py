@@ -95,7 +95,10 @@ def _streams(config: Mapping[str, Any], records: Mapping[str, str]) -> list[dict
         objectives = []
         for objective, options in (stream.get("objectives") or {}).items():
             weight = options.get("weight", 1.0) if isinstance(options, Mapping) else options
-            objectives.append(objective if weight == 1 else f"{objective} x {weight:g}")
+            if isinstance(weight, Mapping):  # it changes: its curve is among the others
+                objectives.append(f"{objective} x a {weight.get('name', 'linear')} schedule")
+            else:
+                objectives.append(objective if weight == 1 else f"{objective} x {weight:g}")
         rows.append(
             {
                 "name": name,

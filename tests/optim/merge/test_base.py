@@ -38,6 +38,7 @@ def test_the_menu_is_complete():
     assert set(MERGES) == {
         *("static", "alternate", "pcgrad", "gradvac", "mgda", "cagrad", "imtl_g", "nash"),
         *("aligned", "graddrop", "and_mask", "uncertainty", "gradnorm", "dwa", "igm"),
+        "per_task_adam",
     }
 
 

@@ -55,6 +55,22 @@ class Refresh(Protocol):
         ...
 
 
+class Adam(NamedTuple):
+    """The clip and the Adam that follow a merge; the defaults are those of a merge alone.
+
+    Attributes:
+        b1, b2, eps: as `optax.scale_by_adam` takes them.
+        clip: largest global norm of what goes into Adam; None does not clip.
+        trained: a tree of bools like the parameters, False where one is frozen; None: all train.
+    """
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip: float | None = 1.0
+    trained: Tree | None = None
+
+
 class Merge(optax.GradientTransformationExtraArgs):
     """The first link of the optimizer: from `{group: gradient tree}` to one tree.
 
@@ -66,6 +82,19 @@ class Merge(optax.GradientTransformationExtraArgs):
     """
 
     refresh: Refresh | None = None
+
+    def for_adam(self, adam: Adam) -> "Merge":
+        """The same merge in front of this clip and Adam; itself, unless it has its own of them."""
+        del adam
+        return self
+
+    def has_adam(self, params: Tree) -> Tree:
+        """Says for every leaf whether it leaves the merge as a step of Adam, not as a gradient.
+
+        The chain behind gives those leaves neither its clip nor its Adam, else all is as for any:
+        freezing, weight decay, rates and projection.
+        """
+        return jax.tree.map(lambda _: False, params)
 
     def for_run(self, total_steps: int) -> "Merge":
         """The same merge for a run of this length; itself, unless it counts in shares of a run.
