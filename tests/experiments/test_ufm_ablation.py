@@ -10,7 +10,7 @@ import pytest
 from experiments import grid, objects, seeds
 from experiments.ufm_ablation import conclusions, report, run
 from experiments.ufm_ablation.arms import CONFIG, arms
-from unified_fm.config import chosen
+from unified_fm.config import chosen, weights
 
 HERE = pathlib.Path(run.__file__).parent
 WORK = grid.Grid(spec=CONFIG, arms=arms(), seeds=[0])
@@ -30,9 +30,17 @@ def test_arms_differ_in_streams_and_teachers():
         taught = {t: s.total_steps for t, s in short.own_runs().items()}
         assert taught == dict.fromkeys(settings.teachers, 20)
         for stream, entry in settings.streams.items():
-            weights = [chosen.objective(*item)[1] for item in entry.objectives.items()]
+            each = [chosen.objective(*item)[1] for item in entry.objectives.items()]
             seen = any(stream in teacher.streams for teacher in settings.teachers.values())
-            assert weights == ([1.0, 1.0] if seen else [1.0])
+            assert each == ([1.0, 1.0] if seen else [1.0])
+
+
+def test_the_teachers_take_leave_in_one_arm():
+    for name in ("joint_kd", "joint_kd_anneal"):
+        found = weights.scheduled(WORK.settings(arms()[name]))
+        told = [(each.stream, each.objective, each.weight.peak, each.weight.end) for each in found]
+        both = [(stream, "distill", 1.0, 0.0) for stream in ("image", "text")]
+        assert told == (both if name == "joint_kd_anneal" else [])
 
 
 IMAGE, TEXT = [[9.0, 0.0], [0.0, 1.0]], [[-3.0, 2.0], [1.0, 0.0]]
