@@ -13,6 +13,7 @@ from experiments.ufm_ablation import outcome, plots
 from experiments.ufm_ablation.conclusions import (
     BIGRAM,
     CONTRASTS,
+    LOOKS,
     LOSSES,
     PROBES,
     SEPARATE,
@@ -103,7 +104,9 @@ def write(
     scores = Scores(found, gate)
     state = "interim" if shows_nothing else look(scores)
     parts = ["# UFM ablation, version 2: the outcome", "", _head(scores, state, shows_nothing), ""]
-    parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
+    if scores.void:
+        parts += [_quote("void"), ""]
+        parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
     parts += [
         "Does joint training of one encoder on images and on text lose against two separate ones, "
         "and do teachers, gradient masks or something simpler repair it? The papers' claim, how "
@@ -156,6 +159,10 @@ def _quote(name: str) -> str:
 
 
 def _decisions(scores: Scores) -> Iterable[str]:
+    second = scores.seeds == LOOKS[1]
+    yield from (_quote("look"), "")
+    yield "This is the second look." if second else "That is so of none: this look is the last."
+    yield ""
     if not all(scores.testable(stream) for stream in LOSSES):
         yield from (_quote("gate"), "")
     yield from (_quote("decision"), "")
@@ -178,7 +185,9 @@ def contrasts(scores: Scores) -> list[str]:
             f"{'+' if factor > 0 else '-'} {arm}" for arm, factor in contrast.factors.items()
         )
         values = scores.of_contrast(name)
-        said = _nats(interval(values)) if len(values) > 1 else "not run"
+        said = "one seed" if len(values) else "not run"
+        if len(values) > 1:
+            said = _nats(interval(values))
         mark = "(Holm)" if name in survive else ""
         mark += f" {same(scores)}" if name == "H5" and same(scores) else ""
         cells = [name, contrast.stream, terms, contrast.sign, said, mark]
