@@ -148,7 +148,7 @@ def _group(grid: Grid, workdir: Path, arm: str, group: Sequence[int], *, progres
     if grid.batches:
         how["open_streams"] = functools.partial(kept.Recorded, folder=grid.batches)
     trained = together.train(runs, progress=progress, **how)
-    scores, floors = trained.evaluate()
+    scores, floors = trained.evaluate(workdir)
     facts = {
         "seconds": round((time.monotonic() - started) / len(group), 1),
         "commit": commit(),

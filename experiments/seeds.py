@@ -8,6 +8,7 @@ a leading axis S of the runs, so at this size a group of seeds takes little long
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,12 +40,13 @@ class Trained:
     curves: dict[str, np.ndarray]
     refused: np.ndarray
 
-    def evaluate(self) -> tuple[list[dict[str, float]], dict[str, float]]:
+    def evaluate(self, workdir: Path) -> tuple[list[dict[str, float]], dict[str, float]]:
         """What the runs' evaluators find of each, {metric: value}, and {metric: what a guess gets}.
 
-        All runs are shown the same examples.
+        All runs are shown the same examples. How often test data was looked at is noted in the
+        workdir.
         """
-        evaluation = Evaluation(self.ready[0], ".", Watchdog(Interruption(), minutes=0))
+        evaluation = Evaluation(self.ready[0], workdir, Watchdog(Interruption(), minutes=0))
         scores = [
             evaluation.run(_of_run(self.params, i), teacher_params=_of_run(self.teachers, i))
             for i in range(len(self.ready))

@@ -62,7 +62,7 @@ def test_blocks_are_in_natural_order():
 def test_inline_svg_takes_the_colour_of_the_text(run):
     series = charts.read_metrics(run / "metrics.jsonl")
     svg = charts.to_svg(charts.curves({"a $ b": {"loss": series["loss"]}}))
-    assert svg.startswith("<svg") and "currentColor" in svg and charts._TEXT not in svg
+    assert svg.startswith("<svg") and "currentColor" in svg and charts.TEXT not in svg
     assert "a $ b" in svg
 
 

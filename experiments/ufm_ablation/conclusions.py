@@ -1,11 +1,10 @@
-"""The report of version 2: from the numbers to sentences, by the rules of its pre-registration.
+"""From the numbers to decisions, by the rules of the pre-registration, which the README has.
 
-A lower loss is better; differences are seed by seed. Until all seeds of a look are there, the
-report is interim and decides nothing.
+A lower loss is better; differences are seed by seed. `report.py` says in words what comes out.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from experiments.statistics import Interval, holm, interval, p_value, share
 
 LOSSES = {"image": "drawings/image/classify", "text": "words/cross_entropy"}
 PROBES = ("objects/accuracy", "digits/accuracy", "topics/accuracy")
+BIGRAM = "words/bigram"  # among the floors: the cross-entropy of a model that only counts
 SEPARATE = {"image": "vit_only", "text": "bert_only"}
 FULL = "joint_kd_igm"  # the paper's method: teachers and masks
 LOOKS = (8, 16)  # seeds at which it may be decided
@@ -46,11 +46,21 @@ CONTRASTS: Mapping[str, Contrast] = {
     "H6": _minus("text", "joint_per_task_adam", "joint"),
 }
 
+LOSES = {"text": "H1a", "image": "H1b"}  # that `joint` loses against separate training
+
 
 class Scores:
-    """The scores of results.json, but for arms that are void."""
+    """The scores of results.json, but for arms that are void.
 
-    def __init__(self, found: Mapping[str, Any]):
+    Attributes:
+        void: names of the arms of which a step was not finite.
+        arms: names of the others.
+        seeds: how many every one of them has.
+        gate: what the gate has found, as `outcome.read` gives it.
+    """
+
+    def __init__(self, found: Mapping[str, Any], gate: Mapping[str, Any] | None = None):
+        self.gate = gate or {}
         self.void = [arm for arm, entry in found["arms"].items() if entry["void"]]
         self._of = {
             arm: {seed: each["scores"] for seed, each in entry["seeds"].items()}
@@ -64,64 +74,61 @@ class Scores:
         """Of all seeds of an arm; none if it has no such metric."""
         return [scores[metric] for scores in self._of.get(arm, {}).values() if metric in scores]
 
+    def testable(self, stream: str) -> bool:
+        """Whether the stream has passed the gate somewhere, or nobody knows."""
+        return self.gate.get("passes", {}).get(stream, True)
+
+    def of_contrast(self, name: str) -> np.ndarray:
+        """f64[n], a primary contrast for each seed."""
+        return self.values(CONTRASTS[name].stream, CONTRASTS[name].factors)
+
     def values(self, stream: str, factors: Mapping[str, float]) -> np.ndarray:
         """f64[n], a combination of arms for each seed that all of them have; n = 0 without one."""
-        if not set(factors) <= set(self._of):
-            return np.zeros(0)
-        common = [s for s in self._of[min(factors)] if all(s in self._of[arm] for arm in factors)]
-        return np.array(
-            [sum(f * self._of[a][s][LOSSES[stream]] for a, f in factors.items()) for s in common]
-        )
+        metric = LOSSES[stream]
+        of = {
+            arm: {
+                s: scores[metric] for s, scores in self._of.get(arm, {}).items() if metric in scores
+            }
+            for arm in factors
+        }
+        common = [s for s in of[min(factors)] if all(s in seeds for seeds in of.values())]
+        return np.array([sum(f * of[arm][s] for arm, f in factors.items()) for s in common])
 
 
-def write(found: Mapping[str, Any], *, shows_nothing: bool = False) -> str:
-    """The report as Markdown.
+def look(scores: Scores) -> str:
+    """Whether it may be decided: "interim", "final", or "extended": the second look has to.
 
-    Args:
-        found: what results.json holds.
-        shows_nothing: the run was too short to be of any worth.
+    Interim: the seeds of no look are there.
     """
-    scores = Scores(found)
-    final = scores.seeds in LOOKS and not shows_nothing
-    head = f"n = {scores.seeds}"
-    if not final:
-        head = f"interim, {head}, no decision"
-    if shows_nothing:
-        head += ": a try of a few steps, which shows nothing"
-    parts = ["# UFM ablation, version 2", "", f"**{head}.**", ""]
-    parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
-    parts += [*_table(scores, found["floors"]), "", "## Primary contrasts", ""]
-    parts += [*contrasts(scores), "", "## What joint training loses, and who repairs it", ""]
-    parts += [f"- {line}" for stream in LOSSES for line in _repairs(scores, stream)]
-    if final:
-        parts += ["", "## Decision", ""]
-        parts += [f"- {stream}: **{decision(scores, stream)}**." for stream in LOSSES]
-        parts += [f"- Gradient masking: **{masking(scores)}**."]
-    return "\n".join([*parts, ""])
+    if scores.seeds not in LOOKS:
+        return "interim"
+    return "extended" if scores.seeds == LOOKS[0] and open_contrasts(scores) else "final"
 
 
-def contrasts(scores: Scores) -> list[str]:
-    """The table of the primary contrasts; what was not run counts as a test that rejects nothing.
+def open_contrasts(scores: Scores) -> list[str]:
+    """The primary contrasts whose interval contains both 0 and half of what `joint` loses.
 
-    Marked (Holm): the test survives Holm's correction over all of them, in the claim's direction.
+    The interval has the level of one look; differences are counted in the claim's direction. On a
+    stream where `joint` loses nothing on average there is no half of it.
     """
-    values = {name: scores.values(c.stream, c.factors) for name, c in CONTRASTS.items()}
-    rejected = _rejected(values)
-    rows = ["| | stream | contrast | claim | mean [95 %] | |", "| --- " * 6 + "|"]
+    found = []
     for name, contrast in CONTRASTS.items():
-        terms = " ".join(
-            f"{'+' if factor > 0 else '-'} {arm}" for arm, factor in contrast.factors.items()
-        )
-        said = _nats(interval(values[name])) if len(values[name]) > 1 else "not run"
-        mark = "(Holm)" if name in rejected else ""
-        mark += f" {same(scores)}" if name == "H5" and same(scores) else ""
-        cells = [name, contrast.stream, terms, contrast.sign, said, mark]
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        values, lost = scores.of_contrast(name), scores.of_contrast(LOSES[contrast.stream])
+        if len(values) < 2 or not len(lost) or lost.mean() <= 0:
+            continue
+        sign = 1 if contrast.sign == "above 0" else -1
+        made = interval(sign * values, 1 - ALPHA)
+        if made.low <= 0 <= made.high and made.low <= HALF * lost.mean() <= made.high:
+            found.append(name)
+    return found
 
 
-def _rejected(values: Mapping[str, np.ndarray]) -> set[str]:
-    """The contrasts that are as the claim says, after Holm's correction."""
+def rejected(scores: Scores) -> set[str]:
+    """The primary contrasts that are as the claim says, after Holm's correction over all of them.
+
+    What was not run counts as a test that rejects nothing.
+    """
+    values = {name: scores.of_contrast(name) for name in CONTRASTS}
     tests = [p_value(found) if len(found) > 1 else 1.0 for found in values.values()]
     return {
         name
@@ -132,9 +139,8 @@ def _rejected(values: Mapping[str, np.ndarray]) -> set[str]:
 
 def deficit(scores: Scores, stream: str) -> Interval | None:
     """What `joint` loses against separate training; None if H1 does not show that it does."""
-    values = {name: scores.values(c.stream, c.factors) for name, c in CONTRASTS.items()}
-    name = {"text": "H1a", "image": "H1b"}[stream]
-    return interval(values[name]) if name in _rejected(values) else None
+    name = LOSES[stream]
+    return interval(scores.of_contrast(name)) if name in rejected(scores) else None
 
 
 def repaired(scores: Scores, stream: str, arm: str) -> Interval | None:
@@ -154,9 +160,11 @@ def decision(scores: Scores, stream: str) -> str:
 
     The other stream pays if it may have lost more against `joint` than is allowed.
     """
-    part = repaired(scores, stream, FULL)
+    if not scores.testable(stream):
+        return "not testable here"
     if FULL not in scores.arms:
         return "not run"
+    part = repaired(scores, stream, FULL)
     if part is None:
         return "nothing to repair"
     if part.high < HALF:
@@ -170,7 +178,7 @@ def decision(scores: Scores, stream: str) -> str:
 
 def same(scores: Scores) -> str:
     """H5: "better", "equivalent", or "" where neither is shown."""
-    values, whole = scores.values("text", CONTRASTS["H5"].factors), deficit(scores, "text")
+    values, whole = scores.of_contrast("H5"), deficit(scores, "text")
     if len(values) < 2:
         return ""
     if interval(values).high < 0:
@@ -187,36 +195,3 @@ def masking(scores: Scores) -> str:
         return "not confirmed"
     said = {"better": "confirmed", "equivalent": "partition helps, selection does not"}
     return said.get(same(scores), "not confirmed")
-
-
-def _repairs(scores: Scores, stream: str) -> Iterable[str]:
-    whole = deficit(scores, stream)
-    if whole is None:
-        yield f"{stream}: `joint` is not shown to lose against `{SEPARATE[stream]}`"
-        return
-    yield f"{stream}: `joint` loses {_nats(whole)} nats against `{SEPARATE[stream]}`"
-    for arm in scores.arms:
-        if arm.startswith("joint_") and (part := repaired(scores, stream, arm)):
-            ends = f"[{100 * part.low:+.0f}, {100 * part.high:+.0f}]"
-            yield f"{stream}: `{arm}` repairs {100 * part.mean:.0f} % {ends}"
-
-
-def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
-    metrics = [*LOSSES.values(), *PROBES]
-    rows = [f"| arm | {' | '.join(metrics)} |", "| --- |" + " ---: |" * len(metrics)]
-    for arm in scores.arms:
-        cells = [_mean(scores.of(arm, metric)) for metric in metrics]
-        rows.append(f"| {arm} | {' | '.join(cells)} |")
-    guesses = [f"{floors[metric]:.4f}" if metric in floors else "" for metric in metrics]
-    return [*rows, f"| *without looking* | {' | '.join(guesses)} |"]
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else ""
-    found = interval(values)
-    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
-
-
-def _nats(found: Interval) -> str:
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

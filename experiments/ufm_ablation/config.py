@@ -60,7 +60,10 @@ def get_config(argument: str = "") -> ConfigDict:
     return c
 
 
-READERS = dict(image=("drawings", "objects", "digits"), text=("words", "topics"))
+READERS = dict(
+    image=("drawings", "drawings_tempered", "objects", "digits"),
+    text=("words", "words_tempered", "topics"),
+)
 
 
 def alone(c: ConfigDict, kept: str) -> None:
@@ -95,17 +98,30 @@ def _evaluators(examples: int, learnt: str) -> dict:
         sources = dict(source=source, train_source=train)
         return dict(name="linear_probe", options=options, **sources, **every)
 
+    def tempered(source, pipeline, options):
+        said = dict(source=source, pipeline=pipeline, options=options, num_examples=examples)
+        return dict(name="experiments.tempered", **said)
+
     test = f"experiments.objects:test?{_DRAWINGS}&length={examples}"
+    passages = "demo:text/val"
     return dict(
         words=dict(
             name="mlm",
-            source="demo:text/val",
+            source=passages,
             train_source="demo:text/train",
             num_examples=examples,
             options=_WORDS,
         ),
+        words_tempered=tempered(passages, "text", _WORDS),
         drawings=dict(name="held_out", like="image", source=test),
+        drawings_tempered=tempered(test, "classify", dict(augment="none", num_masked=0, **_PIXELS)),
         objects=probe(test, f"experiments.objects:val?{_DRAWINGS}&length={examples}", **_PIXELS),
-        digits=probe("demo:mnist/train+demo:mnist/test", "demo:mnist/val", **_PIXELS),
+        digits=dict(
+            name="experiments.drawn_probe",
+            source="+".join(f"demo:mnist/{split}" for split in ("train", "val", "test")),
+            num_examples=10_000,
+            train_examples=500,
+            options=_PIXELS,
+        ),
         topics=probe("demo:topics/test", f"demo:topics/{learnt}", inputs="text", max_len=32),
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments import bigram, grid, workers
 from experiments.ufm_ablation import arms as students
+from experiments.ufm_ablation import outcome
 from experiments.ufm_ablation.conclusions import LOSSES, PROBES, SEPARATE
 from unified_fm import files
 from unified_fm.config import file as config_file
@@ -32,7 +33,6 @@ RATES = (1.5e-3, 3e-3, 6e-3)
 RATIOS = (2, 4, 8, 16)  # of the static weights, text to image
 FALL = 0.02  # nats that images may still gain in the last fifth of the steps
 SURE = 3.0  # standard deviations of paired differences
-OUTCOME = Path(__file__).parent / "gate.json"
 
 Found = Mapping[str, Any]  # what a results.json holds
 
@@ -58,9 +58,7 @@ class Candidate:
     @property
     def changes(self) -> list[str]:
         """Of the config."""
-        stack = dict(width=self.width, layers=self.layers, mlp_width=4 * self.width)
-        own = [f"model.encoder.{key}={value}" for key, value in stack.items()]
-        return [*own, f"total_steps={self.steps}"]
+        return outcome.changes(self.width, self.layers, self.steps)
 
 
 CANDIDATES = sorted((Candidate(*s, n) for s in SIZES for n in STEPS), key=lambda c: c.cost)
@@ -248,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", type=Path, default=Path("runs/ufm_gate"))
-    parser.add_argument("--out", type=Path, default=OUTCOME, help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=outcome.PATH, help="(default: %(default)s)")
     parser.add_argument("--until", type=int, default=len(CANDIDATES), help="candidates at most")
     workers.add_argument(parser)
     options = parser.parse_args(arguments)

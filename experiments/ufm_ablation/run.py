@@ -2,22 +2,29 @@
 
     tools/env.sh python -m experiments.ufm_ablation.run --workdir=runs/ufm_ablation
 
-Goes on where it was interrupted. `--change` changes every arm, as candidates of the gate need it:
-`--change=model.encoder.width=24 --change=optimizer.lr=0.0015`. `--budget=short` tries all of it in
-minutes, and shows nothing.
+Goes on where it was interrupted. Size, length, rates and static weights are those of gate.json
+beside this file, if it is there and `--no-gate` does not say otherwise. `--change` changes every
+arm before its own changes: `--change=model.encoder.width=24`. `--budget=short` tries all of it in
+minutes, without the gate, and shows nothing.
 """
 
 import argparse
+import json
 import logging
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments import grid, workers
-from experiments.ufm_ablation import conclusions
+from experiments import bigram, grid, workers
+from experiments.ufm_ablation import outcome, report
 from experiments.ufm_ablation.arms import CONFIG, arms
+from experiments.ufm_ablation.conclusions import BIGRAM, LOOKS
 from unified_fm import files
 from unified_fm.runtime import workdir as workdirs
+
+HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,27 +33,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("unified_fm").setLevel(logging.WARNING)
-    chosen = arms(options.budget)
-    work = grid.Grid(
-        spec=f"{CONFIG}:short" if options.budget == "short" else CONFIG,
+    short = options.budget == "short"
+    if short and options.publish:
+        print("--budget=short shows nothing, so there is nothing to publish", file=sys.stderr)
+        return 1
+    try:
+        gate = None if short or options.no_gate else outcome.read()
+        logging.info("%s", outcome.line(gate))
+        work = _grid(options, gate)
+        options.workdir.mkdir(parents=True, exist_ok=True)
+        with workdirs.lock(options.workdir):
+            found = _floored(work, work.run(options.workdir), options.workdir)
+            said = dict(gate=gate, command=_command(arguments), shows_nothing=short)
+            text = report.publish(options.workdir, found, **said)
+            if options.publish:
+                results = (options.workdir / "results.json").read_bytes()
+                files.write_whole(HERE / "results.json", results)
+                report.publish(HERE, found, **said)
+    except (ValueError, workdirs.Locked) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+def _grid(options: argparse.Namespace, gate: Mapping[str, Any] | None) -> grid.Grid:
+    short = options.budget == "short"
+    common, chosen = [], arms(options.budget)
+    if gate is not None:
+        common = outcome.changes(gate["width"], gate["layers"], gate["steps"])
+        chosen = arms(rates=gate["rates"], static=gate["static_ratio"])
+    seeds = range(2) if short else range(LOOKS[1] if options.extend else LOOKS[0])
+    return grid.Grid(
+        spec=f"{CONFIG}:short" if short else CONFIG,
         arms={name: chosen[name] for name in options.arms or chosen},
-        seeds=options.seeds or ([0, 1] if options.budget == "short" else range(8)),
-        common=options.change,
+        seeds=options.seeds or seeds,
+        common=[*common, *options.change],
         group=options.group,
         jobs=options.jobs,
         batches=options.workdir / "batches",
     )
-    try:
-        options.workdir.mkdir(parents=True, exist_ok=True)
-        with workdirs.lock(options.workdir):
-            found = work.run(options.workdir)
-            report = conclusions.write(found, shows_nothing=options.budget == "short")
-            files.write_whole(options.workdir / "report.md", report)
-    except (ValueError, workdirs.Locked) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(report)
-    return 0
+
+
+def _command(arguments: Sequence[str] | None) -> str:
+    """The command line, with the folder that the README names in place of one of this machine."""
+    given = sys.argv[1:] if arguments is None else arguments
+    words = iter(given)
+    kept = []
+    for word in words:
+        if word == "--workdir":
+            next(words, None)
+        elif not word.startswith("--workdir="):
+            kept.append(word)
+    return shlex.join([*report.COMMAND.split(), *kept])
+
+
+def _floored(work: grid.Grid, found: dict[str, Any], workdir: Path) -> dict[str, Any]:
+    """The results with the floor of masked words, which is counted once."""
+    if BIGRAM not in found["floors"]:
+        logging.info("counting words and their neighbours, for the floor of a bigram model")
+        found["floors"][BIGRAM] = bigram.floor(work.settings({}))
+        files.write_whole(workdir / "results.json", json.dumps(found, indent=1) + "\n")
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,8 +104,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=Path, default=Path("runs/ufm_ablation"))
     parser.add_argument("--budget", default="full", choices=("full", "short"))
     parser.add_argument("--arms", nargs="+", choices=arms(), metavar="ARM", help=" ".join(arms()))
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="0 to 7")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="(default: 0 to 7)")
+    parser.add_argument("--extend", action="store_true", help="the second look: seeds 0 to 15")
     parser.add_argument("--group", type=int, default=8, help="seeds that are trained in one step")
+    parser.add_argument("--no-gate", action="store_true", help="do not read gate.json")
+    parser.add_argument(
+        "--publish", action="store_true", help="write results, report and figures beside this file"
+    )
     workers.add_argument(parser)
     parser.add_argument("--change", action="append", default=[], metavar="PATH=VALUE")
     return parser

@@ -1,4 +1,4 @@
-"""The UFM ablation: arms are what they are called, the report says no more than the rules."""
+"""The UFM ablation: arms are what they are called, and one command makes them."""
 
 import json
 import pathlib
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import grid, objects, seeds
-from experiments.ufm_ablation import conclusions, run
+from experiments.ufm_ablation import conclusions, report, run
 from experiments.ufm_ablation.arms import CONFIG, arms
-from unified_fm.config import chosen
+from unified_fm.config import chosen, weights
 
 HERE = pathlib.Path(run.__file__).parent
 WORK = grid.Grid(spec=CONFIG, arms=arms(), seeds=[0])
@@ -22,7 +22,7 @@ def test_arms_differ_in_streams_and_teachers():
     assert list(made["bert_only"].streams) == list(made["bert_kd"].streams) == ["text"]
     assert {name: list(s.teachers) for name, s in made.items() if s.teachers} == {
         **{"vit_kd": ["vit"], "bert_kd": ["bert"]},
-        **{"joint_kd": ["vit", "bert"], "joint_kd_igm": ["vit", "bert"]},
+        **{arm: ["vit", "bert"] for arm in ("joint_kd", "joint_kd_igm", "joint_kd_anneal")},
     }
     for name, settings in made.items():
         short = WORK.settings(arms("short")[name])
@@ -30,9 +30,17 @@ def test_arms_differ_in_streams_and_teachers():
         taught = {t: s.total_steps for t, s in short.own_runs().items()}
         assert taught == dict.fromkeys(settings.teachers, 20)
         for stream, entry in settings.streams.items():
-            weights = [chosen.objective(*item)[1] for item in entry.objectives.items()]
+            each = [chosen.objective(*item)[1] for item in entry.objectives.items()]
             seen = any(stream in teacher.streams for teacher in settings.teachers.values())
-            assert weights == ([1.0, 1.0] if seen else [1.0])
+            assert each == ([1.0, 1.0] if seen else [1.0])
+
+
+def test_the_teachers_take_leave_in_one_arm():
+    for name in ("joint_kd", "joint_kd_anneal"):
+        found = weights.scheduled(WORK.settings(arms()[name]))
+        told = [(each.stream, each.objective, each.weight.peak, each.weight.end) for each in found]
+        both = [(stream, "distill", 1.0, 0.0) for stream in ("image", "text")]
+        assert told == (both if name == "joint_kd_anneal" else [])
 
 
 IMAGE, TEXT = [[9.0, 0.0], [0.0, 1.0]], [[-3.0, 2.0], [1.0, 0.0]]
@@ -47,6 +55,8 @@ IMAGE, TEXT = [[9.0, 0.0], [0.0, 1.0]], [[-3.0, 2.0], [1.0, 0.0]]
         # Text keeps the two that images do not move.
         ("joint_igm_ratio", [[9, 2], [1, 1]]),
         ("joint_static", [[0.4 * 9 - 1.6 * 3, 3.2], [1.6, 0.4]]),
+        # Each an Adam of its own, whose steps have the sign of the gradient.
+        ("joint_per_task_adam", np.array([[0, 1], [1, 1]]) / 2**0.5),
     ],
 )
 def test_the_update_of_an_arm_is_that_of_its_merge(name, expected):
@@ -61,9 +71,31 @@ def test_the_update_of_an_arm_is_that_of_its_merge(name, expected):
     np.testing.assert_allclose(found["encoder"]["layer_00"]["kernel"], expected, atol=1e-6)
 
 
-def test_random_masks_are_those_of_the_seed():
-    settings = WORK.settings(arms()["joint_igm_random"])
+@pytest.mark.parametrize("name", ["joint_igm_random", "vit_half", "bert_half"])
+def test_what_is_drawn_is_of_the_seed(name):
+    settings = WORK.settings(arms()[name])
     assert [seeds.of_seed(settings, s).merge["seed"] for s in (0, 5)] == [0, 5]
+
+
+def test_each_arm_has_the_rate_that_was_chosen_for_its_kind():
+    rates = {"vit": 0.006, "bert": 0.003, "joint": 0.0015}
+    chosen_arms = arms(rates=rates, static=8)
+    assert chosen_arms.keys() == arms().keys()
+    for name, changes in chosen_arms.items():
+        kind = name.split("_")[0]
+        assert WORK.settings(changes).optimizer.lr == rates.get(kind, 0.0), name
+        assert {**changes, "optimizer.lr": 0} == {**arms(static=8)[name], "optimizer.lr": 0}
+    weights = chosen_arms["joint_static"]["merge"]["weights"]
+    assert weights["text"] == 8 * weights["image"] and sum(weights.values()) == 2.0
+
+
+def test_evaluators_of_an_arm_ask_what_it_has_learnt():
+    made = {name: WORK.settings(changes) for name, changes in arms().items()}
+    asked = {name: set(settings.evaluate.evaluators) for name, settings in made.items()}
+    images = {"drawings", "drawings_tempered", "objects", "digits"}
+    words = {"words", "words_tempered", "topics"}
+    assert asked["vit_half"] == images and asked["bert_half"] == words
+    assert asked["joint"] == asked["scratch"] == images | words
 
 
 def test_the_label_of_an_image_is_its_largest_drawing(monkeypatch):
@@ -79,99 +111,6 @@ def test_the_label_of_an_image_is_its_largest_drawing(monkeypatch):
     assert (len(source), source[0]["label"], source[0]["id"]) == (1, 2, 7)
 
 
-def results(text, image=None, *, n=8, noise=0.001):
-    """What results.json holds if these arms have these losses, with a little noise of their own."""
-    rng = np.random.default_rng(0)
-    losses = {"text": text, "image": image or {}}
-    entries = {
-        arm: {
-            "changes": {},
-            "void": False,
-            "seeds": {
-                str(seed): {
-                    "scores": {
-                        conclusions.LOSSES[stream]: levels[arm] + noise * rng.standard_normal()
-                        for stream, levels in losses.items()
-                        if arm in levels
-                    }
-                }
-                for seed in range(n)
-            },
-        }
-        for arm in {**text, **losses["image"]}
-    }
-    return {"floors": {"words/cross_entropy": 6.1}, "arms": entries}
-
-
-LOST = {"bert_only": 5.0, "joint": 5.1}
-GAINED = {"vit_only": 0.9, "joint": 0.7, "joint_kd_igm": 0.7}
-
-
-def judged(full, images=GAINED, **options):
-    scores = conclusions.Scores(results(LOST | {"joint_kd_igm": full}, images, **options))
-    return conclusions.decision(scores, "text")
-
-
-def test_A2_the_claim_is_judged_by_the_share_that_is_repaired():
-    # A difference that remains can be measured, and yet the arm has come close.
-    assert judged(5.01) == "confirmed"
-    assert judged(4.9) == "confirmed"
-    assert judged(5.05) == "undecided"
-    assert judged(5.08) == judged(5.2) == "refuted"
-    # Close on text, but images pay: more than 0.05 nats where they have lost nothing.
-    assert judged(5.01, GAINED | {"joint_kd_igm": 0.74}) == "confirmed"
-    assert judged(5.01, GAINED | {"joint_kd_igm": 0.76}) == "undecided"
-    # ... or a fifth of what they have lost.
-    lost = {"vit_only": 0.5, "joint": 0.7, "joint_kd_igm": 0.72}
-    assert judged(5.01, lost) == "confirmed"
-    assert judged(5.01, lost | {"joint_kd_igm": 0.75}) == "undecided"
-
-
-def test_nothing_is_repaired_where_joint_training_is_not_shown_to_lose():
-    assert judged(5.0, noise=1.0) == "nothing to repair"
-    scores = conclusions.Scores(results({"bert_only": 5.1, "joint": 5.0, "joint_kd_igm": 5.0}))
-    assert conclusions.decision(scores, "text") == "nothing to repair"
-
-
-@pytest.mark.parametrize(
-    ("igm", "random", "static", "found"),
-    [
-        (5.02, 5.05, 5.05, "confirmed"),
-        (5.02, 5.02, 5.05, "partition helps, selection does not"),
-        (5.02, 5.00, 5.05, "not confirmed"),
-        (5.05, 5.09, 5.05, "not confirmed"),
-    ],
-)
-def test_masking_needs_a_gain_over_weights_and_a_choice_that_matters(igm, random, static, found):
-    arms_of = {"joint_igm": igm, "joint_igm_random": random, "joint_static": static}
-    assert conclusions.masking(conclusions.Scores(results(LOST | arms_of))) == found
-
-
-def test_A2_contrasts_are_paired_marked_and_in_the_direction_of_the_claim():
-    kd = {"joint_kd": 5.03, "bert_kd": 4.99, "joint_kd_igm": 5.2}
-    rows = conclusions.contrasts(conclusions.Scores(results(LOST | kd)))
-    cells = {row.split(" | ")[0].strip("| "): row for row in rows[2:]}
-    assert list(cells) == list(conclusions.CONTRASTS)
-    assert "+0.09" in cells["H1a"] and "(Holm)" in cells["H1a"]
-    assert "+0.1" in cells["H2"] and "(Holm)" not in cells["H2"]  # against the claim
-    assert "-0.05" in cells["H4"] and "(Holm)" in cells["H4"]  # (5.03 - 5.1) - (4.99 - 5)
-    assert all("not run" in cells[name] for name in ("H1b", "H5", "H6"))
-
-
-def test_A2_no_decision_before_all_seeds_are_there():
-    found = results(LOST | {"joint_kd_igm": 5.01}, GAINED, n=3)
-    text = conclusions.write(found)
-    assert "**interim, n = 3, no decision.**" in text and "## Decision" not in text
-    found = results(LOST | {"joint_kd_igm": 5.01}, GAINED)
-    assert "- text: **confirmed**." in conclusions.write(found)
-    assert "- image: **nothing to repair**." in conclusions.write(found)
-    assert "shows nothing" in conclusions.write(found, shows_nothing=True)
-    assert "## Decision" not in conclusions.write(found, shows_nothing=True)
-    found["arms"]["joint_kd_igm"]["void"] = True
-    text = conclusions.write(found)
-    assert "`joint_kd_igm` is void" in text and "- text: **not run**." in text
-
-
 def test_A2_version_1_is_there_and_says_why_it_is_superseded():
     page = (HERE / "version_1" / "README.md").read_text(encoding="utf-8")
     for why in ("biased target", "one Adam state", '"The claim fails"', "is superseded"):
@@ -185,10 +124,34 @@ def test_A2_version_1_is_there_and_says_why_it_is_superseded():
             assert f"| {arm} |" in page and f"{entry['text_loss']['mean']:.4f}" in page
 
 
+def test_the_runs_take_size_rates_and_weights_from_the_gate():
+    gate = {"width": 24, "layers": 3, "steps": 4500, "static_ratio": 8}
+    gate["rates"] = {"vit": 0.006, "bert": 0.003, "joint": 0.0015}
+    work = run._grid(run._parser().parse_args(["--change=seed=7"]), gate)
+    made = {name: work.settings(work.arms[name]) for name in ("vit_half", "joint_static")}
+    assert {name: settings.optimizer.lr for name, settings in made.items()} == {
+        **{"vit_half": 0.006, "joint_static": 0.0015},
+    }
+    settings = made["joint_static"]
+    assert settings.total_steps == 4500 and settings.seed == 7
+    encoder = {"layers": 3, "width": 24, "heads": 2, "mlp_width": 96}
+    assert dict(settings.model["encoder"]) == encoder
+    assert settings.merge["weights"]["text"] == 8 * settings.merge["weights"]["image"]
+    assert list(work.seeds) == list(range(8))
+    assert len(run._grid(run._parser().parse_args(["--extend"]), gate).seeds) == 16
+
+
+def test_the_command_on_the_page_has_no_folder_of_this_machine():
+    given = ["--workdir", "/somewhere/here", "--extend", "--workdir=/there", "--group=4"]
+    assert run._command(given).endswith("--workdir=runs/ufm_ablation --extend --group=4")
+
+
 def test_a_command_that_cannot_work_is_refused(tmp_path, capsys):
     command = [f"--workdir={tmp_path}", "--change=model.encoder.widht=24"]
     assert run.main(command) == 1
     assert "widht" in capsys.readouterr().err
+    assert run.main(["--budget=short", "--publish"]) == 1
+    assert "nothing to publish" in capsys.readouterr().err
 
 
 @pytest.mark.nightly
@@ -197,7 +160,10 @@ def test_an_arm_with_teachers_from_the_data_to_the_report(tmp_path):
     assert run.main(["--budget=short", f"--workdir={tmp_path}", *arms_of]) == 0
     found = json.loads((tmp_path / "results.json").read_text())
     scores = found["arms"]["joint_kd_igm"]["seeds"]["0"]["scores"]
-    assert {*conclusions.LOSSES.values(), *conclusions.PROBES} <= scores.keys()
+    asked = {*conclusions.LOSSES.values(), *report.TEMPERED.values(), *conclusions.PROBES}
+    assert asked <= scores.keys()
+    assert 4 < found["floors"][conclusions.BIGRAM] < found["floors"]["words/cross_entropy"]
     assert set(found["teachers"]) == {"vit 1000", "bert 1000"}
     assert f"{scores['words/cross_entropy']:.4f}" in (tmp_path / "report.md").read_text()
+    assert "joint_kd_igm" in (tmp_path / "curves.svg").read_text()
     assert str(pathlib.Path.cwd()) not in (tmp_path / "results.json").read_text()

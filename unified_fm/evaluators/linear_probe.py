@@ -47,11 +47,18 @@ class Evaluator(Labelled):
         """Yields the accuracy on `source`."""
         known, known_labels = self.features(apply, params, self.train_source, self.train_examples)
         asked, labels = self.features(apply, params, self.source, self.num_examples)
+        classes = int(max(known_labels.max(), labels.max())) + 1
+        guesses = self.guesses(known, known_labels, asked, classes)
+        yield self.accuracy("accuracy", guesses, labels, known_labels)
+
+    def guesses(
+        self, known: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int
+    ) -> np.ndarray:
+        """The classes i[M] that a probe of features f[N D] with labels i[N] gives others f[M D]."""
         known, asked = known.astype(np.float64), asked.astype(np.float64)
         mean, deviation = known.mean(axis=0), known.std(axis=0) + 1e-6
-        classes = int(max(known_labels.max(), labels.max())) + 1
         features, progress = (known - mean) / deviation, self.passes.progress
-        probe = regression.fit(features, known_labels, classes, self.decay, self.steps, progress)
+        probe = regression.fit(features, labels, classes, self.decay, self.steps, progress)
         if not probe.solved:
             _log.warning(
                 "linear probe on %s: after %d steps the weights may be %.1e of their length away "
@@ -60,5 +67,4 @@ class Evaluator(Labelled):
                 self.steps,
                 probe.distance,
             )
-        guesses = probe.logits((asked - mean) / deviation).argmax(axis=1)
-        yield self.accuracy("accuracy", guesses, labels, known_labels)
+        return probe.logits((asked - mean) / deviation).argmax(axis=1)

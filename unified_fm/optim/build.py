@@ -1,7 +1,7 @@
 """The optimizer: one optax chain whose first link merges the gradients of the groups.
 
     merge -> freeze -> clip by global norm -> Adam -> decoupled weight decay
-          -> learning rate (schedule x path rules) -> projection
+          -> learning rate (schedule x path rules) -> what the merge adds (`after`) -> projection
 
 A merge may have a clip and an Adam of its own for some parameters (`Merge.has_adam`); these two
 links then leave them as they are.
@@ -121,6 +121,7 @@ def build(
         _decay(jax.tree.map(lambda x: x * settings.weight_decay, values["weight_decay"])),
         _multiply(rate),
         optax.scale_by_schedule(lambda count: -settings.lr * schedule(count)),
+        merge.after,
         _project(project) if project else None,
     ]
     chain = optax.chain(*(link for link in links if link is not None))

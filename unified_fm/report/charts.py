@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#3b82c4", "#d9822b", "#3f9e5a", "#a76bb0", "#c2504a", "#5aa5a8", "#8a7a3d", "#7a7f87")
-_TEXT = "#7f7f80"  # neutral on light and dark; the SVG writer turns it into the page's colour
-_GRID = "#9a9a9a"
+TEXT = "#7f7f80"  # neutral on light and dark; the SVG writer turns it into the page's colour
+GRID = "#9a9a9a"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a "$" in a stream's name is a "$"
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.color": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.edgecolor": _TEXT,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -195,16 +195,16 @@ def forest(rows: Sequence[ForestRow], *, ours: str = "pre-trained") -> "Figure":
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.5, 1))
         for axis in (left, right):
             axis.patch.set_alpha(0)
-            axis.grid(True, axis="x", color=_GRID, alpha=0.25, linewidth=0.5)
+            axis.grid(True, axis="x", color=GRID, alpha=0.25, linewidth=0.5)
             axis.tick_params(axis="y", length=0)
         for place, row in zip(places, rows, strict=True):
             for value, marker, size in ((row.chance, "|", 9.0), (row.trivial, "x", 5.0)):
                 if value is not None:
-                    left.plot(value, place, marker, color=_TEXT, markersize=size)
+                    left.plot(value, place, marker, color=TEXT, markersize=size)
             _arm(left, row.scratch, place - 0.14, PALETTE[7], filled=False)
             _arm(left, row.ours, place + 0.14, PALETTE[0], filled=True)
             _arm(right, row.difference, place, PALETTE[2 if row.good else 7], filled=row.good)
-        right.axvline(0, color=_TEXT, linewidth=0.8)
+        right.axvline(0, color=TEXT, linewidth=0.8)
         left.set_yticks(list(places), [row.label for row in rows])
         left.set_ylim(-0.6, len(rows) - 0.4)
         left.set_title("value")
@@ -223,8 +223,8 @@ def _arm(axis: Any, arm: Arm | None, place: float, colour: str, *, filled: bool)
 
 def _forest_legend(figure: Any, axis: Any, ours: str) -> None:
     marks = (
-        ("|", _TEXT, _TEXT, "chance"),
-        ("x", _TEXT, _TEXT, "trivial baseline"),
+        ("|", TEXT, TEXT, "chance"),
+        ("x", TEXT, TEXT, "trivial baseline"),
         ("o", PALETTE[7], "none", "from scratch"),
         ("o", PALETTE[0], PALETTE[0], ours),
     )
@@ -250,7 +250,7 @@ def to_svg(figure: "Figure", *, salt: str = "") -> str:
     text = page.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text.replace(_TEXT, "currentColor")
+    return text.replace(TEXT, "currentColor")
 
 
 def save(figure: "Figure", path: str | os.PathLike) -> None:
@@ -264,7 +264,7 @@ def save(figure: "Figure", path: str | os.PathLike) -> None:
 
 def _panel(axis: Any, title: str, lines: Mapping[str, Series], first: int) -> None:
     axis.patch.set_alpha(0)
-    axis.grid(True, color=_GRID, alpha=0.25, linewidth=0.5)
+    axis.grid(True, color=GRID, alpha=0.25, linewidth=0.5)
     axis.set_title(title)
     for number, (label, series) in enumerate(lines.items()):
         colour = PALETTE[(first + number) % len(PALETTE)]

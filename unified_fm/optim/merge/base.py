@@ -79,9 +79,12 @@ class Merge(optax.GradientTransformationExtraArgs):
 
     Attributes:
         refresh: called before every step; None if all happens inside the step.
+        after: a link behind all others but the projection, for what is to hold of the finished
+            update, decay included; None: there is none.
     """
 
     refresh: Refresh | None = None
+    after: optax.GradientTransformation | None = None
 
     def for_adam(self, adam: Adam) -> "Merge":
         """The same merge in front of this clip and Adam; itself, unless it has its own of them."""

@@ -1,0 +1,343 @@
+"""The page of an outcome: every sentence of a conclusion stands below the rule that makes it.
+
+`report.md` beside `plot.svg` and `curves.svg`; the numbers are those of results.json and gate.json,
+the rules those of the README, word for word.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.statistics import Interval, interval
+from experiments.ufm_ablation import outcome, plots
+from experiments.ufm_ablation.conclusions import (
+    BIGRAM,
+    CONTRASTS,
+    LOOKS,
+    LOSSES,
+    PROBES,
+    SEPARATE,
+    Scores,
+    decision,
+    deficit,
+    look,
+    masking,
+    open_contrasts,
+    rejected,
+    repaired,
+    same,
+)
+from unified_fm import files
+
+README = Path(__file__).parent / "README.md"
+RULES = "## Rules, as written before the runs"
+COMMAND = "tools/env.sh python -m experiments.ufm_ablation.run --workdir=runs/ufm_ablation"
+TEMPERED = {
+    "image": "drawings_tempered/cross_entropy",
+    "text": "words_tempered/cross_entropy",
+}
+_TEMPERATURE = {stream: f"{m.split('/')[0]}/temperature" for stream, m in TEMPERED.items()}
+# What stands above a sentence, in the words of the rules.
+QUOTES = {
+    "deficit": (
+        "If H1 is not rejected on a stream, its R is not reported: there is nothing to repair."
+    ),
+    "decision": (
+        "*Confirmed* on a stream if R of joint_kd_igm has a lower bound >= .5 and the other "
+        "stream's CI excludes a loss > 20 % of its joint deficit (or > .05 nats where there is "
+        "none). *Refuted* if the upper bound is < .5. Else undecided."
+    ),
+    "masking": (
+        '"Gradient masking confirmed" needs a gain over joint_static **and** H5 better; a gain '
+        'with H5 equivalent = "partition helps, selection does not".'
+    ),
+    "H5": ("better if CI < 0, **equivalent if the 90 % CI lies within +-20 % of the deficit**."),
+    "look": (
+        "One look at 8; extend once to 16 if any primary CI contains both 0 and half the deficit "
+        "(alpha .025 per look)."
+    ),
+    "probes": "A downstream metric counts only if separate - scratch >= 3 SD on gate seeds.",
+    "gate": 'A stream that passes nowhere is reported "not testable here".',
+    "void": "A non-finite loss voids the arm, reported",
+}
+
+
+def rules() -> str:
+    """The pre-registration, word for word as the README has it."""
+    text = README.read_text(encoding="utf-8")
+    return text.split(RULES + "\n", 1)[1].split("\n## ", 1)[0].strip()
+
+
+def publish(
+    folder: Path,
+    found: Mapping[str, Any],
+    *,
+    gate: Mapping[str, Any] | None = None,
+    command: str = COMMAND,
+    shows_nothing: bool = False,
+) -> str:
+    """Writes report.md, plot.svg and curves.svg into a folder; returns the report.
+
+    Args:
+        folder: where results.json is.
+        found: what that holds.
+        gate: what gate.json holds.
+        command: that made it.
+        shows_nothing: the run was too short to be of any worth.
+    """
+    scores = Scores(found, gate)
+    text = write(found, gate=gate, command=command, shows_nothing=shows_nothing)
+    files.write_whole(folder / "plot.svg", plots.forest(scores))
+    files.write_whole(folder / "curves.svg", plots.curves(found))
+    files.write_whole(folder / "report.md", text)
+    return text
+
+
+def write(
+    found: Mapping[str, Any],
+    *,
+    gate: Mapping[str, Any] | None = None,
+    command: str = COMMAND,
+    shows_nothing: bool = False,
+) -> str:
+    """The report as Markdown; arguments as for `publish`."""
+    scores = Scores(found, gate)
+    state = "interim" if shows_nothing else look(scores)
+    parts = ["# UFM ablation, version 2: the outcome", "", _head(scores, state, shows_nothing), ""]
+    if scores.void:
+        parts += [_quote("void"), ""]
+        parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
+    parts += [
+        "Does joint training of one encoder on images and on text lose against two separate ones, "
+        "and do teachers, gradient masks or something simpler repair it? The papers' claim, how "
+        "this is built and what deviates from the rules: [README.md](README.md). All numbers: "
+        "[results.json](results.json).",
+        "",
+    ]
+    if state == "final":
+        parts += ["## Decision", "", *_decisions(scores), ""]
+    parts += ["## What joint training loses, and who repairs it", ""]
+    parts += [
+        _quote("deficit"),
+        "",
+        *(f"- {s}" for stream in LOSSES for s in _repairs(scores, stream)),
+    ]
+    parts += ["", "![a dot for each seed, the mean and its interval, arm by arm](plot.svg)", ""]
+    parts += ["## Primary contrasts", "", *contrasts(scores), ""]
+    parts += ["## All arms", "", *_table(scores, found["floors"]), ""]
+    parts += ["## Loss along the run", "", "![loss of training, arm by arm](curves.svg)", ""]
+    parts += ["## What the gate chose", "", *_gate(gate), ""]
+    parts += ["## Teachers", "", *_teachers(found.get("teachers", {})), ""]
+    parts += ["## What this does not say", "", *(f"- {s}" for s in _limits(scores, gate)), ""]
+    parts += ["## The rules, word for word", "", rules(), ""]
+    parts += ["## How it was made", "", *_made(found, command), ""]
+    return "\n".join(parts)
+
+
+def _head(scores: Scores, state: str, shows_nothing: bool) -> str:
+    count = f"n = {scores.seeds}"
+    if shows_nothing:
+        return f"**interim, {count}, no decision: a try of a few steps, which shows nothing.**"
+    if state == "interim":
+        return f"**interim, {count}, no decision.**"
+    if state == "extended":
+        names = ", ".join(open_contrasts(scores))
+        return (
+            f"{_quote('look')}\n\n**{count}, no decision at this look**: that is so of {names}. "
+            f"Seeds {scores.seeds} to {2 * scores.seeds - 1} follow."
+        )
+    return f"**{count}.** {_labels(scores)}".rstrip()
+
+
+def _labels(scores: Scores) -> str:
+    limited = scores.gate.get("optimisation_limited")
+    return "This run is **optimisation-limited**: see the gate." if limited else ""
+
+
+def _quote(name: str) -> str:
+    return f"> {QUOTES[name]}"
+
+
+def _decisions(scores: Scores) -> Iterable[str]:
+    second = scores.seeds == LOOKS[1]
+    yield from (_quote("look"), "")
+    yield "This is the second look." if second else "That is so of none: this look is the last."
+    yield ""
+    if not all(scores.testable(stream) for stream in LOSSES):
+        yield from (_quote("gate"), "")
+    yield from (_quote("decision"), "")
+    yield from (f"- {stream}: **{decision(scores, stream)}**." for stream in LOSSES)
+    yield from ("", _quote("H5"), "")
+    yield f"- H5: **{same(scores) or 'neither is shown'}**."
+    yield from ("", _quote("masking"), "")
+    yield f"- Gradient masking: **{masking(scores)}**."
+
+
+def contrasts(scores: Scores) -> list[str]:
+    """The table of the primary contrasts; what was not run counts as a test that rejects nothing.
+
+    Marked (Holm): the test survives Holm's correction over all of them, in the claim's direction.
+    """
+    survive = rejected(scores)
+    rows = ["| | stream | contrast | claim | mean [95 %] | |", "| --- " * 6 + "|"]
+    for name, contrast in CONTRASTS.items():
+        terms = " ".join(
+            f"{'+' if factor > 0 else '-'} {arm}" for arm, factor in contrast.factors.items()
+        )
+        values = scores.of_contrast(name)
+        said = "one seed" if len(values) else "not run"
+        if len(values) > 1:
+            said = _nats(interval(values))
+        mark = "(Holm)" if name in survive else ""
+        mark += f" {same(scores)}" if name == "H5" and same(scores) else ""
+        cells = [name, contrast.stream, terms, contrast.sign, said, mark]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _repairs(scores: Scores, stream: str) -> Iterable[str]:
+    whole = deficit(scores, stream)
+    if whole is None:
+        yield f"{stream}: `joint` is not shown to lose against `{SEPARATE[stream]}`"
+        return
+    yield f"{stream}: `joint` loses {_nats(whole)} nats against `{SEPARATE[stream]}`"
+    for arm in scores.arms:
+        if arm.startswith("joint_") and (part := repaired(scores, stream, arm)):
+            ends = f"[{100 * part.low:+.0f}, {100 * part.high:+.0f}]"
+            yield f"{stream}: `{arm}` repairs {100 * part.mean:.0f} % {ends}"
+
+
+def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
+    """Means and half widths of their 95 % intervals; the floors stand beside the arms."""
+    metrics = [*LOSSES.values(), *TEMPERED.values(), *PROBES]
+    counted = scores.gate.get("probes", {})
+    names = [m + ("" if counted.get(m, {}).get("counts", True) else " (†)") for m in metrics]
+    rows = [f"| arm | {' | '.join(names)} |", "| --- |" + " ---: |" * len(metrics)]
+    for arm in scores.arms:
+        cells = [_mean(scores.of(arm, metric)) for metric in metrics]
+        rows.append(f"| {arm} | {' | '.join(cells)} |")
+    for label, known in _floors(floors).items():
+        cells = [f"{known[metric]:.4f}" if metric in known else "" for metric in metrics]
+        rows.append(f"| *{label}* | {' | '.join(cells)} |")
+    rows += ["", "Losses in nats on held-out examples, lower is better; accuracies as shares."]
+    if not all(each["counts"] for each in counted.values()):
+        rows += ["", _quote("probes"), "", "(†) does not count by this rule."]
+    return rows
+
+
+def _floors(floors: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """{what a row is called: {metric: what is reached without a model}}."""
+    words = (LOSSES["text"], TEMPERED["text"])
+    guess = {metric: value for metric, value in floors.items() if metric != BIGRAM}
+    if words[0] in guess:
+        guess.setdefault(words[1], guess[words[0]])
+    found = {"without looking (words: unigram)": guess}
+    if BIGRAM in floors:
+        found["bigram, both neighbours"] = dict.fromkeys(words, floors[BIGRAM])
+    return found
+
+
+def _gate(gate: Mapping[str, Any] | None) -> list[str]:
+    if gate is None:
+        return ["There is no gate.json: size, length, rates and weights are those of the config."]
+    lines = [f"- Taken {outcome.line(gate)}."]
+    for stream, passed in gate.get("passes", {}).items():
+        said = "passes" if passed else "passes nowhere: **not testable here**"
+        lines.append(f"- {stream}: {said}.")
+    if gate.get("optimisation_limited"):
+        lines.append(
+            f"- `bert_only` does not get below the bigram floor ({gate['bigram']:.3f}): the run is "
+            "**optimisation-limited**."
+        )
+    for metric, each in gate.get("probes", {}).items():
+        gains = ", ".join(f"{gain:+.3f}" for gain in each["gains"])
+        counts = "counts" if each["counts"] else "does not count"
+        lines.append(f"- {metric}: separate minus scratch {gains}: {counts}.")
+    if tried := gate.get("candidates"):
+        lines += ["", *_candidates(tried)]
+    return lines
+
+
+def _candidates(tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        "| width, layers, steps | rates vit, bert, joint | bert_only | fall of vit_only | joint "
+        "minus separate: text | image | passes |",
+        "| --- " * 7 + "|",
+    ]
+    for each in tried:
+        rates = ", ".join(f"{each['rates'][who]:g}" for who in outcome.RATES)
+        lost = [
+            ", ".join(f"{x:+.3f}" for x in each["deficits"][stream]) for stream in ("text", "image")
+        ]
+        passes = ", ".join(stream for stream, ok in each["passes"].items() if ok) or "neither"
+        size = f"{each['width']}, {each['layers']}, {each['steps']}"
+        cells = [size, rates, f"{each['bert_only']:.3f}", f"{each['fall']:+.3f}", *lost, passes]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _teachers(teachers: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What they reach, and whether they are as sure as they should be: a temperature of 1."""
+    if not teachers:
+        return ["No arm with teachers has been run."]
+    rows = [
+        "| teacher, seed | cross-entropy | after one temperature | temperature |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, log in sorted(teachers.items()):
+        for stream, metric in LOSSES.items():
+            if metric in log:
+                keys = (metric, TEMPERED[stream], _TEMPERATURE[stream])
+                cells = [f"{log[key]:.4f}" if key in log else "" for key in keys]
+                rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def _limits(scores: Scores, gate: Mapping[str, Any] | None) -> Iterable[str]:
+    yield (
+        "Nothing about base size, and nothing about the paper's numbers: this is an encoder of some"
+        " ten thousand parameters, trained for minutes."
+    )
+    yield "Intervals are over seeds of training, not over test sets or corpora."
+    yield "Only the primary contrasts are corrected for their number; all else is descriptive."
+    for stream in LOSSES:
+        if not scores.testable(stream):
+            yield f"Nothing about what sharing costs {stream}: no size passed the gate there."
+        elif deficit(scores, stream) is None:
+            yield f"Nothing about repairs on {stream}: there is no loss shown that needs one."
+    if scores.gate.get("optimisation_limited"):
+        yield "What sharing costs a model that has learnt more of its text than its bigrams."
+    if gate is None:
+        yield "Whether another rate or size would say the same: none was chosen beforehand."
+    missing = [name for name in CONTRASTS if not len(scores.of_contrast(name))]
+    if missing:
+        yield f"Nothing about {', '.join(missing)}: an arm was not run, or is void."
+
+
+def _made(found: Mapping[str, Any], command: str) -> list[str]:
+    entries = [e for arm in found["arms"].values() for e in arm["seeds"].values()]
+    seeds = sorted({int(seed) for arm in found["arms"].values() for seed in arm["seeds"]})
+    minutes = sum(entry.get("seconds", 0.0) for entry in entries) / 60
+
+    def said(key):
+        return ", ".join(sorted({str(e[key]) for e in entries if key in e})) or "unknown"
+
+    return [
+        f"- Command: `{command}`",
+        f"- Commit: {said('commit')}",
+        f"- Seeds: {', '.join(map(str, seeds))}; those of the teachers: "
+        + (", ".join(sorted({name.split()[-1] for name in found.get("teachers", {})})) or "none"),
+        f"- Machine: {said('device')}; jax {said('jax')}",
+        f"- Training and evaluation of the students: {minutes:.0f} minutes, summed over runs",
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else ""
+    found = interval(values)
+    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
+
+
+def _nats(found: Interval) -> str:
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

@@ -1,0 +1,195 @@
+"""The UFM ablation: what is concluded from numbers, and its page, say no more than the rules."""
+
+import re
+
+import pytest
+
+from experiments.ufm_ablation import conclusions, outcome, plots, report
+from tests.experiments.ufm_results import results
+
+LOST = {"bert_only": 5.0, "joint": 5.1}
+GAINED = {"vit_only": 0.9, "joint": 0.7, "joint_kd_igm": 0.7}
+
+
+GATE = {
+    **{"width": 24, "layers": 2, "steps": 1500, "static_ratio": 8},
+    "rates": {"vit": 0.006, "bert": 0.003, "joint": 0.0015},
+}
+
+
+def judged(full, images=GAINED, **options):
+    scores = conclusions.Scores(results(LOST | {"joint_kd_igm": full}, images, **options))
+    return conclusions.decision(scores, "text")
+
+
+def test_A2_the_claim_is_judged_by_the_share_that_is_repaired():
+    # A difference that remains can be measured, and yet the arm has come close.
+    assert judged(5.01) == "confirmed"
+    assert judged(4.9) == "confirmed"
+    assert judged(5.05) == "undecided"
+    assert judged(5.08) == judged(5.2) == "refuted"
+    # Close on text, but images pay: more than 0.05 nats where they have lost nothing.
+    assert judged(5.01, GAINED | {"joint_kd_igm": 0.74}) == "confirmed"
+    assert judged(5.01, GAINED | {"joint_kd_igm": 0.76}) == "undecided"
+    # ... or a fifth of what they have lost.
+    lost = {"vit_only": 0.5, "joint": 0.7, "joint_kd_igm": 0.72}
+    assert judged(5.01, lost) == "confirmed"
+    assert judged(5.01, lost | {"joint_kd_igm": 0.75}) == "undecided"
+
+
+def test_nothing_is_repaired_where_joint_training_is_not_shown_to_lose():
+    assert judged(5.0, noise=1.0) == "nothing to repair"
+    scores = conclusions.Scores(results({"bert_only": 5.1, "joint": 5.0, "joint_kd_igm": 5.0}))
+    assert conclusions.decision(scores, "text") == "nothing to repair"
+
+
+@pytest.mark.parametrize(
+    ("igm", "random", "static", "found"),
+    [
+        (5.02, 5.05, 5.05, "confirmed"),
+        (5.02, 5.02, 5.05, "partition helps, selection does not"),
+        (5.02, 5.00, 5.05, "not confirmed"),
+        (5.05, 5.09, 5.05, "not confirmed"),
+    ],
+)
+def test_masking_needs_a_gain_over_weights_and_a_choice_that_matters(igm, random, static, found):
+    arms_of = {"joint_igm": igm, "joint_igm_random": random, "joint_static": static}
+    assert conclusions.masking(conclusions.Scores(results(LOST | arms_of))) == found
+
+
+def test_A2_contrasts_are_paired_marked_and_in_the_direction_of_the_claim():
+    kd = {"joint_kd": 5.03, "bert_kd": 4.99, "joint_kd_igm": 5.2}
+    rows = report.contrasts(conclusions.Scores(results(LOST | kd)))
+    cells = {row.split(" | ")[0].strip("| "): row for row in rows[2:]}
+    assert list(cells) == list(conclusions.CONTRASTS)
+    assert "+0.09" in cells["H1a"] and "(Holm)" in cells["H1a"]
+    assert "+0.1" in cells["H2"] and "(Holm)" not in cells["H2"]  # against the claim
+    assert "-0.05" in cells["H4"] and "(Holm)" in cells["H4"]  # (5.03 - 5.1) - (4.99 - 5)
+    assert all("not run" in cells[name] for name in ("H1b", "H5", "H6"))
+
+
+def test_A2_no_decision_before_all_seeds_are_there():
+    found = results(LOST | {"joint_kd_igm": 5.01}, GAINED, n=3)
+    text = report.write(found)
+    assert "**interim, n = 3, no decision.**" in text and "## Decision" not in text
+    found = results(LOST | {"joint_kd_igm": 5.01}, GAINED)
+    assert "- text: **confirmed**." in report.write(found)
+    assert "- image: **nothing to repair**." in report.write(found)
+    assert "shows nothing" in report.write(found, shows_nothing=True)
+    assert "## Decision" not in report.write(found, shows_nothing=True)
+    found["arms"]["joint_kd_igm"]["void"] = True
+    text = report.write(found)
+    assert "`joint_kd_igm` is void" in text and "- text: **not run**." in text
+
+
+def spread(full, by=0.08, n=8):
+    """`joint_kd_igm` lies by turns above and below a loss; the deficit is 0.1."""
+    found = results(LOST | {"joint_kd_igm": full}, n=n)
+    for seed, entry in found["arms"]["joint_kd_igm"]["seeds"].items():
+        entry["scores"]["words/cross_entropy"] += by * (-1) ** int(seed)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("full", "by", "n", "expected"),
+    [
+        # An interval of about +-0.086: a repair of 0.03 may be 0, and may be half the deficit.
+        (5.07, 0.08, 8, (["H2"], "extended")),
+        (5.3, 0.08, 8, ([], "final")),  # neither
+        (5.07, 0.0, 8, ([], "final")),  # not 0
+        (5.099, 0.02, 8, ([], "final")),  # not half
+        (5.07, 0.08, 16, (["H2"], "final")),  # there is one second look
+        (5.07, 0.08, 12, (["H2"], "interim")),
+        (5.07, 0.08, 7, (["H2"], "interim")),
+    ],
+)
+def test_a_second_look_is_for_what_may_be_nothing_and_may_be_half(full, by, n, expected):
+    scores = conclusions.Scores(spread(full, by, n))
+    assert (conclusions.open_contrasts(scores), conclusions.look(scores)) == expected
+
+
+def test_before_the_second_look_nothing_is_decided():
+    text = report.write(spread(5.07))
+    assert "**n = 8, no decision at this look**: that is so of H2. Seeds 8 to 15 follow." in text
+    assert report.QUOTES["look"] in text and "## Decision" not in text
+
+
+def test_a_stream_that_passes_nowhere_is_not_testable():
+    gate = GATE | {
+        **{"passes": {"text": True, "image": False}, "optimisation_limited": True, "bigram": 4.85},
+        "probes": {
+            "topics/accuracy": {"gains": [0.1, 0.12, 0.11], "counts": True},
+            "digits/accuracy": {"gains": [0.1, -0.12, 0.11], "counts": False},
+        },
+        "candidates": [
+            GATE
+            | {"bert_only": 4.9, "fall": 0.012, "passes": {"text": True, "image": False}}
+            | {"deficits": {"text": [0.1, 0.11, 0.1], "image": [-0.2, 0.0, -0.1]}}
+        ],
+    }
+    text = report.write(results(LOST | {"joint_kd_igm": 5.01}, GAINED), gate=gate)
+    assert "- image: **not testable here**." in text and "- text: **confirmed**." in text
+    assert "**optimisation-limited**" in text.splitlines()[2]
+    assert "| 24, 2, 1500 | 0.006, 0.003, 0.0015 | 4.900 | +0.012 | +0.100, +0.110, +0.100 " in text
+    assert "digits/accuracy (†)" in text and "topics/accuracy (†)" not in text
+    assert "- Nothing about what sharing costs image: no size passed the gate there." in text
+
+
+def test_every_sentence_stands_below_its_rule():
+    """The rules are those of the README, word for word, and the page has them whole."""
+    text = report.write(results(LOST | {"joint_kd_igm": 5.01}, GAINED))
+    rules = " ".join(report.rules().split())
+    for name, quote in report.QUOTES.items():
+        assert quote in rules, name
+    assert report.rules() in text
+    for name, sentence in (("decision", "- text: **"), ("masking", "- Gradient masking: **")):
+        assert text.index(f"> {report.QUOTES[name]}") < text.index(sentence)
+
+
+def test_the_floors_stand_beside_the_losses_and_the_teachers_say_how_sure_they_are():
+    found = results(LOST)
+    found["floors"][conclusions.BIGRAM] = 4.8512
+    found["teachers"] = {
+        "bert 1000": {
+            "words/cross_entropy": 5.2,
+            "words_tempered/cross_entropy": 5.19,
+            "words_tempered/temperature": 1.08,
+        }
+    }
+    lines = report.write(found).splitlines()
+    (unigram,) = (line for line in lines if "unigram" in line and line.startswith("|"))
+    (bigram,) = (line for line in lines if line.startswith("| *bigram"))
+    assert unigram.count("6.1000") == bigram.count("4.8512") == 2
+    assert "| bert 1000 | 5.2000 | 5.1900 | 1.0800 |" in lines
+
+
+def test_the_page_says_how_it_was_made_and_its_files_are_there(tmp_path):
+    found = results(LOST, GAINED) | {"settings": {"total_steps": 1500}}
+    text = report.publish(tmp_path, found, command="run --extend")
+    assert (tmp_path / "report.md").read_text() == text
+    for name in re.findall(r"\]\(([^)/]+\.svg)\)", text):
+        assert (tmp_path / name).read_text().startswith("<svg")
+    assert "- Command: `run --extend`" in text and "- Commit: 0123456789ab" in text
+    assert "- Seeds: 0, 1, 2, 3, 4, 5, 6, 7; those of the teachers: none" in text
+    assert "16 minutes" in text  # 4 arms, 8 seeds, half a minute each
+
+
+def test_a_plot_is_in_shares_where_joint_loses_and_in_nats_where_it_does_not():
+    arms_of = {"joint_igm": 5.06, "joint_igm_random": 5.05, "joint_kd_igm": 5.02}
+    svg = plots.forest(conclusions.Scores(results(LOST | arms_of, GAINED)))
+    assert "image: joint is not shown to lose against vit_only" in svg
+    assert re.search(r"text: joint loses 0\.\d+ nats against bert_only", svg)
+    assert re.search(r">0\.(79|80|81) \[[^<]*\(Holm\)<", svg)
+    assert svg.count("<rect") == 2  # of the two arms that H5 compares
+
+
+def test_the_runs_take_size_rates_and_weights_from_the_gate(tmp_path):
+    path = tmp_path / "gate.json"
+    assert outcome.read(path) is None
+    path.write_text('{"width": 24, "rates": {"vit": 0.006}}')
+    with pytest.raises(ValueError, match=r"lacks layers, .*_ratio, rates\.bert, rates\.joint"):
+        outcome.read(path)
+    assert outcome.changes(24, 2, 1500) == [
+        *("model.encoder.width=24", "model.encoder.layers=2", "model.encoder.mlp_width=96"),
+        "total_steps=1500",
+    ]
