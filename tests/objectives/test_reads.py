@@ -18,6 +18,7 @@ CASES = {
     "mim": {},
     "mim ema": {"target": "ema"},
     "itc": {},
+    "itc still": {"stop_text_gradient": True},
     "itm": {},
     "itm moving": {"stop_text_gradient": False},
     "bbox": {},
