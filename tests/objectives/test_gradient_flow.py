@@ -31,6 +31,7 @@ SWITCHED = {
     "itm moving": ("pairs", "itm", MOVING, TEXT | VISION | {"fusion", "itm_head"}),
     "imlm moving": ("pairs", "imlm", MOVING, TEXT | VISION | WORDS),
     "bbox moving": ("regions", "bbox", MOVING, TEXT | VISION | {"fusion", "box_head"}),
+    "pixels": ("pairs", "pixels", {}, VISION | {"mim_head"}),
 }
 
 
@@ -38,6 +39,8 @@ def gradients_of(cases):
     """Of every case (stream, objective, options), compiled as one program."""
     net = tiny_xfm.model()
     params, batches = tiny_xfm.params(net), tiny_xfm.make_batches()
+    head = {"kernel": np.full((16, 48), 0.1, np.float32), "bias": np.zeros(48, np.float32)}
+    params = params | {"mim_head": head}  # of `pixels` alone
 
     def loss(params, stream, name, options):
         def run(net, batch):
