@@ -20,8 +20,6 @@ from unified_fm import files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from unified_fm.tasks._metrics.calibration import Bins
-
 PALETTE = ("#3b82c4", "#d9822b", "#3f9e5a", "#a76bb0", "#c2504a", "#5aa5a8", "#8a7a3d", "#7a7f87")
 _TEXT = "#7f7f80"  # neutral on light and dark; the SVG writer turns it into the page's colour
 _GRID = "#9a9a9a"
@@ -237,11 +235,12 @@ def _forest_legend(figure: Any, axis: Any, ours: str) -> None:
     figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower left")
 
 
-def reliability(panels: Mapping[str, "Bins"]) -> "Figure":
+def reliability(panels: Mapping[str, Any]) -> "Figure":
     """Accuracy beside confidence, a panel for each of several bins: on the diagonal is right.
 
     Args:
-        panels: {title: bins}.
+        panels: {title: bins of equal width over 0..1, with `count`, `confidence` and `accuracy`,
+            each [M], as `evaluators.base.ReliabilityExample` has them}.
     """
     import matplotlib
     from matplotlib.figure import Figure
