@@ -78,8 +78,10 @@ def _demo(c: ConfigDict) -> None:
     c.model.text.update(norm="pre", **layers)  # pre-LN learns faster in a short run
     words = dict(max_len=32, max_masked=6)
     c.streams.text.update(source="demo:text/train", batch_size=64, **words)
+    held_out = dict(source="demo:text/val", num_examples=500, options=words)
     c.evaluate.evaluators = dict(
-        mlm=dict(source="demo:text/val", train_source="demo:text/train", options=words)
+        mlm=dict(train_source="demo:text/train", **held_out),
+        calibration=dict(of="mlm", pipeline="text", **held_out),  # a student learns its confidence
     )
     c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup="8%"))
     c.checkpoint.every = 500

@@ -81,14 +81,10 @@ def _demo(c: ConfigDict) -> None:
         randaugment="none",
         **pixels,
     )
+    held_out = dict(source="demo:mnist/test", num_examples=1000, options=pixels)
     c.evaluate.evaluators = dict(
-        digits=dict(
-            name="classify",
-            source="demo:mnist/test",
-            train_source="demo:mnist/train",
-            num_examples=1000,
-            options=pixels,
-        )
+        digits=dict(name="classify", train_source="demo:mnist/train", **held_out),
+        calibration=dict(of="image", **held_out),  # a student learns its confidence
     )
     c.optimizer.update(lr=3e-3, schedule=dict(name="cosine", warmup="8%"))
     c.checkpoint.every = 500

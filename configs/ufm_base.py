@@ -6,7 +6,14 @@ The idea is of arXiv 2112.07074, which gives no number: every number here is our
 teachers are runs of `configs/teacher_bert.py` and `configs/teacher_vit.py`, or converted weights:
 `c.teachers.bert = dict(init="bert:data/bert-base-uncased", model=..., streams=["text"])`. Sources
 are the user's: `--config.streams.image.source=folder:DIR`. `:smoke` trains two small teachers for
-two steps and then a student for four.
+two steps and then a student for four. One of these words after the colon makes a control or an
+ablation of it (`ufm_base:igm`, `ufm_base:igm,smoke`):
+
+    joint      both streams, no teachers, gradients summed
+    kd         teachers, gradients summed
+    igm        masked gradients, no teachers
+    vit_only   the image stream alone, no teachers
+    bert_only  the text stream alone, no teachers
 """
 
 from ml_collections import ConfigDict
@@ -15,15 +22,19 @@ from unified_fm.config import settings
 from unified_fm.data.streams import stream
 
 CLASSES = 21_843
+ARMS = ("joint", "kd", "igm", "vit_only", "bert_only")
 
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: "" or "smoke".
+        argument: "smoke" and one of `ARMS`, joined by commas, or less.
+
+    Raises:
+        ValueError: two of `ARMS`.
     """
-    c = settings.start(argument, known=("smoke",))
+    c = settings.start(argument, known=("smoke", *ARMS))
     c.total_steps = 500_000
     c.tokenizer = "data/bert-base-uncased"  # a folder with vocab.txt
     c.model = dict(  # the defaults are base size: 110,258,490 parameters and the image head
@@ -59,6 +70,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.log.every = 100
     if "smoke" in argument:
         _smoke(c)
+    if arm := settings.one_of(argument, ARMS):
+        _change(c, arm)
     return c
 
 
@@ -88,6 +101,22 @@ def _streams():
             max_masked=20,
         ),
     )
+
+
+def _change(c: ConfigDict, arm: str) -> None:
+    """Makes one of `ARMS`."""
+    if arm != "kd":
+        c.teachers = {}
+        for stream in c.streams.values():
+            del stream.objectives["distill"]
+    if arm != "igm":
+        c.merge = dict(name="sum")
+        c.telemetry.shared = "encoder/.*"  # as the masks have it
+    if arm in ("vit_only", "bert_only"):
+        name = "image" if arm == "vit_only" else "text"
+        c.streams = {name: c.streams[name]}
+        c.gradient_groups = {name: [name]}
+        c.telemetry.every = 0  # it compares groups
 
 
 def _smoke(c: ConfigDict) -> None:

@@ -6,7 +6,17 @@ The sources are the user's: `--config.streams.pairs.source=jsonl:FILE` and so on
 Arguments after a colon, joined by commas: `smoke` runs two steps of it small on made-up data;
 `official` switches every point that we decided otherwise (all but the optimizer steps) back to what
 the published program does; `chips=256` makes the batch of so many devices, and as many groups of
-rows, with the published learning rate. A value with the comment "ours" is not the published one.
+rows, with the published learning rate; `quarter` is a quarter of the schedule. A value with the
+comment "ours" is not the published one.
+
+One of these words makes a control or an ablation of it (`xfm_base:no_stop,quarter`):
+
+    no_stop     itm, imlm and bbox move the language encoder, too
+    no_mim      no masked images: without mim the image stream has nothing to learn, and goes
+    mim_frozen  mim towards the frozen vision encoder of runs/xfm_image_only, not towards its own
+    text_only   the text stream alone: a language model by mlm
+    image_only  the image stream alone: a vision encoder by pixels of masked patches, as its own
+                output is no target where nothing else teaches it
 """
 
 from ml_collections import ConfigDict
@@ -16,18 +26,24 @@ from unified_fm.data.streams import stream
 
 CHIPS = 32  # ours: the published number is not known; 32 x 96 pairs make 3,072 per step
 EPOCHS, PAIRS = 100, 5_114_489
+ARMS = ("no_stop", "no_mim", "mim_frozen", "text_only", "image_only")
 
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: any of "smoke", "official" and "chips=N", joined by commas.
+        argument: any of "smoke", "official", "quarter" and "chips=N", and one of `ARMS`, joined by
+            commas.
+
+    Raises:
+        ValueError: two of `ARMS`.
     """
-    c = settings.start(argument, known=("smoke", "official", "chips="))
+    c = settings.start(argument, known=("smoke", "official", "quarter", "chips=", *ARMS))
     chips = settings.number(argument, "chips", CHIPS)
     c.seed = 42
-    c.total_steps = EPOCHS * -(-PAIRS // (96 * chips))  # 166,500 for 32
+    quarter = 4 if "quarter" in argument else 1
+    c.total_steps = EPOCHS * -(-PAIRS // (96 * chips)) // quarter  # 166,500 for 32
     c.tokenizer = "data/roberta-base"  # a folder with the published vocab.json and merges.txt
     c.model = dict(  # the defaults are the published base size: 12 layers of width 768 each
         name="xfm",
@@ -39,7 +55,7 @@ def get_config(argument: str = "") -> ConfigDict:
         vision=dict(layers=12, width=768, heads=12, mlp_width=3072),
         fusion=dict(layers=12, width=768, heads=12, mlp_width=3072),
         dtype="bfloat16",  # ours: published float16 with a loss scale
-        remat="none",
+        remat="dots",  # ours: half the temporary memory for 1 % more FLOPs (docs/performance.md)
     )
     c.streams = _streams(chips)
     c.optimizer = dict(
@@ -50,7 +66,7 @@ def get_config(argument: str = "") -> ConfigDict:
         weight_decay=0.01,
         clip=1.0,
         project=(("temperature", (0.001, 0.5)),),
-        schedule=dict(name="linear", warmup=2500),
+        schedule=dict(name="linear", warmup=2500 // quarter),
     )
     c.rules = dict(lr_scale="correct", weight_decay="correct", frozen="plain", sharding="fsdp")
     c.mesh = dict(data=-1, fsdp=1, tensor=1)
@@ -60,6 +76,8 @@ def get_config(argument: str = "") -> ConfigDict:
         _official(c, chips)
     if "smoke" in argument:
         _smoke(c)
+    if arm := settings.one_of(argument, ARMS):
+        _change(c, arm, small="smoke" in argument)
     return c
 
 
@@ -104,6 +122,31 @@ def _streams(chips: int) -> dict:
             **caption,
         ),
     )
+
+
+def _change(c: ConfigDict, arm: str, small: bool) -> None:
+    """Makes one of `ARMS`."""
+    if arm == "text_only":
+        c.streams = dict(text=c.streams.text)
+    elif arm == "image_only":
+        c.streams = dict(image=c.streams.image)
+        c.streams.image.objectives = dict(pixels=1.0)
+    elif arm == "no_mim":
+        del c.streams.image, c.streams.pairs.objectives["mim"]
+    elif arm == "mim_frozen":
+        images = dict(path="runs/xfm_image_only", streams=["image", "pairs"])
+        if small:
+            images = dict(config="xfm_base:image_only,smoke", streams=["image", "pairs"])
+        c.teachers = dict(images=images)
+        for name in ("image", "pairs"):
+            c.streams[name].objectives["mim"] = dict(weight=1.0, target="teacher:images")
+    else:
+        for name in ("pairs", "regions"):
+            objectives = c.streams[name].objectives
+            for key in {"itm", "imlm", "bbox"} & {*objectives}:
+                told = objectives[key]
+                told = dict(told) if isinstance(told, ConfigDict) else dict(weight=told)
+                objectives[key] = told | dict(stop_text_gradient=False)
 
 
 def _official(c: ConfigDict, chips: int) -> None:

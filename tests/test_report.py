@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unified_fm.evaluators.base import BoxExample, Metric, RetrievalExample, WordExample
+from unified_fm.evaluators.base import (
+    BoxExample,
+    Metric,
+    ReliabilityExample,
+    RetrievalExample,
+    WordExample,
+)
 from unified_fm.report import report
+from unified_fm.tasks._metrics.calibration import Bins
 
 EVIL = '<script>alert("x")</script><img src=http://evil.example/a.png>&'
+
+
+BINS = Bins(np.array([0, 3, 1]), np.array([0, 0.5, 0.9]), np.array([0, 0.4, 1.0]))
 
 
 class Page(html.parser.HTMLParser):
@@ -63,6 +73,7 @@ def written(tmp_path_factory):
                 image, EVIL, np.array([0.5, 0.5, 0.4, 0.2]), np.array([0.3, 0.5, 0.2, 1.0]), 0.25
             )
         ],
+        "sure": [ReliabilityExample(BINS, BINS, 0.123, 0.017, 1.618)],
         "words": [WordExample(image, "a ____ here", "cat", [("cat", 0.7), (EVIL, 0.2)])],
     }
     config = {
@@ -107,6 +118,12 @@ def test_nothing_from_data_becomes_a_tag(page):
     assert page.text.count('<script>alert("x")</script>') >= 9  # shown as text, wherever it came
 
 
+def test_confidence_stands_beside_accuracy_at_two_temperatures(page):
+    assert "sure: is its confidence to be believed?" in page.text
+    assert "T = 1: expected calibration error 12.3 %" in page.text
+    assert "T = 1.62: 1.7 %" in page.text
+
+
 def test_nothing_is_fetched(page, written):
     links = [
         value
@@ -136,7 +153,8 @@ def test_every_loss_has_a_curve_and_telemetry_a_heat_map(page):
     text = page.text
     assert "text · mlm" in text and "· itc" in text and "grad_norm" in text
     assert "Telemetry: cosine" in text and "encoder/layer_01" in text
-    assert len(page.all("svg")) == 4  # losses, other curves, heat map, one picture with boxes
+    # Losses, other curves, heat map, one picture with boxes, one of confidence.
+    assert len(page.all("svg")) == 5
 
 
 def test_boxes_are_drawn_in_percent_of_the_picture(page):

@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
+from tests import tiny as plainest
 from tests import ufm_runs
 from tests.convert import test_parity as parity
 from tests.models import tiny_ufm as tiny
-from unified_fm import joint, sharding, step
+from tests.models import tiny_xfm
+from unified_fm import joint, setup, sharding, step
 from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config.settings import Teacher
 from unified_fm.convert.readers.safetensors_file import write_safetensors
-from unified_fm.objectives import distill
+from unified_fm.data import streams as data
+from unified_fm.objectives import distill, mim
 from unified_fm.teachers import transform as teachers
 
 BERT = {
@@ -140,6 +143,78 @@ def test_a_teacher_runs_once_in_a_step_whatever_the_number_of_groups(saved, monk
     rng = jax.random.key(0)
     jax.eval_shape(lambda p, b: step._gradients(program, state, p, b, rng), params, batches)
     assert len(calls) == 1
+
+
+def test_one_is_shown_no_more_than_what_is_learnt_from_it():
+    """X-FM's vision encoder teaches a stream of pairs; its texts and fusion need not be there."""
+    xfm = teachers.Teacher(
+        model=tiny_xfm.model(), streams=["pairs"], lessons={"pairs": {"image_hidden"}}
+    )
+    batch = tiny_xfm.make_batches()["pairs"]
+    assert set(xfm.shown("pairs", batch)) == {"image"}
+    tree = teachers.shapes({"xfm": xfm}, {"pairs": batch})["xfm"]
+    assert set(tree) == {"patch_embed", "vision", "temperature"}
+    words = dataclasses.replace(xfm, lessons={"pairs": {"mlm"}})
+    assert {"text_masked", "masked_positions"} < set(words.shown("pairs", batch))
+    # A model that makes targets of its own knows itself what it needs.
+    own = dataclasses.replace(xfm, model=plainest.Model())
+    assert own.shown("pairs", batch) == batch
+
+
+def test_what_is_learnt_from_teachers_is_listed_by_teacher_and_stream():
+    learnt = {"a": mim.Objective(target="teacher:old"), "b": mim.Objective()}
+    kl = {"c": distill.Objective(teacher="new", of="image")}
+    streams = {
+        name: joint.Stream(objectives=objectives, weights={})
+        for name, objectives in {"pairs": learnt, "image": {**learnt, **kl}}.items()
+    }
+    assert joint.lessons(streams) == {
+        "old": {"pairs": {"image_hidden"}, "image": {"image_hidden"}},
+        "new": {"image": {"image"}},
+    }
+
+
+@pytest.mark.slow
+def test_a_run_of_xfm_on_images_teaches_an_xfm_of_pairs(tmp_path):
+    """One command: the images' run first, then masked patches of pairs towards its frozen states,
+    and of a held-out batch what the teacher itself says of it."""
+    layer = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 32}
+    model = {"name": "xfm", "vocab_size": 261, "image_size": 16, "patch_size": 8}
+    model |= {"projection_dim": 8, "text": layer, "vision": layer, "fusion": layer}
+    patches = {"size": 16, "patch_size": 8, "num_masked": 2}
+    image = data.stream("image", "synthetic:image:24", 8, {"pixels": 1.0}, threads=1, **patches)
+    learnt = {"imlm": 1.0, "mim": {"target": "teacher:old"}}
+    words = {"max_len": 12, "mask_rate": 0.5, "max_masked": 4}
+    pairs = data.stream(
+        "image_text", "synthetic:pairs:24", 8, learnt, threads=1, **patches, **words
+    )
+
+    def settings(streams, **changes):
+        groups = {"all": list(streams)}
+        return ufm_runs.config(model=model, streams=streams, gradient_groups=groups, **changes)
+
+    alone = settings({"image": image}, total_steps=2)
+    entry = {"config": alone, "streams": ["pairs"]}
+    both = settings({"pairs": pairs}, teachers={"old": entry}, total_steps=2)
+    params = ufm_runs.run(both, tmp_path / "student")
+    folder = tmp_path / "student" / "teachers" / "old"
+    old = ufm_runs.params(folder)
+    assert {name.split("/")[0] for name in old} == {
+        "patch_embed",
+        "vision",
+        "mim_head",
+        "temperature",
+    }
+    assert any(name.startswith("fusion/") for name in params)
+
+    entry = {"path": str(folder), "streams": ["pairs"]}
+    ready = setup.prepare(settings({"pairs": pairs}, teachers={"old": entry}))
+    taught = ready.load_teachers()
+    batch = ready.place(next(ready.open_streams()))
+    found = ready.program.teachers(taught, batch)["pairs"]["teacher"]["old"]["image_hidden"]
+    seen = {"image": batch["pairs"]["image"]}
+    expected = ready.program.model.apply({"params": taught["old"]}, seen)
+    np.testing.assert_allclose(found, expected.image, atol=1e-5)
 
 
 @pytest.mark.slow

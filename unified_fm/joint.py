@@ -82,6 +82,16 @@ class Stream:
                 )
 
 
+def lessons(streams: Mapping[str, Stream]) -> dict[str, dict[str, set[str]]]:
+    """{teacher: {stream: which of the teacher's arrays its objectives read}}."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for name, stream in streams.items():
+        for objective in stream.objectives.values():
+            for teacher, lesson in objective.lessons.items():
+                found.setdefault(teacher, {}).setdefault(name, set()).add(lesson.key)
+    return found
+
+
 Outputs = dict[str, dict[str, Output]]  # {stream: {objective: output}}
 
 

@@ -392,7 +392,9 @@ def _program(settings: Settings, tokenizer: Tokenizer) -> step.Program:
         accumulate=settings.accumulate,
         joint=settings.joint,
         teachers=teachers.make_transform(
-            teachers.build(settings.teachers, saved.modules_of(settings.plain()))
+            teachers.build(
+                settings.teachers, saved.modules_of(settings.plain()), joint.lessons(learnt)
+            )
         ),
     )
     if made.needs_ema and settings.ema is None:

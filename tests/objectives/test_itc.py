@@ -75,6 +75,33 @@ def test_gradient_scale_scales_the_features_gradient_and_not_the_temperatures():
     assert own == pytest.approx(temperature, rel=1e-4)
 
 
+def test_a_stopped_text_moves_images_alone_and_its_projection():
+    """One kernel projects texts, as `text_proj` does: it learns, what it projects does not."""
+    views = stubs.make_views()
+
+    class Net(stubs.Net):
+        def text_feature(self, views):
+            return views.text[:, 0] @ self.kernel
+
+    def loss(objective, text, pooled, kernel):
+        net = Net()
+        net.kernel = kernel
+        return objective(net, views.replace(text=text, pooled=pooled), {}).loss
+
+    def grads(stop):
+        made = functools.partial(loss, Objective(stop_text_gradient=stop))
+        return stubs.gradient(made, views.text, views.pooled, jnp.eye(4), argnums=(0, 1, 2))
+
+    whole, (text, *others) = grads(False)
+    same, (still, *found) = grads(True)
+    assert text.any()
+    assert not still.any()
+    assert whole == same
+    for got, want in zip(found, others, strict=True):
+        assert got.any()
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+
+
 def test_accuracy_is_of_the_best_image_for_each_text():
     views = stubs.make_views()
     best = similarities(views).argmax(1)

@@ -72,6 +72,59 @@ def test_padded_images_count_nowhere():
     assert found.denominator == expected.denominator == 4
 
 
-def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match=r"mim.target is 'teacher'; Possible: self, ema"):
-        Objective(target="teacher")
+def test_a_frozen_teacher_can_be_the_target():
+    """In float64, patch by patch; the pooled slot is compared with the teacher's."""
+    views, batch = stubs.make_views(), stubs.make_batch()
+    states = np.asarray(stubs.make_views(seed=1).image, np.float64)
+    student, mask = np.asarray(views.image_masked, np.float64), np.asarray(batch["patch_mask"])
+    own = [
+        np.mean((student[row, 1 + patch] - states[row, 1 + patch]) ** 2)
+        for row, patch in np.argwhere(mask)
+    ]
+    pooled = [np.mean((student[row, 0] - states[row, 0]) ** 2) for row in range(4)]
+    objective = Objective(target="teacher:old")
+    assert objective.lessons == {"old": ("image_hidden", "hidden_mse", 1.0)}
+    assert dict(objective.reads) == {"image_masked": True}
+
+    def loss(states, student):
+        taught = {"teacher": {"old": {"image_hidden": states}}}
+        return objective(None, views.replace(image=None, image_masked=student), batch | taught).loss
+
+    given = jnp.float32(states), views.image_masked
+    value, (to_teacher, to_student) = stubs.gradient(loss, *given, argnums=(0, 1))
+    assert value == pytest.approx(np.mean(own) + np.mean(pooled), rel=1e-5)
+    assert not to_teacher.any()
+    assert to_student[:, 1:][mask].all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "mim: no teacher 'old' teaches this stream; those that do: none"),
+        (
+            {"old": {"image": np.zeros((4, 7))}},
+            "mim: target='teacher:old' needs 'image_hidden' of the teacher 'old', which gives im",
+        ),
+        (
+            {"old": {"image_hidden": np.zeros((4, 7, 6))}},
+            "mim: the teacher 'old' has 6 numbers in a state (width), the student 4 "
+            "(target='teacher:old'): they must be equal",
+        ),
+        (
+            {"old": {"image_hidden": np.zeros((4, 5, 4))}},
+            "mim: the teacher 'old' has 5 tokens, the student 7",
+        ),
+    ],
+)
+def test_a_teacher_that_is_not_there_or_of_another_shape(given, message):
+    batch = stubs.make_batch() | {"teacher": given}
+    with pytest.raises(ValueError) as error:
+        Objective(target="teacher:old")(None, stubs.make_views(), batch)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("target", ["teacher", "teacher:", "old"])
+def test_an_unknown_target_is_refused(target):
+    wanted = f"mim.target is {target!r}; .*Possible: self, ema, teacher:NAME"
+    with pytest.raises(ValueError, match=wanted):
+        Objective(target=target)

@@ -2,11 +2,14 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from tests.models import tiny_ufm as tiny
-from unified_fm.objectives import base, pixels
+from tests.models import tiny_xfm
+from unified_fm import joint, step
+from unified_fm.objectives import base, mim, pixels
 
 IMAGE = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 MASK = np.array([[True, False, False, True], [False, True, False, False]])
@@ -52,3 +55,19 @@ def test_the_students_head_fits():
 
     tree = tiny.shapes(tiny.student(mask_token=True), loss, batch)
     assert tree["mim_head"]["kernel"].shape == (16, 48)
+
+
+@pytest.mark.parametrize("stream", ["image", "pairs"])
+def test_xfm_has_the_head_where_pixels_are_learnt_and_nowhere_else(stream):
+    """The images' stream makes the vision encoder alone; the pairs' stream is given texts, too."""
+    batches = {stream: tiny_xfm.make_batches()[stream]}
+
+    def tree(objective):
+        streams = {stream: joint.Stream(objectives={"x": objective}, weights={})}
+        program = step.Program(model=tiny_xfm.model(), streams=streams, groups={"all": [stream]})
+        return jax.eval_shape(lambda batches: step.init_params(program, {}, batches), batches)
+
+    with_head, without = tree(pixels.Objective()), tree(mim.Objective())
+    assert with_head.pop("mim_head")["kernel"].shape == (16, 48)
+    assert with_head == without
+    assert set(without) == {"patch_embed", "vision", "temperature"}

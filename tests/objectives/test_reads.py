@@ -18,6 +18,7 @@ CASES = {
     "mim": {},
     "mim ema": {"target": "ema"},
     "itc": {},
+    "itc still": {"stop_text_gradient": True},
     "itm": {},
     "itm moving": {"stop_text_gradient": False},
     "bbox": {},
@@ -135,8 +136,8 @@ def test_classes_of_images_need_a_model_of_images():
 def test_streams_that_can_are_let_through():
     names = {
         "text": ["mlm"],
-        "image": ["mim"],
-        "pairs": ["itc", "itm", "imlm", "mim", "nlvr2"],
+        "image": ["mim", "pixels"],
+        "pairs": ["itc", "itm", "imlm", "mim", "pixels", "nlvr2"],
         "regions": ["itc", "itm", "imlm", "bbox"],
     }
     program(tiny_xfm.model(), **names).check(tiny_xfm.make_batches())

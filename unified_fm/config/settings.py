@@ -323,6 +323,21 @@ def start(argument: str = "", known: Sequence[str] = ()) -> ConfigDict:
     return ConfigDict(Settings().plain(), type_safe=False)
 
 
+def one_of(argument: str, names: Sequence[str]) -> str:
+    """The one of some words that is in the argument of a config; "": none is.
+
+    Raises:
+        ValueError: several of them.
+    """
+    found = [word for word in argument.split(",") if word in names]
+    if len(found) > 1:
+        raise ValueError(
+            f"arguments {' and '.join(found)} after ':' exclude each other; one of "
+            f"{', '.join(names)} is possible"
+        )
+    return found[0] if found else ""
+
+
 def number(argument: str, name: str, default: int) -> int:
     """The N of the word "NAME=N" in the argument of a config, or the default.
 

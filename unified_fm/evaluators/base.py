@@ -21,6 +21,7 @@ from unified_fm.evaluators import _passes
 from unified_fm.evaluators._batches import Apply, in_batches
 from unified_fm.evaluators._passes import Pass, Passes
 from unified_fm.evaluators._place import Place
+from unified_fm.tasks._metrics.calibration import Bins
 
 
 class Metric(NamedTuple):
@@ -33,7 +34,7 @@ class Metric(NamedTuple):
         chance_is: how that guess was made ("random order", "best constant box").
         error: standard error of `value` over the examples (binomial for a share).
         unit: "%" for a share, "" for a plain number.
-        better: "higher" or "lower".
+        better: "higher", "lower" or "neither".
         how: what else the number depends on, where that is a choice ("256 by itm").
     """
 
@@ -74,6 +75,16 @@ class WordExample(NamedTuple):
     caption: str  # with ____ in place of the word
     word: str
     guesses: Sequence[tuple[str, float]]
+
+
+class ReliabilityExample(NamedTuple):
+    """Accuracy beside confidence, as a model gives it and at a fitted temperature."""
+
+    plain: Bins
+    fitted: Bins
+    error: float  # expected calibration error, 0..1
+    error_fitted: float
+    temperature: float
 
 
 class Results(NamedTuple):

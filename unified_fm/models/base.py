@@ -16,6 +16,12 @@ _NO_SPACE = (
     "search compare them; unified_fm.models.xfm and unified_fm.models.clip have"
 )
 Batch = Mapping[str, Any]
+_TEXT = ("text_masked", "text_mask", "segments", "masked_positions")
+# What of a batch `Model.targets` needs for each array that it gives.
+_TAUGHT_BY = {
+    **dict.fromkeys(("mlm", "mlm_all", "text_hidden"), _TEXT),
+    **dict.fromkeys(("image", "image_hidden"), ("image",)),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +199,19 @@ class Model(nn.Module):
             if self.classes:
                 found["image"] = self.image_head(views.image[:, 0])
         return found
+
+    @nn.nowrap
+    def shown(self, batch: Batch, keys: Collection[str]) -> Batch:
+        """What of a batch `targets` needs for the arrays `keys`; no keys: for all of them.
+
+        So who teaches of images alone need not have parameters for texts. A model with `targets` of
+        its own gets everything: it may need who knows what.
+        """
+        own = type(self).targets is not Model.targets
+        if own or not keys or not {*keys} <= {*_TAUGHT_BY}:
+            return batch
+        needed = {name for key in keys for name in _TAUGHT_BY[key]}
+        return {name: x for name, x in batch.items() if name in needed}
 
     @nn.compact
     def attach(self, name: str, head: nn.Module) -> nn.Module:

@@ -134,6 +134,7 @@ class Model(TextPart, ImagePart, PairPart):
         self.fusion_mlm_head = MlmHead(fusion, self.vocab_size)
         self.itm_head = PairHead(2, dtype=self.dtype)
         self.box_head = PairHead(4, activation="sigmoid", dtype=self.dtype)
+        self.mim_head = nn.Dense(3 * self.patch_size**2)  # of `pixels`; the published one has none
 
     @property
     def readers(self) -> Readers:

@@ -155,6 +155,57 @@ def predicted(net: Any, objective: Objective, views: Any, batch: Mapping[str, An
         answer = states[0] if isinstance(asked, Fuse) else states
 
 
+def taught(batch: Mapping[str, Any], teacher: str, key: str, *, who: str, asks: str) -> Any:
+    """The array `key` that a teacher says of the batch.
+
+    Args:
+        batch: with `teacher`, what teachers say.
+        teacher: its name in the config.
+        key: see `models.base.Model.targets`.
+        who: the objective that asks, and `asks`, its options by which it does: for messages.
+
+    Raises:
+        ValueError: no such teacher sees the stream, or it does not teach that.
+    """
+    teachers = batch.get("teacher", {})
+    if teacher not in teachers:
+        raise ValueError(
+            f"{who}: no teacher {teacher!r} teaches this stream; "
+            f"those that do: {', '.join(teachers) or 'none'} (config.teachers.NAME.streams)"
+        )
+    if key not in teachers[teacher]:
+        found = ", ".join(teachers[teacher]) or "nothing"
+        raise ValueError(
+            f"{who}: {asks} needs {key!r} of the teacher {teacher!r}, which gives {found}"
+        )
+    return teachers[teacher][key]
+
+
+WIDTH = "numbers in a state (width)"  # what the last axis of states has
+
+
+def check_alike(
+    theirs: tuple[int, ...], mine: tuple[int, ...], last: str, teacher: str, *, who: str, asks: str
+) -> None:
+    """Refuses a teacher whose array has another shape than the student's.
+
+    Args:
+        theirs, mine: (rows, tokens, ..., numbers), of teacher and student.
+        last: what the last axis has.
+        teacher, who, asks: as in `taught`.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if theirs == mine:
+        return
+    what, axis = (last, -1) if theirs[-1] != mine[-1] else ("tokens", 1)
+    raise ValueError(
+        f"{who}: the teacher {teacher!r} has {theirs[axis]} {what}, the student "
+        f"{mine[axis]} ({asks}): they must be equal"
+    )
+
+
 def row_weights(batch: Mapping[str, Any], rows: int) -> jax.Array:
     """The batch's `weight` as f32[B], or ones. A row of weight 0 is padding and counts nowhere."""
     if "weight" not in batch:

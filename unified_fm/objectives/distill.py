@@ -157,32 +157,15 @@ class Objective(base.Objective):
 
     def _target(self, batch):
         """That array."""
-        key = self._key()
-        teachers = batch.get("teacher", {})
-        if self.teacher not in teachers:
-            raise ValueError(
-                f"distill: no teacher {self.teacher!r} teaches this stream; "
-                f"those that do: {', '.join(teachers) or 'none'} (config.teachers.NAME.streams)"
-            )
-        if key not in teachers[self.teacher]:
-            found = ", ".join(teachers[self.teacher]) or "nothing"
-            raise ValueError(
-                f"distill: kind={self.kind!r} of={self.of!r} positions={self.positions!r} needs "
-                f"{key!r} of the teacher {self.teacher!r}, which gives {found}"
-            )
-        return teachers[self.teacher][key]
+        asks = f"kind={self.kind!r} of={self.of!r} positions={self.positions!r}"
+        return base.taught(batch, self.teacher, self._key(), who="distill", asks=asks)
 
     def _check(self, theirs, mine):
         """Refuses a teacher of another vocabulary, class count, width or number of tokens."""
-        if theirs == mine:
-            return
         last = "classes" if self.of == "image" else "words"
-        last = "numbers in a state (width)" if self.kind in HIDDEN else last
-        what, axis = (last, -1) if theirs[-1] != mine[-1] else ("tokens", 1)
-        raise ValueError(
-            f"distill: the teacher {self.teacher!r} has {theirs[axis]} {what}, the student "
-            f"{mine[axis]} (kind={self.kind!r}, of={self.of!r}): they must be equal"
-        )
+        last = base.WIDTH if self.kind in HIDDEN else last
+        asks = f"kind={self.kind!r}, of={self.of!r}"
+        base.check_alike(theirs, mine, last, self.teacher, who="distill", asks=asks)
 
 
 def _shape(target) -> tuple[int, ...]:

@@ -33,15 +33,16 @@ class Objective(base.Objective):
         gradient_scale: multiplies the gradient towards the features, not that of the temperature.
             1 / W is what W devices do in the published program, whose gather returns only the local
             slice of the gradient.
+        stop_text_gradient: the contrast does not move the language encoder; `text_proj` still
+            learns. The published program lets it (X-FM section 2.6 stops the fusion losses alone).
     """
-
-    reads: ClassVar[Mapping[str, bool]] = {"text": True, "pooled": True}
 
     # Rows are each other's negatives: parts of a batch do not add up to the whole.
     accumulates: ClassVar[bool] = False
 
     targets: str = "row"
     gradient_scale: float = 1.0
+    stop_text_gradient: bool = False
 
     def __post_init__(self) -> None:
         choices.check("itc.targets", self.targets, SAME)
@@ -50,7 +51,13 @@ class Objective(base.Objective):
     def same(self) -> str:
         return self.targets
 
+    @property
+    def reads(self) -> Mapping[str, bool]:
+        return {"text": not self.stop_text_gradient, "pooled": True}
+
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
+        if self.stop_text_gradient:
+            views = views.replace(text=jax.lax.stop_gradient(views.text))
         text = _scale_gradient(net.text_feature(views), self.gradient_scale)
         image = _scale_gradient(net.image_feature(views), self.gradient_scale)
         chex.assert_equal_shape([text, image])  # one image or region for each text

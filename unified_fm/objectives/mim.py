@@ -1,4 +1,5 @@
-"""Masked image modelling towards the encoder's own unmasked output (X-FM section 2.4)."""
+"""Masked image modelling towards an encoder's output for the unmasked image: the encoder's own
+(X-FM section 2.4), that of its moving average, or that of a frozen teacher."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from unified_fm import choices
 from unified_fm.objectives import base
 from unified_fm.objectives.base import (
+    Lesson,
     Output,
     row_weights,
     standardised,
@@ -27,7 +29,9 @@ class Objective(base.Objective):
 
     Attributes:
         target: "self" = the encoder's own output for the unmasked image, as published; "ema" = that
-            of the averaged parameters, read from `batch["teacher"]["ema"]["image"]` f[B 1+N D].
+            of the averaged parameters, read from `batch["teacher"]["ema"]["image"]` f[B 1+N D];
+            "teacher:NAME" = that of the teacher NAME of the config, `image_hidden` f[B 1+N D],
+            whose width and patches must be the student's.
         normalise_target: give each target vector mean 0 and variance 1, which a collapsed encoder
             cannot imitate.
         pooled: include the pooled slot (the published flag `mim_cls_only` drops it).
@@ -38,7 +42,14 @@ class Objective(base.Objective):
     pooled: bool = True
 
     def __post_init__(self) -> None:
-        choices.check("mim.target", self.target, ("self", "ema"))
+        if not self._teacher:
+            choices.check("mim.target", self.target, ("self", "ema", "teacher:NAME"))
+
+    @property
+    def _teacher(self) -> str:
+        """The teacher's name; "": the target is no teacher's."""
+        kind, _, name = self.target.partition(":")
+        return name if kind == "teacher" else ""
 
     @property
     def reads(self) -> Mapping[str, bool]:
@@ -49,9 +60,13 @@ class Objective(base.Objective):
     def ema_reads(self) -> tuple[str, ...]:
         return ("image",) if self.target == "ema" else ()
 
+    @property
+    def lessons(self) -> Mapping[str, Lesson]:
+        named = self._teacher
+        return {named: Lesson("image_hidden", "hidden_mse", 1.0)} if named else {}
+
     def __call__(self, net: Any, views: Any, batch: Mapping[str, Any]) -> Output:
-        own = self.target == "self"
-        target = views.image if own else batch["teacher"]["ema"]["image"]  # f[B 1+N D]
+        target = self._target(views, batch)  # f[B 1+N D]
         target = jax.lax.stop_gradient(target).astype(jnp.float32)
         if self.normalise_target:
             target = standardised(target)
@@ -66,3 +81,14 @@ class Objective(base.Objective):
             parts["pooled"] = weighted_mean(error[:, 0], weights)
         loss = cast(jax.Array, sum(value for value, _ in parts.values()))
         return Output(loss=loss, denominator=patches[1], parts=parts)
+
+    def _target(self, views, batch):
+        if self.target == "self":
+            return views.image
+        if self.target == "ema":
+            return batch["teacher"]["ema"]["image"]
+        told = {"who": "mim", "asks": f"target={self.target!r}"}
+        target = base.taught(batch, self._teacher, "image_hidden", **told)
+        mine = views.image_masked.shape
+        base.check_alike(target.shape, mine, base.WIDTH, self._teacher, **told)
+        return target

@@ -235,6 +235,42 @@ def _forest_legend(figure: Any, axis: Any, ours: str) -> None:
     figure.legend(handles, labels, fontsize=8, ncols=4, loc="outside lower left")
 
 
+def reliability(panels: Mapping[str, Any]) -> "Figure":
+    """Accuracy beside confidence, a panel for each of several bins: on the diagonal is right.
+
+    Args:
+        panels: {title: bins of equal width over 0..1, with `count`, `confidence` and `accuracy`,
+            each [M], as `evaluators.base.ReliabilityExample` has them}.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH * 0.7, 3.1), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axis, (title, bins) in zip(axes, panels.items(), strict=True):
+            width, some = 1 / len(bins.count), bins.count > 0
+            middle = (np.arange(len(bins.count)) + 0.5) * width
+            axis.patch.set_alpha(0)
+            axis.grid(True, color=_GRID, alpha=0.25, linewidth=0.5)
+            axis.plot([0, 1], [0, 1], color=_TEXT, linewidth=0.8, linestyle="--")
+            shares = bins.count / max(bins.count.sum(), 1)
+            axis.bar(middle, shares, width, color=PALETTE[7], alpha=0.35, label="share of answers")
+            axis.plot(
+                bins.confidence[some],
+                bins.accuracy[some],
+                "o-",
+                color=PALETTE[0],
+                markersize=4,
+                linewidth=1.4,
+                label="accuracy",
+            )
+            axis.set(title=title, xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        axes[0].legend(fontsize=8)
+    return figure
+
+
 def to_svg(figure: "Figure", *, salt: str = "") -> str:
     """The figure as an `<svg>` element to be put into a page.
 

@@ -172,7 +172,13 @@ def _chart(title: str, figure: Any, *, folded: bool = False) -> dict[str, Any]:
 
 def _sections(examples: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """One section for each evaluator and kind of example, with what the template shows of it."""
-    kinds = {"captions": _captions, "images": _images, "boxes": _box, "words": _word}
+    kinds = {
+        "captions": _captions,
+        "images": _images,
+        "boxes": _box,
+        "words": _word,
+        "reliability": _reliability,
+    }
     for name, some in examples.items():
         for kind, prepare in kinds.items():
             rows = [prepare(example) for example in some if _kind(example) == kind]
@@ -181,6 +187,8 @@ def _sections(examples: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]
 
 
 def _kind(example: Any) -> str:
+    if isinstance(example, base.ReliabilityExample):
+        return "reliability"
     if isinstance(example, base.RetrievalExample):
         return "captions" if example.image is not None else "images"
     return "boxes" if isinstance(example, base.BoxExample) else "words"
@@ -224,6 +232,16 @@ def _word(example: base.WordExample) -> dict[str, Any]:
             for word, share in example.guesses
         ],
     }
+
+
+def _reliability(example: base.ReliabilityExample) -> dict[str, Any]:
+    panels = {
+        f"T = 1: expected calibration error {100 * example.error:.1f} %": example.plain,
+        f"T = {example.temperature:.3g}: {100 * example.error_fitted:.1f} %": example.fitted,
+    }
+    # All of it is our own: numbers, no names.
+    svg = charts.to_svg(charts.reliability(panels), salt=f"reliability {example.temperature}")
+    return {"svg": markupsafe.Markup(svg)}
 
 
 def _corners(box: Any) -> dict[str, float]:

@@ -3,11 +3,13 @@
 A teacher is a data transform. Its parameters are a separate argument of the step, never donated,
 never in the optimizer, never in a checkpoint of the run; they lie on the mesh by the same sharding
 rules. It runs without random numbers, so without dropout, on the arrays that the student sees: the
-same augmented image, the same masked words.
+same augmented image, the same masked words. It is shown no more of them than what is learnt from it
+takes, so a model of images alone can teach a stream of images with texts.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -32,11 +34,22 @@ class Teacher:
         streams: names of the streams that it sees.
         classes: {what it teaches: number of classes or words}, of a cache; where that has fewer
             logits the target is an `objectives.lumps.Truncated`.
+        lessons: {stream: which of its arrays objectives read}.
     """
 
     model: Any
     streams: Sequence[str]
     classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lessons: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)
+
+    def shown(self, stream: str, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a stream's batch it is shown, for what is learnt from it."""
+        return dict(self.model.shown(batch, self.lessons.get(stream, ())))
+
+    def reads_text(self, batches: Mapping[str, Any]) -> bool:
+        """Whether it is shown the words of a stream."""
+        seen = (self.shown(stream, batches[stream]) for stream in self.streams)
+        return any({"text", "text_masked"} & {*batch} for batch in seen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # by identity: jit needs a hash
@@ -67,7 +80,8 @@ class Transform:
                     where = self.placements.get(name, placement.current())
                     with placement.use(where):
                         variables = {"params": where.params("", teacher_params[name])}
-                        targets = teacher.model.apply(variables, batch, method="targets")
+                        seen = teacher.shown(stream, batch)
+                        targets = teacher.model.apply(variables, seen, method="targets")
                 targets = jax.lax.stop_gradient(targets)
                 batches[stream] = {**batch, "teacher": {**batch.get("teacher", {}), name: targets}}
         return batches
@@ -78,7 +92,11 @@ def make_transform(teachers: Mapping[str, Teacher]) -> Transform:
     return Transform(teachers)
 
 
-def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) -> dict[str, Teacher]:
+def build(
+    entries: Mapping[str, config.Teacher],
+    modules: Sequence[str] = (),
+    lessons: Mapping[str, Mapping[str, Collection[str]]] = MappingProxyType({}),
+) -> dict[str, Teacher]:
     """Makes the teachers of a run.
 
     Args:
@@ -86,6 +104,7 @@ def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) ->
             by default that of the run in `path`, or of `config`, which trains it, or what
             `config.json` beside the foreign weights tells.
         modules: those whose plugins the run in `path` may name; see `config.saved`.
+        lessons: {name: {stream: which of its arrays the stream's objectives read}}.
 
     Raises:
         ValueError, TypeError: an entry that lacks a key or names an unknown model.
@@ -106,7 +125,12 @@ def build(entries: Mapping[str, config.Teacher], modules: Sequence[str] = ()) ->
             classes = teacher_cache.open_cache(entry.cache).about["keys"]
         else:
             model = _model(name, entry, modules)
-        teachers[name] = Teacher(model=model, streams=tuple(entry.streams or ()), classes=classes)
+        teachers[name] = Teacher(
+            model=model,
+            streams=tuple(entry.streams or ()),
+            classes=classes,
+            lessons=lessons.get(name, {}),
+        )
     return teachers
 
 
@@ -132,7 +156,7 @@ def load_params(
         if teacher.model is None:
             params[name] = {}
             continue
-        known = teacher.model.vocab_size
+        known = teacher.model.vocab_size if teacher.reads_text(batches) else None
         if words is not None and known is not None and known < words:
             raise ValueError(
                 f"teachers.{name} knows vocab_size = {known} words, the run's tokenizer has {words}"
@@ -183,7 +207,7 @@ def _wanted(name: str, teacher: Teacher, batches: Mapping[str, Any]) -> dict[str
         try:
             tree = jax.eval_shape(
                 lambda batch: teacher.model.init(jax.random.key(0), batch, method="targets"),
-                dict(batches[stream]),
+                teacher.shown(stream, batches[stream]),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"teachers.{name} cannot see stream {stream!r}: {error}") from error
