@@ -253,8 +253,8 @@ def reliability(panels: Mapping[str, Any]) -> "Figure":
             width, some = 1 / len(bins.count), bins.count > 0
             middle = (np.arange(len(bins.count)) + 0.5) * width
             axis.patch.set_alpha(0)
-            axis.grid(True, color=_GRID, alpha=0.25, linewidth=0.5)
-            axis.plot([0, 1], [0, 1], color=_TEXT, linewidth=0.8, linestyle="--")
+            axis.grid(True, color=GRID, alpha=0.25, linewidth=0.5)
+            axis.plot([0, 1], [0, 1], color=TEXT, linewidth=0.8, linestyle="--")
             shares = bins.count / max(bins.count.sum(), 1)
             axis.bar(middle, shares, width, color=PALETTE[7], alpha=0.35, label="share of answers")
             axis.plot(
