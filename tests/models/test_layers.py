@@ -10,6 +10,8 @@ import pytest
 from scipy import special
 
 from tests.models.tiny_xfm import jit
+from unified_fm import placement, rules
+from unified_fm.models import stack
 from unified_fm.models.attention import attend, relative_position_index
 from unified_fm.models.config import EncoderConfig
 from unified_fm.models.encoders import Encoder
@@ -238,3 +240,32 @@ def test_what_the_log_says_of_masks_is_what_the_attention_gets():
         looks = look_together([(memory, None, view)], shards=1)
         _, mask = memory.seen((images, slots), None, looks.looks[0].view)
         assert looks.masked() == told == {next(iter(told)): mask is not None}
+
+
+@pytest.mark.parametrize("loop", ["unrolled", "scan"])
+def test_kernels_are_sent_in_the_dtype_that_they_are_used_in(x, loop, monkeypatch):
+    """And the numbers are those of layers that convert them themselves, to the last bit."""
+    options = SIZES | {"dtype": "bfloat16", "layer_loop": loop}
+    encoder = Encoder(EncoderConfig(**options, norm="pre"))
+    p, sent = draw(encoder, x), {}
+
+    def params(path, tree):
+        sent.update({name: leaf.dtype.name for name, leaf in rules.named_leaves(tree)})
+        return tree
+
+    def loss(p):
+        with placement.use(placement.Placement(params=params)):
+            y = encoder.apply({"params": p}, x)
+        return (y.astype(jnp.float32) ** 2).sum(), y
+
+    found = jit(jax.value_and_grad(loss, has_aux=True))(p)
+    assert sent["mlp_in/kernel"] == sent["self_attn/query/kernel"] == "bfloat16"
+    assert {dtype for name, dtype in sent.items() if not name.endswith("kernel")} == {"float32"}
+
+    def as_stored(module):
+        return [module.variables["params"][name] for name in ("layer_00", "layer_01")]
+
+    monkeypatch.setattr(stack, "_params", as_stored)
+    expected = jit(jax.value_and_grad(lambda p: loss(p), has_aux=True))(p)
+    assert sent["mlp_in/kernel"] == "float32"
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -158,8 +158,18 @@ def _layers(module: Any) -> list[Any]:
 
 
 def _params(module: Any) -> list[Any]:
-    tree = module.variables["params"]
-    return [tree[_name(index)] for index in range(module.config.layers)]
+    """Of each layer, kernels in the dtype that they are used in.
+
+    A layer would make the same numbers of them; but so half as much of bfloat16 is stacked, and
+    sent by the devices that store it.
+    """
+    tree, dtype = module.variables["params"], module.config.compute_dtype
+
+    def as_used(path, leaf):
+        return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
+
+    layers = [tree[_name(index)] for index in range(module.config.layers)]
+    return [jax.tree.map_with_path(as_used, layer) for layer in layers]
 
 
 def _detached(module: Any) -> Layer:
