@@ -376,14 +376,13 @@ def _tokenizer(settings: Settings) -> Tokenizer:
 def _program(settings: Settings, tokenizer: Tokenizer) -> step.Program:
     learnt = {}
     for name, entry in settings.streams.items():
-        made = {
-            key: chosen.objective(key, value, tokenizer) for key, value in entry.objectives.items()
-        }
+        made = {k: chosen.objective(k, v, tokenizer) for k, v in entry.objectives.items()}
         learnt[name] = joint.Stream(
             objectives={key: objective for key, (objective, _) in made.items()},
             weights={key: weight for key, (_, weight) in made.items()},
             groups=entry.groups,
         )
+    named = saved.modules_of(settings.plain())
     made = step.Program(
         model=chosen.model(settings.model),
         streams=learnt,
@@ -392,9 +391,7 @@ def _program(settings: Settings, tokenizer: Tokenizer) -> step.Program:
         accumulate=settings.accumulate,
         joint=settings.joint,
         teachers=teachers.make_transform(
-            teachers.build(
-                settings.teachers, saved.modules_of(settings.plain()), joint.lessons(learnt)
-            )
+            teachers.build(settings.teachers, named, joint.lessons(learnt))
         ),
     )
     if made.needs_ema and settings.ema is None:
