@@ -11,7 +11,7 @@ nothing, one that was exchanged misleads. What stands in the hidden place itself
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,7 +124,7 @@ def floor(settings: Settings, name: str = "words") -> float:
     return float(counted.fitted(apart).losses(hidden(asked.load().arrays)).mean())
 
 
-def hidden(arrays: dict[str, Any]) -> Hidden:
+def hidden(arrays: Mapping[str, Any]) -> Hidden:
     """The hidden words of `text_masked i[N L]`, `masked_positions` and `masked_ids i[N K]`."""
     used = arrays["masked_ids"] >= 0
     row, place = np.nonzero(used)[0], arrays["masked_positions"][used]

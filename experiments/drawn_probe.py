@@ -46,7 +46,7 @@ class Evaluator(linear_probe.Evaluator):
         parts = [self._one(features, labels, draw, classes) for draw in range(self.draws)]
         yield parts[0]._replace(
             value=float(np.mean([part.value for part in parts])),
-            chance=float(np.mean([part.chance for part in parts])),
+            chance=float(np.mean([part.chance or 0.0 for part in parts])),
             error=None,  # the draws share most of what they are asked about
             how=f"{self.draws} draws of {self.train_examples} to learn from",
         )

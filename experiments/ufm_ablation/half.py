@@ -69,7 +69,9 @@ def _drawn(params: Any, shared: Any, share: float, seed: int) -> Any:
         if not used:
             return optax.MaskedNode()
         score = jax.random.uniform(own_key, leaf.shape)
-        return masks.next_mask(jnp.ones(leaf.shape, jnp.uint8), score, int(share * leaf.size))
+        return masks.next_mask(
+            jnp.ones(leaf.shape, jnp.uint8), score, jnp.int32(int(share * leaf.size))
+        )
 
     drawn = [one(*each) for each in zip(leaves, jax.tree.leaves(shared), keys, strict=True)]
     return jax.tree.unflatten(structure, drawn)

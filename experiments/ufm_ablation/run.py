@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = _grid(options, gate)
         options.workdir.mkdir(parents=True, exist_ok=True)
         with workdirs.lock(options.workdir):
-            found = _floored(work, work.run(options.workdir), options.workdir)
-            said = dict(gate=gate, command=_command(arguments), shows_nothing=short)
+            # The gate has counted on the same text, unless what is asked about was changed.
+            known = None if options.change or gate is None else gate.get("bigram")
+            found = _floored(work, work.run(options.workdir), options.workdir, known)
+            said: dict[str, Any] = dict(gate=gate, command=_command(arguments), shows_nothing=short)
             text = report.publish(options.workdir, found, **said)
             if options.publish:
                 results = (options.workdir / "results.json").read_bytes()
@@ -88,11 +90,15 @@ def _command(arguments: Sequence[str] | None) -> str:
     return shlex.join([*report.COMMAND.split(), *kept])
 
 
-def _floored(work: grid.Grid, found: dict[str, Any], workdir: Path) -> dict[str, Any]:
-    """The results with the floor of masked words, which is counted once."""
+def _floored(
+    work: grid.Grid, found: dict[str, Any], workdir: Path, known: float | None
+) -> dict[str, Any]:
+    """The results with the floor of masked words, which is counted once if nobody knows it."""
     if BIGRAM not in found["floors"]:
-        logging.info("counting words and their neighbours, for the floor of a bigram model")
-        found["floors"][BIGRAM] = bigram.floor(work.settings({}))
+        if known is None:
+            logging.info("counting words and their neighbours, for the floor of a bigram model")
+            known = bigram.floor(work.settings({}))
+        found["floors"][BIGRAM] = known
         files.write_whole(workdir / "results.json", json.dumps(found, indent=1) + "\n")
     return found
 
