@@ -165,7 +165,8 @@ def _fitted(tempered: Callable[[float], _Found]) -> tuple[float, int]:
     def slopes(at):
         found = tempered(at)
         counts.append(len(found["slope"]))
-        return tuple(float(found[name].astype(np.float64).mean()) for name in ("slope", "curve"))
+        slope, curve = (found[name].mean(dtype=np.float64) for name in ("slope", "curve"))
+        return float(slope), float(curve)
 
     inverse = measure.minimum(slopes)
     return inverse, counts[-1]
