@@ -171,7 +171,11 @@ SMOKES = [
     for path in CONFIGS
     if path.parent.name != "finetune"
 ]
-SMOKES += [pytest.param(f"{located(name)},smoke", marks=pytest.mark.slow) for name in ARMS]
+BY_DAY = ("xfm_base:image_only", "ufm_base:igm")  # the others compile what configs above do
+SMOKES += [
+    pytest.param(f"{located(name)},smoke", marks=(pytest.mark.slow,) if name in BY_DAY else NIGHT)
+    for name in ARMS
+]
 
 
 @pytest.mark.parametrize("config", SMOKES, ids=lambda config: config.rpartition("/")[2])
