@@ -3,6 +3,7 @@
     WORKDIR/results.json       {"settings", "teachers", "floors", "arms": {arm: {"changes", "void",
                                "seeds": {seed: {"scores", "curves", ...}}}}}
     WORKDIR/teachers/SEED/...  runs of the library, one for each seed of the teachers
+    WORKDIR/evaluated/ARM-SEED what evaluators write, of a group that begins with this seed
 
 The file is written whole after every group, so the same command goes on where another one ended.
 """
@@ -148,7 +149,10 @@ def _group(grid: Grid, workdir: Path, arm: str, group: Sequence[int], *, progres
     if grid.batches:
         how["open_streams"] = functools.partial(kept.Recorded, folder=grid.batches)
     trained = together.train(runs, progress=progress, **how)
-    scores, floors = trained.evaluate(workdir)
+    # Its own: evaluators write there and read back what they wrote, and other arms do so now.
+    folder = workdir / "evaluated" / f"{arm}-{group[0]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    scores, floors = trained.evaluate(folder)
     facts = {
         "seconds": round((time.monotonic() - started) / len(group), 1),
         "commit": commit(),
@@ -264,6 +268,6 @@ def commit() -> str:
             ["git", *command], cwd=here, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    code = ("*.py", "../unified_fm")
+    code = ("*.py", "../configs", "../unified_fm")
     dirty = git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+changes" if dirty else "")
