@@ -171,11 +171,7 @@ SMOKES = [
     for path in CONFIGS
     if path.parent.name != "finetune"
 ]
-BY_DAY = ("xfm_base:image_only", "ufm_base:igm")  # the others compile what configs above do
-SMOKES += [
-    pytest.param(f"{located(name)},smoke", marks=(pytest.mark.slow,) if name in BY_DAY else NIGHT)
-    for name in ARMS
-]
+SMOKES += [pytest.param(f"{located(name)},smoke", marks=NIGHT) for name in ARMS]
 
 
 @pytest.mark.parametrize("config", SMOKES, ids=lambda config: config.rpartition("/")[2])

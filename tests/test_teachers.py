@@ -174,7 +174,7 @@ def test_what_is_learnt_from_teachers_is_listed_by_teacher_and_stream():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # compiles X-FM twice
 def test_a_run_of_xfm_on_images_teaches_an_xfm_of_pairs(tmp_path):
     """Masked patches of pairs towards the frozen states of a run that never saw a text."""
     layer = {"layers": 1, "width": 16, "heads": 2, "mlp_width": 32}

@@ -111,7 +111,7 @@ def test_a_schedule_is_kept_in_the_config_and_shown_in_the_report():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_the_gradient_of_a_loss_goes_with_its_weight(accumulate):
     """At weight 0 it moves nothing, at half its weight half as far; the other group is as it was.
 
@@ -157,7 +157,7 @@ def test_a_run_knows_the_length_of_its_schedules():
     assert step.Program(model=None, streams={}, groups={}).weights(jnp.int32(0)) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_teacher_that_takes_leave(tmp_path):
     """Its weight is logged, a resumed run goes on with it, and at 0 there might be no teacher."""
     tiny_bert.save(tmp_path / "bert")

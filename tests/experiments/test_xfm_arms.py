@@ -126,7 +126,7 @@ def test_a_stream_has_the_same_batches_whoever_else_is_there(made):
                 np.testing.assert_array_equal(value, full[stream][key], err_msg=f"{name} {key}")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # every arm is initialised
 def test_arms_of_a_seed_start_from_the_same_parameters(made):
     def start(name):
         ready = setup.prepare(made[name].replace(seed=3), tokenizer=tokenizers.load("bytes"))
