@@ -56,7 +56,9 @@ def _evaluators(short: bool) -> dict[str, Any]:
 
     def probe(source, train, count, **options):
         """Few labels and many questions, as far as the data are few: so the test is less noisy."""
-        both = dict(num_examples=count, train_examples=count or 10_000)
+        both: dict[str, Any] = dict(num_examples=count, train_examples=count or 10_000)
+        if short:  # features of a model that learnt nothing are no end of work for Newton's method
+            both["steps"] = 5
         sources = dict(source=source, train_source=train)
         return dict(name="linear_probe", options=options, **sources, **both)
 
