@@ -165,6 +165,7 @@ def _smoke(c: ConfigDict) -> None:
     c.total_steps = 2
     c.tokenizer = "bytes"
     c.model.update(vocab_size=300, image_size=64, projection_dim=16, dtype="float32")
+    c.model.remat = "none"  # compiles sooner
     c.streams.text.update(source="synthetic:text", max_len=32)
     for stack in ("text", "vision", "fusion"):
         c.model[stack].update(layers)
