@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import pages
 from experiments.statistics import Interval, interval
 from experiments.ufm_ablation import outcome, plots
 from experiments.ufm_ablation.conclusions import (
@@ -130,7 +131,7 @@ def write(
     parts += ["## Teachers", "", *_teachers(found.get("teachers", {})), ""]
     parts += ["## What this does not say", "", *(f"- {s}" for s in _limits(scores, gate)), ""]
     parts += ["## The rules, word for word", "", rules(), ""]
-    parts += ["## How it was made", "", *_made(found, command), ""]
+    parts += ["## How it was made", "", *pages.made(found, command), ""]
     return "\n".join(parts)
 
 
@@ -214,7 +215,7 @@ def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
     names = [m + ("" if counted.get(m, {}).get("counts", True) else " (†)") for m in metrics]
     rows = [f"| arm | {' | '.join(names)} |", "| --- |" + " ---: |" * len(metrics)]
     for arm in scores.arms:
-        cells = [_mean(scores.of(arm, metric)) for metric in metrics]
+        cells = [pages.mean(scores.of(arm, metric), 4) for metric in metrics]
         rows.append(f"| {arm} | {' | '.join(cells)} |")
     for label, known in _floors(floors).items():
         cells = [f"{known[metric]:.4f}" if metric in known else "" for metric in metrics]
@@ -312,31 +313,6 @@ def _limits(scores: Scores, gate: Mapping[str, Any] | None) -> Iterable[str]:
     missing = [name for name in CONTRASTS if not len(scores.of_contrast(name))]
     if missing:
         yield f"Nothing about {', '.join(missing)}: an arm was not run, or is void."
-
-
-def _made(found: Mapping[str, Any], command: str) -> list[str]:
-    entries = [e for arm in found["arms"].values() for e in arm["seeds"].values()]
-    seeds = sorted({int(seed) for arm in found["arms"].values() for seed in arm["seeds"]})
-    minutes = sum(entry.get("seconds", 0.0) for entry in entries) / 60
-
-    def said(key):
-        return ", ".join(sorted({str(e[key]) for e in entries if key in e})) or "unknown"
-
-    return [
-        f"- Command: `{command}`",
-        f"- Commit: {said('commit')}",
-        f"- Seeds: {', '.join(map(str, seeds))}; those of the teachers: "
-        + (", ".join(sorted({name.split()[-1] for name in found.get("teachers", {})})) or "none"),
-        f"- Machine: {said('device')}; jax {said('jax')}",
-        f"- Training and evaluation of the students: {minutes:.0f} minutes, summed over runs",
-    ]
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.4f}" if values else ""
-    found = interval(values)
-    return f"{found.mean:.4f} ± {found.high - found.mean:.4f}"
 
 
 def _nats(found: Interval) -> str:

@@ -5,10 +5,11 @@ the rules those of the README, word for word. Until every counted arm has all se
 asked for, the report is interim and decides nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import pages
 from experiments.statistics import interval
 from experiments.xfm_ablation import conclusions, plots
 from experiments.xfm_ablation import gate as gates
@@ -91,7 +92,7 @@ def write(
     parts += [*(gates.table(gate) if gate else ["The gate was not run."]), ""]
     parts += ["## Teacher", "", *_teachers(found.get("teachers", {})), ""]
     parts += ["## What this does not say", "", *(f"- {s}" for s in _limits(tests)), ""]
-    parts += [HEADING, "", rules(), "", "## How it was made", "", *_made(found, command), ""]
+    parts += [HEADING, "", rules(), "", "## How it was made", "", *pages.made(found, command), ""]
     return "\n".join(parts)
 
 
@@ -117,7 +118,7 @@ def _table(endpoints: Endpoints, floors: Mapping[str, float]) -> list[str]:
     """Means and half widths of their 95 % intervals; what a guess reaches stands below."""
     rows = [f"| arm | {' | '.join(NAMES)} |", "| --- |" + " ---: |" * len(NAMES)]
     for arm in endpoints.arms:
-        cells = [_mean(endpoints.of(arm, name)) for name in NAMES]
+        cells = [pages.mean(endpoints.of(arm, name), 3) for name in NAMES]
         rows.append(f"| {arm}{'' if arm in COUNTED else ' (exploratory)'} | {' | '.join(cells)} |")
     guess = of_run(floors)
     cells = [f"{guess[name]:.3f}" if name in guess else "" for name in NAMES]
@@ -164,27 +165,3 @@ def _limits(tests: Mapping[str, Tested]) -> Iterable[str]:
     missing = [name for name, test in tests.items() if not test.known]
     if missing:
         yield f"Nothing about {', '.join(missing)}: an arm was not run, or is void."
-
-
-def _made(found: Mapping[str, Any], command: str) -> list[str]:
-    entries = [e for arm in found["arms"].values() for e in arm["seeds"].values()]
-    seeds = sorted({int(seed) for arm in found["arms"].values() for seed in arm["seeds"]})
-    minutes = sum(entry.get("seconds", 0.0) for entry in entries) / 60
-
-    def said(key):
-        return ", ".join(sorted({str(e[key]) for e in entries if key in e})) or "unknown"
-
-    return [
-        *([f"- Command: `{command}`"] if command else []),
-        f"- Commit: {said('commit')}",
-        f"- {found['settings']['total_steps']} steps; seeds {', '.join(map(str, seeds))}",
-        f"- Machine: {said('device')}; jax {said('jax')}",
-        f"- Training and evaluation of the students: {minutes:.0f} minutes, summed over runs",
-    ]
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else ""
-    found = interval(values)
-    return f"{found.mean:.3f} ± {found.high - found.mean:.3f}"

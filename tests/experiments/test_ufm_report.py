@@ -164,13 +164,13 @@ def test_the_floors_stand_beside_the_losses_and_the_teachers_say_how_sure_they_a
 
 
 def test_the_page_says_how_it_was_made_and_its_files_are_there(tmp_path):
-    found = results(LOST, GAINED) | {"settings": {"total_steps": 1500}}
+    found = results(LOST, GAINED)
     text = report.publish(tmp_path, found, command="run --extend")
     assert (tmp_path / "report.md").read_text() == text
     for name in re.findall(r"\]\(([^)/]+\.svg)\)", text):
         assert (tmp_path / name).read_text().startswith("<svg")
     assert "- Command: `run --extend`" in text and "- Commit: 0123456789ab" in text
-    assert "- Seeds: 0, 1, 2, 3, 4, 5, 6, 7; those of the teachers: none" in text
+    assert "- 1500 steps; seeds 0, 1, 2, 3, 4, 5, 6, 7; those of the teachers: none" in text
     assert "16 minutes" in text  # 4 arms, 8 seeds, half a minute each
 
 
