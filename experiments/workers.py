@@ -73,8 +73,9 @@ def each(
             given = {pool.submit(_call, function, i, job): i for i, job in enumerate(jobs)}
             for done in concurrent.futures.as_completed(given):
                 yield given[done], done.result()
-        finally:
+        except BaseException:  # else processes that have not begun are waited for
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
     told.put(None)
     reader.join()
 

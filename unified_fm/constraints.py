@@ -58,6 +58,13 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
         axes = ["tensor" if number == axis else None for number in range(x.ndim)]
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*axes)))
 
+    def summed(x: jax.Array, axis: int) -> jax.Array:
+        if mesh.shape["fsdp"] == 1 or x.shape[axis] % mesh.shape["fsdp"]:
+            return x
+        free = [P.UNCONSTRAINED] * x.ndim
+        free[axis] = "fsdp"
+        return _in_parts(NamedSharding(mesh, P(*free)), x)
+
     return Placement(
         shards=sharding.batch_shards(mesh),
         rows=rows,
@@ -65,6 +72,7 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
         platform=platform,
         splits=mesh.shape["tensor"],
         split=split,
+        summed=summed,
     )
 
 
@@ -83,3 +91,20 @@ def _gather_backward(mesh: Mesh, spec: P, _: None, gradient: jax.Array) -> tuple
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _in_parts(where: NamedSharding, x: jax.Array) -> jax.Array:
+    del where
+    return x
+
+
+def _in_parts_forward(where: NamedSharding, x: jax.Array) -> tuple[jax.Array, None]:
+    return _in_parts(where, x), None
+
+
+def _in_parts_backward(where: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, where),)
+
+
+_in_parts.defvjp(_in_parts_forward, _in_parts_backward)

@@ -42,6 +42,9 @@ class Placement:
             may be compiled where no such device is.
         splits: parts into which the mesh cuts heads, hidden layers and the vocabulary.
         split: `(x, axis) -> x`, for an array that is cut into these parts along an axis.
+        summed: `(x, axis) -> x`, for a part of a parameter that is used again and again (in a
+            loop): each gradient of it is summed over the devices in parts along an axis, so that
+            none gets the whole of it.
     """
 
     shards: int = 1
@@ -50,6 +53,7 @@ class Placement:
     platform: str | None = None
     splits: int = 1
     split: Callable[[jax.Array, int], jax.Array] = _uncut
+    summed: Callable[[jax.Array, int], jax.Array] = _uncut
 
 
 NOWHERE = Placement()

@@ -158,9 +158,11 @@ def _twice(grid_, workdir, arm, group, *, progress):
 
 
 @pytest.mark.slow  # real processes
-def test_jobs_run_in_processes_on_a_core_each(tmp_path):
+def test_jobs_run_in_processes_on_a_core_each(tmp_path, capfd):
     work = tiny(jobs=2)
     found = list(work._each(_twice, [("plain", [0]), ("slow", [0])], tmp_path))
     assert sorted(arm for arm, _, _ in found) == ["plain", "slow"]
     assert os.getpid() not in [process for _, process, _ in found]
     assert [cores for _, _, cores in found] == [1, 1]
+    # Nor does a process die that has just started when the other one has done both jobs.
+    assert capfd.readouterr().err == ""

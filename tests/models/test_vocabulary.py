@@ -81,3 +81,40 @@ def test_a_mesh_splits_the_vocabulary(given, chunk):
     text = lowered.compile().as_text()
     assert not re.search(r"f32\[[\d,]*,(301|512|1024)\]", text)
     assert re.search(r"f32\[(8,3|24),(256|128)\]", text)
+
+
+def test_each_device_sums_its_part_of_a_chunks_gradient(given):
+    mesh = sharding.make_mesh(data=1, fsdp=8)
+    place = constraints.placement(mesh, {"embedding": given["table"]}, "fsdp")
+    weights = jnp.linspace(-1, 1, 24).reshape(8, 3)
+
+    def split(x, table, bias, ids):
+        with placement.use(place):
+            table = place.params("", {"embedding": table})["embedding"]
+            return cross_entropy(place.rows(x), table, bias, ids, chunk=500)
+
+    wanted, found = _learn(_whole, given, weights), _learn(split, given, weights)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    # In the loop, where compilers for GPUs and TPUs make a reduce-scatter of it: by the GPU's, a
+    # device receives 39 MB for RoBERTa's words instead of 158. The CPU's has no such operation.
+    arrays = given["x"], given["table"], given["bias"]
+    gradient = jax.grad(lambda *a: split(*a, given["ids"])[0].sum(), argnums=1)
+    loops = [e for e in jax.make_jaxpr(gradient)(*arrays).eqns if e.primitive.name == "scan"]
+    placed = [
+        (eqn.outvars[0].aval.shape, eqn.params["sharding"].spec.index("fsdp"))
+        for loop in loops
+        for eqn in _equations(loop.params["jaxpr"].jaxpr)
+        if eqn.primitive.name == "sharding_constraint" and "fsdp" in eqn.params["sharding"].spec
+    ]
+    assert placed == [((128, WIDTH), 1)]
+
+
+def _equations(jaxpr):
+    """All of a program, those of the programs inside it too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in eqn.params.values():
+            if isinstance(inner := getattr(inner, "jaxpr", inner), type(jaxpr)):
+                yield from _equations(inner)
