@@ -4,12 +4,14 @@ A lower loss is better; differences are seed by seed. `report.py` says in words 
 """
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.statistics import Interval, holm, interval, p_value, share
+from experiments.ufm_ablation.arms import arms as planned
 
 LOSSES = {"image": "drawings/image/classify", "text": "words/cross_entropy"}
 PROBES = ("objects/accuracy", "digits/accuracy", "topics/accuracy")
@@ -52,14 +54,21 @@ LOSES = {"text": "H1a", "image": "H1b"}  # that `joint` loses against separate t
 class Scores:
     """The scores of results.json, but for arms that are void.
 
+    A look is at the first seeds of all arms alike: what some have beyond it waits for the next one.
+
     Attributes:
         void: names of the arms of which a step was not finite.
         arms: names of the others.
-        seeds: how many every one of them has.
+        seeds: how many, from 0 on, every arm of the plan has that is not void.
         gate: what the gate has found, as `outcome.read` gives it.
     """
 
-    def __init__(self, found: Mapping[str, Any], gate: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        found: Mapping[str, Any],
+        gate: Mapping[str, Any] | None = None,
+        looks: Sequence[int] = LOOKS,
+    ):
         self.gate = gate or {}
         self.void = [arm for arm, entry in found["arms"].items() if entry["void"]]
         self._of = {
@@ -68,15 +77,32 @@ class Scores:
             if arm not in self.void
         }
         self.arms = list(self._of)
-        self.seeds = min((len(seeds) for seeds in self._of.values()), default=0)
+        asked = [arm for arm in planned() if arm not in self.void]
+        everywhere = set.intersection(*(set(self._of.get(arm, ())) for arm in asked))
+        self.seeds = next(n for n in itertools.count() if str(n) not in everywhere)
+        if self.seeds >= looks[0]:
+            self.seeds = max(n for n in looks if n <= self.seeds)
+            first = [str(n) for n in range(self.seeds)]
+            self._of = {
+                arm: {seed: of[seed] for seed in first if seed in of}
+                for arm, of in self._of.items()
+            }
 
     def of(self, arm: str, metric: str) -> list[float]:
         """Of all seeds of an arm; none if it has no such metric."""
         return [scores[metric] for scores in self._of.get(arm, {}).values() if metric in scores]
 
     def testable(self, stream: str) -> bool:
-        """Whether the stream has passed the gate somewhere, or nobody knows."""
+        """Whether the stream passes the gate at the chosen size, or there was none."""
         return self.gate.get("passes", {}).get(stream, True)
+
+    def absent(self, stream: str, *arms: str) -> str:
+        """Why arms cannot be compared on a stream: "joint is void"; "" where they can."""
+        lacks = [arm for arm in arms if arm in self.void]
+        gone = [arm for arm in arms if arm not in lacks and len(self.of(arm, LOSSES[stream])) < 2]
+        return ", ".join(
+            [*(f"{arm} is void" for arm in lacks), *(f"{arm} was not run" for arm in gone)]
+        )
 
     def of_contrast(self, name: str) -> np.ndarray:
         """f64[n], a primary contrast for each seed."""
@@ -93,6 +119,17 @@ class Scores:
         }
         common = [s for s in of[min(factors)] if all(s in seeds for seeds in of.values())]
         return np.array([sum(f * of[arm][s] for arm, f in factors.items()) for s in common])
+
+
+def counted(found: Mapping[str, Any], gate: Mapping[str, Any] | None = None) -> Scores:
+    """The scores of results.json at the look that decides: the second one only if the first asks.
+
+    Args:
+        found: what it holds.
+        gate: what gate.json holds.
+    """
+    first = Scores(found, gate, LOOKS[:1])
+    return Scores(found, gate) if look(first) == "extended" else first
 
 
 def look(scores: Scores) -> str:
@@ -162,14 +199,16 @@ def decision(scores: Scores, stream: str) -> str:
     """
     if not scores.testable(stream):
         return "not testable here"
-    if FULL not in scores.arms:
-        return "not run"
+    if why := scores.absent(stream, "joint", SEPARATE[stream], FULL):
+        return f"cannot be said: {why}"
     part = repaired(scores, stream, FULL)
     if part is None:
         return "nothing to repair"
     if part.high < HALF:
         return "refuted"
     other = {"image": "text", "text": "image"}[stream]
+    if why := scores.absent(other, "joint", SEPARATE[other], FULL):
+        return f"cannot be said: {why}"
     lost, whole = scores.values(other, {FULL: 1, "joint": -1}), deficit(scores, other)
     allowed = NATS if whole is None else WIDTH * whole.mean
     spared = len(lost) > 1 and interval(lost).high <= allowed
@@ -177,11 +216,14 @@ def decision(scores: Scores, stream: str) -> str:
 
 
 def same(scores: Scores) -> str:
-    """H5: "better", "equivalent", or "" where neither is shown."""
+    """H5: "better", "equivalent", or "" where neither is shown.
+
+    Better is a claim of one of the seven contrasts, so it has to survive Holm's correction too.
+    """
     values, whole = scores.of_contrast("H5"), deficit(scores, "text")
     if len(values) < 2:
         return ""
-    if interval(values).high < 0:
+    if interval(values).high < 0 and "H5" in rejected(scores):
         return "better"
     band = interval(values, 0.9)
     inside = whole is not None and max(-band.low, band.high) <= WIDTH * whole.mean
@@ -190,8 +232,10 @@ def same(scores: Scores) -> str:
 
 def masking(scores: Scores) -> str:
     """Needs a gain over tuned weights, and chosen entries that beat random ones."""
+    if why := scores.absent("text", "joint_igm", "joint_igm_random", "joint_static"):
+        return f"cannot be said: {why}"
     gain = scores.values("text", {"joint_igm": 1, "joint_static": -1})
-    if len(gain) < 2 or interval(gain).high >= 0:
+    if interval(gain).high >= 0:
         return "not confirmed"
     said = {"better": "confirmed", "equivalent": "partition helps, selection does not"}
     return said.get(same(scores), "not confirmed")

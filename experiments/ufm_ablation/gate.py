@@ -21,7 +21,7 @@ import numpy as np
 from experiments import bigram, grid, workers
 from experiments.ufm_ablation import arms as students
 from experiments.ufm_ablation import outcome
-from experiments.ufm_ablation.conclusions import LOSSES, PROBES, SEPARATE
+from experiments.ufm_ablation.conclusions import LOSSES, NATS, PROBES, SEPARATE
 from unified_fm import files
 from unified_fm.config import file as config_file
 from unified_fm.runtime import workdir as workdirs
@@ -29,7 +29,7 @@ from unified_fm.runtime import workdir as workdirs
 SEEDS = (100, 101, 102)
 SIZES = ((24, 2), (32, 2), (48, 3))  # width, layers
 STEPS = (1500, 4500, 9000)
-RATES = (1.5e-3, 3e-3, 6e-3)
+RATES = outcome.TRIED
 RATIOS = (2, 4, 8, 16)  # of the static weights, text to image
 FALL = 0.02  # nats that images may still gain in the last fifth of the steps
 SURE = 3.0  # standard deviations of paired differences
@@ -135,13 +135,23 @@ def complete(judgements: Sequence[Mapping[str, Any]]) -> bool:
     return any(all(j["passes"].values()) for j in judgements)
 
 
-def best_ratio(by_ratio: Mapping[float, Found]) -> float:
-    """Of the static weights: the smallest sum of both losses."""
+def best_ratio(by_ratio: Mapping[float, Found], joint: Found, passes: Mapping[str, bool]) -> float:
+    """Of the static weights: the smallest loss on the streams that pass, of none on both.
 
-    def both(ratio):
-        return sum(losses(by_ratio[ratio], "joint_static", stream).mean() for stream in LOSSES)
+    Left out are those that pay for it with more than `NATS` on another stream, unless all do. What
+    joint training loses stands on the streams that pass; on another one, noise would choose.
+    """
+    asked = [stream for stream in LOSSES if passes[stream]] or list(LOSSES)
 
-    return min(by_ratio, key=both)
+    def mean(found, arm, stream):
+        return losses(found, arm, stream).mean()
+
+    def spares(found):
+        others = (stream for stream in LOSSES if stream not in asked)
+        return all(mean(found, "joint_static", s) <= mean(joint, "joint", s) + NATS for s in others)
+
+    allowed = [ratio for ratio, found in by_ratio.items() if spares(found)] or list(by_ratio)
+    return min(allowed, key=lambda r: sum(mean(by_ratio[r], "joint_static", s) for s in asked))
 
 
 def probes(found: Found) -> dict[str, dict[str, Any]]:
@@ -160,6 +170,11 @@ def _scores(found: Found, arm: str, metric: str) -> np.ndarray:
     return np.array([seeds[str(seed)]["scores"][metric] for seed in SEEDS])
 
 
+def _commits(*found: Found) -> set[str]:
+    entries = (e for each in found for arm in each["arms"].values() for e in arm["seeds"].values())
+    return {entry["commit"] for entry in entries}
+
+
 def _unread() -> list[str]:
     """Paths of the evaluators that say nothing about the losses, which rates are chosen by."""
     kept = {metric.split("/")[0] for metric in LOSSES.values()}
@@ -172,6 +187,7 @@ class Gate:
 
     def __init__(self, workdir: Path, jobs: int):
         self._workdir, self._jobs = workdir, jobs
+        self._tried: list[Found] = []  # results of the candidates
 
     def cells(
         self,
@@ -204,6 +220,7 @@ class Gate:
         judgements: list[dict[str, Any]] = []
         for candidate in CANDIDATES[:until]:
             by_rate = {r: self.cells(candidate, r, ["joint", *SEPARATE.values()]) for r in RATES}
+            self._tried += by_rate.values()
             judgements.append(judged(candidate, by_rate, bigram))
             logging.info("%s: %s", candidate.name, json.dumps(judgements[-1]))
             if complete(judgements):
@@ -216,6 +233,7 @@ class Gate:
         best = chosen(judgements)
         candidate = Candidate(best["width"], best["layers"], best["steps"])
         rates = best["rates"]
+        joint = self.cells(candidate, rates["joint"], ["joint", *SEPARATE.values()])
         by_ratio = {
             ratio: self.cells(candidate, rates["joint"], ["joint_static"], ratio=ratio)
             for ratio in RATIOS
@@ -226,7 +244,7 @@ class Gate:
             asked["arms"] |= found["arms"]
         return {
             **{key: best[key] for key in ("width", "layers", "steps", "rates", "passes")},
-            "static_ratio": best_ratio(by_ratio),
+            "static_ratio": best_ratio(by_ratio, joint, best["passes"]),
             "static_losses": {
                 str(r): {s: float(losses(f, "joint_static", s).mean()) for s in LOSSES}
                 for r, f in by_ratio.items()
@@ -235,8 +253,9 @@ class Gate:
             "bigram": bigram,
             "probes": probes(asked),
             "candidates": judgements,
+            "of": len(CANDIDATES),
             "seeds": list(SEEDS),
-            "commit": grid.commit(),
+            "commits": sorted(_commits(asked, *by_ratio.values(), *self._tried)),
         }
 
 

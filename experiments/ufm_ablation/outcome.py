@@ -4,7 +4,8 @@
      "static_ratio": 8}
 
 and, for the page alone, where they are known: "passes" {stream: bool}, "optimisation_limited",
-"bigram", "probes" {metric: {"gains": [of each seed], "counts": bool}}, "candidates", "seeds".
+"bigram", "probes" {metric: {"gains": [of each seed], "counts": bool}}, "candidates" that were tried
+and how many there are, "of", "static_losses" {ratio: {stream: mean}}, "seeds", "commits".
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 PATH = Path(__file__).parent / "gate.json"
 NEEDED = ("width", "layers", "steps", "rates", "static_ratio")
 RATES = ("vit", "bert", "joint")
+TRIED = (1.5e-3, 3e-3, 6e-3)  # rates
 
 
 def read(path: Path = PATH) -> Mapping[str, Any] | None:

@@ -23,26 +23,32 @@ _PAIR = ("joint_igm", "joint_igm_random")  # H5: chosen entries, and drawn ones
 _TRAINING = {"image": "image/classify", "text": "text/mlm"}
 
 
-def forest(scores: Scores) -> str:
-    """The forest plot as SVG text: a row for each arm and stream, a dot for each seed."""
-    return figures.forest(
-        [_panel(scores, stream) for stream in LOSSES],
-        legend="Dots: seeds, of (joint - arm) over the mean of (joint - separate). Lines: 95 %"
-        f" intervals. Green: within {100 * WIDTH:.0f} % of {_PAIR[1]}, no difference by H5.",
-    )
+def forest(scores: Scores, *, final: bool = True) -> str:
+    """The forest plot as SVG text: a row for each arm and stream, a dot for each seed.
+
+    Before the look that decides all is in nats, and nothing is marked.
+    """
+    legend = "Dots: seeds. Lines: 95 % intervals."
+    if final:
+        legend = (
+            "Dots: seeds, of (joint - arm) over the mean of (joint - separate). Lines: 95 %"
+            f" intervals. Green: within {100 * WIDTH:.0f} % of {_PAIR[1]}, no difference by H5."
+        )
+    return figures.forest([_panel(scores, stream, final) for stream in LOSSES], legend=legend)
 
 
-def _panel(scores: Scores, stream: str) -> figures.Panel:
+def _panel(scores: Scores, stream: str, final: bool) -> figures.Panel:
     """In shares of what `joint` loses; in nats where it is not shown to lose."""
-    whole = deficit(scores, stream)
+    whole = deficit(scores, stream) if final else None
     rows = []
     for arm in scores.arms:
         gain = scores.values(stream, {"joint": 1, arm: -1})
         if arm not in ("joint", "scratch") and len(gain):
-            rows.append(_row(scores, stream, arm, gain, whole))
+            rows.append(_row(scores, stream, arm, gain, whole, final))
     if whole is None:
+        lost = f"joint is not shown to lose against {SEPARATE[stream]}"
         return figures.Panel(
-            title=f"{stream}: joint is not shown to lose against {SEPARATE[stream]}",
+            title=f"{stream}: {lost if final else 'arms against joint, so far'}",
             axis="nats gained against joint (right: better)",
             rows=rows,
             marks={0.0: "joint"},
@@ -56,7 +62,9 @@ def _panel(scores: Scores, stream: str) -> figures.Panel:
     )
 
 
-def _row(scores: Scores, stream: str, arm: str, gain: np.ndarray, whole: Interval | None):
+def _row(
+    scores: Scores, stream: str, arm: str, gain: np.ndarray, whole: Interval | None, final: bool
+):
     unit = 1.0 if whole is None else whole.mean
     if whole is None:
         found = interval(gain) if len(gain) > 1 else None
@@ -69,7 +77,7 @@ def _row(scores: Scores, stream: str, arm: str, gain: np.ndarray, whole: Interva
         dots=[float(x) / unit for x in gain],
         interval=found,
         band=_band(scores, stream, arm, whole),
-        note="(Holm)" if _survives(scores, stream, arm) else "",
+        note="(Holm)" if final and _survives(scores, stream, arm) else "",
         strong=arm == FULL,
     )
 

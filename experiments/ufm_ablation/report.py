@@ -19,6 +19,7 @@ from experiments.ufm_ablation.conclusions import (
     PROBES,
     SEPARATE,
     Scores,
+    counted,
     decision,
     deficit,
     look,
@@ -86,9 +87,10 @@ def publish(
         command: that made it.
         shows_nothing: the run was too short to be of any worth.
     """
-    scores = Scores(found, gate)
+    scores = counted(found, gate)
     text = write(found, gate=gate, command=command, shows_nothing=shows_nothing)
-    files.write_whole(folder / "plot.svg", plots.forest(scores))
+    state = _state(scores, shows_nothing)
+    files.write_whole(folder / "plot.svg", plots.forest(scores, final=state == "final"))
     files.write_whole(folder / "curves.svg", plots.curves(found))
     files.write_whole(folder / "report.md", text)
     return text
@@ -102,8 +104,9 @@ def write(
     shows_nothing: bool = False,
 ) -> str:
     """The report as Markdown; arguments as for `publish`."""
-    scores = Scores(found, gate)
-    state = "interim" if shows_nothing else look(scores)
+    scores = counted(found, gate)
+    state = _state(scores, shows_nothing)
+    final = state == "final"
     parts = ["# UFM ablation, version 2: the outcome", "", _head(scores, state, shows_nothing), ""]
     if scores.void:
         parts += [_quote("void"), ""]
@@ -115,24 +118,31 @@ def write(
         "[results.json](results.json).",
         "",
     ]
-    if state == "final":
+    if final:
         parts += ["## Decision", "", *_decisions(scores), ""]
-    parts += ["## What joint training loses, and who repairs it", ""]
-    parts += [
-        _quote("deficit"),
-        "",
-        *(f"- {s}" for stream in LOSSES for s in _repairs(scores, stream)),
-    ]
+        parts += ["## What joint training loses, and who repairs it", "", _quote("deficit"), ""]
+        parts += [f"- {said}" for stream in LOSSES for said in _repairs(scores, stream)]
+    else:
+        parts += ["## Arms against joint training, so far"]
     parts += ["", "![a dot for each seed, the mean and its interval, arm by arm](plot.svg)", ""]
-    parts += ["## Primary contrasts", "", *contrasts(scores), ""]
+    parts += ["## Primary contrasts", "", *contrasts(scores, final=final), ""]
     parts += ["## All arms", "", *_table(scores, found["floors"]), ""]
     parts += ["## Loss along the run", "", "![loss of training, arm by arm](curves.svg)", ""]
     parts += ["## What the gate chose", "", *_gate(gate), ""]
     parts += ["## Teachers", "", *_teachers(found.get("teachers", {})), ""]
-    parts += ["## What this does not say", "", *(f"- {s}" for s in _limits(scores, gate)), ""]
+    parts += [
+        "## What this does not say",
+        "",
+        *(f"- {s}" for s in _limits(scores, gate, final)),
+        "",
+    ]
     parts += ["## The rules, word for word", "", rules(), ""]
     parts += ["## How it was made", "", *pages.made(found, command), ""]
     return "\n".join(parts)
+
+
+def _state(scores: Scores, shows_nothing: bool) -> str:
+    return "interim" if shows_nothing else look(scores)
 
 
 def _head(scores: Scores, state: str, shows_nothing: bool) -> str:
@@ -165,7 +175,7 @@ def _decisions(scores: Scores) -> Iterable[str]:
     yield "This is the second look." if second else "That is so of none: this look is the last."
     yield ""
     if not all(scores.testable(stream) for stream in LOSSES):
-        yield from (_quote("gate"), "")
+        yield from (_quote("gate"), "", _tried(scores.gate), "")
     yield from (_quote("decision"), "")
     yield from (f"- {stream}: **{decision(scores, stream)}**." for stream in LOSSES)
     yield from ("", _quote("H5"), "")
@@ -174,12 +184,13 @@ def _decisions(scores: Scores) -> Iterable[str]:
     yield f"- Gradient masking: **{masking(scores)}**."
 
 
-def contrasts(scores: Scores) -> list[str]:
+def contrasts(scores: Scores, *, final: bool = True) -> list[str]:
     """The table of the primary contrasts; what was not run counts as a test that rejects nothing.
 
     Marked (Holm): the test survives Holm's correction over all of them, in the claim's direction.
+    Before the look that decides nothing is marked.
     """
-    survive = rejected(scores)
+    survive = rejected(scores) if final else set()
     rows = ["| | stream | contrast | claim | mean [95 %] | |", "| --- " * 6 + "|"]
     for name, contrast in CONTRASTS.items():
         terms = " ".join(
@@ -190,7 +201,8 @@ def contrasts(scores: Scores) -> list[str]:
         if len(values) > 1:
             said = _nats(interval(values))
         mark = "(Holm)" if name in survive else ""
-        mark += f" {same(scores)}" if name == "H5" and same(scores) else ""
+        if final and name == "H5":
+            mark = f"{mark} {same(scores)}".strip()
         cells = [name, contrast.stream, terms, contrast.sign, said, mark]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
@@ -198,6 +210,9 @@ def contrasts(scores: Scores) -> list[str]:
 
 def _repairs(scores: Scores, stream: str) -> Iterable[str]:
     whole = deficit(scores, stream)
+    if why := scores.absent(stream, "joint", SEPARATE[stream]):
+        yield f"{stream}: cannot be said: {why}"
+        return
     if whole is None:
         yield f"{stream}: `joint` is not shown to lose against `{SEPARATE[stream]}`"
         return
@@ -243,8 +258,17 @@ def _gate(gate: Mapping[str, Any] | None) -> list[str]:
         return ["There is no gate.json: size, length, rates and weights are those of the config."]
     lines = [f"- Taken {outcome.line(gate)}."]
     for stream, passed in gate.get("passes", {}).items():
-        said = "passes" if passed else "passes nowhere: **not testable here**"
+        said = "passes" if passed else "does not pass: **not testable here**"
         lines.append(f"- {stream}: {said}.")
+    lines.append(f"- {_tried(gate)}")
+    if at_edge := _at_edge(gate):
+        lines.append(f"- {at_edge}")
+    if ratios := gate.get("static_losses"):
+        said = "; ".join(
+            f"{ratio} to 1: text {of['text']:.3f}, image {of['image']:.3f}"
+            for ratio, of in ratios.items()
+        )
+        lines.append(f"- Losses of `joint_static` by its ratio of text to image: {said}.")
     if gate.get("optimisation_limited"):
         lines.append(
             f"- `bert_only` does not get below the bigram floor ({gate['bigram']:.3f}): the run is "
@@ -257,6 +281,28 @@ def _gate(gate: Mapping[str, Any] | None) -> list[str]:
     if tried := gate.get("candidates"):
         lines += ["", *_candidates(tried)]
     return lines
+
+
+def _tried(gate: Mapping[str, Any]) -> str:
+    """How far the gate went, and which streams pass at any of the sizes that it tried."""
+    tried, of = gate.get("candidates", []), gate.get("of", 0)
+    anywhere = [s for s in LOSSES if any(each["passes"][s] for each in tried)]
+    rest = f"; the {of - len(tried)} others, which cost more, were not" if of > len(tried) else ""
+    return (
+        f"Sizes and lengths tried: {len(tried)} of {of}{rest}. Passing at any of them: "
+        f"{', '.join(anywhere) or 'neither stream'}."
+    )
+
+
+def _at_edge(gate: Mapping[str, Any]) -> str:
+    """That chosen rates are the largest ones tried, "" if none is."""
+    edge = [who for who in outcome.RATES if gate["rates"][who] == max(outcome.TRIED)]
+    if not edge:
+        return ""
+    return (
+        f"The rates of {', '.join(edge)} are the largest that were tried: a larger one may be "
+        "better, and what arms gain may in part be the length of their steps."
+    )
 
 
 def _candidates(tried: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -294,20 +340,26 @@ def _teachers(teachers: Mapping[str, Mapping[str, float]]) -> list[str]:
     return rows
 
 
-def _limits(scores: Scores, gate: Mapping[str, Any] | None) -> Iterable[str]:
+def _limits(scores: Scores, gate: Mapping[str, Any] | None, final: bool) -> Iterable[str]:
     yield (
         "Nothing about base size, and nothing about the paper's numbers: this is an encoder of some"
-        " ten thousand parameters, trained for minutes."
+        " ten thousand parameters to a hundred thousand, trained for minutes."
     )
     yield "Intervals are over seeds of training, not over test sets or corpora."
     yield "Only the primary contrasts are corrected for their number; all else is descriptive."
     for stream in LOSSES:
         if not scores.testable(stream):
-            yield f"Nothing about what sharing costs {stream}: no size passed the gate there."
-        elif deficit(scores, stream) is None:
+            yield f"Nothing about what sharing costs {stream}: it did not pass the gate."
+        elif (
+            final
+            and not scores.absent(stream, "joint", SEPARATE[stream])
+            and not deficit(scores, stream)
+        ):
             yield f"Nothing about repairs on {stream}: there is no loss shown that needs one."
     if scores.gate.get("optimisation_limited"):
         yield "What sharing costs a model that has learnt more of its text than its bigrams."
+    if gate is not None and (at_edge := _at_edge(gate)):
+        yield at_edge
     if gate is None:
         yield "Whether another rate or size would say the same: none was chosen beforehand."
     missing = [name for name in CONTRASTS if not len(scores.of_contrast(name))]

@@ -30,3 +30,14 @@ def test_cross_entropy_stands_beside_the_unigram_of_the_training_text():
     expected = -(8 * logs[0] + 8 * logs[1] + 4 * logs[2] + 4 * logs[3]) / 24
     assert entropy.chance == pytest.approx(expected)
     assert accuracy.chance == pytest.approx(1 / 3)  # always "a", or always "square"
+
+
+def test_what_is_counted_is_spread_over_a_source_in_order():
+    evaluator = mlm.Evaluator(
+        source="tests.evaluators.worlds:eight",
+        train_source="tests.evaluators.worlds:eight",
+        train_examples=4,
+        tokenizer=worlds.make_tokenizer(),
+    )
+    assert [i for i, _ in evaluator.records(evaluator.train_source, 4)] == [0, 2, 4, 6]
+    assert [i for i, _ in evaluator.records(evaluator.train_source, 99)] == list(range(8))

@@ -91,12 +91,26 @@ def test_the_cheapest_of_those_that_most_streams_pass_is_chosen():
     assert not gate.complete([none, text])
 
 
-def test_the_ratio_of_the_smallest_sum_is_chosen():
+@pytest.mark.parametrize(
+    ("passes", "image", "chosen"),
+    [
+        # One stream passes: the least loss there, of those that cost images less than .05 nats.
+        ({"text": True, "image": False}, 1.06, 4),
+        ({"text": True, "image": False}, 1.5, 8),
+        ({"text": True, "image": False}, 0.5, 8),  # all cost more
+        ({"text": False, "image": True}, 1.5, 2),
+        # Both, or neither: the smallest sum.
+        ({"text": True, "image": True}, 1.5, 4),
+        ({"text": False, "image": False}, 1.5, 4),
+    ],
+)
+def test_static_weights_are_chosen_where_joint_training_loses(passes, image, chosen):
     by_ratio = {
         ratio: results(joint_static={"image": image, "text": text})
         for ratio, image, text in ((2, 1.0, 5.8), (4, 1.1, 5.6), (8, 1.3, 5.55))
     }
-    assert gate.best_ratio(by_ratio) == 4
+    joint = results(joint={"image": image, "text": 5.8})
+    assert gate.best_ratio(by_ratio, joint, passes) == chosen
 
 
 def test_a_probe_counts_when_training_helps_it_by_three_deviations():

@@ -79,7 +79,8 @@ def test_A2_no_decision_before_all_seeds_are_there():
     assert "## Decision" not in report.write(found, shows_nothing=True)
     found["arms"]["joint_kd_igm"]["void"] = True
     text = report.write(found)
-    assert "`joint_kd_igm` is void" in text and "- text: **not run**." in text
+    assert "`joint_kd_igm` is void" in text
+    assert "- text: **cannot be said: joint_kd_igm is void**." in text
 
 
 def spread(full, by=0.08, n=8):
@@ -99,13 +100,53 @@ def spread(full, by=0.08, n=8):
         (5.07, 0.0, 8, ([], "final")),  # not 0
         (5.099, 0.02, 8, ([], "final")),  # not half
         (5.07, 0.08, 16, (["H2"], "final")),  # there is one second look
-        (5.07, 0.08, 12, (["H2"], "interim")),
+        (5.07, 0.08, 12, (["H2"], "extended")),  # which is all that it needs
         (5.07, 0.08, 7, (["H2"], "interim")),
     ],
 )
 def test_a_second_look_is_for_what_may_be_nothing_and_may_be_half(full, by, n, expected):
     scores = conclusions.Scores(spread(full, by, n))
     assert (conclusions.open_contrasts(scores), conclusions.look(scores)) == expected
+
+
+def test_a_second_look_that_was_not_asked_for_decides_nothing():
+    found = spread(5.07, 0.0, 16)
+    for seed in map(str, range(8, 16)):
+        found["arms"]["joint_kd_igm"]["seeds"][seed]["scores"]["words/cross_entropy"] = 9.9
+    scores = conclusions.counted(found)
+    assert scores.seeds == 8 and conclusions.look(scores) == "final"
+    assert scores.of_contrast("H2").max() < 0
+
+
+def test_a_look_is_at_the_first_seeds_of_all_arms_alike():
+    found = results(LOST | {"joint_kd_igm": 5.01}, n=16)
+    entries = found["arms"]["scratch"]["seeds"]
+    for seed in range(8, 16):
+        del entries[str(seed)]
+    scores = conclusions.Scores(found)
+    assert scores.seeds == 8 and len(scores.of_contrast("H1a")) == 8
+    del entries["3"], found["arms"]["vit_half"]
+    assert conclusions.Scores(found).seeds == 0  # an arm of the plan is not there
+    assert "**interim, n = 0, no decision.**" in report.write(found)
+
+
+def test_an_interim_page_marks_and_concludes_nothing():
+    found = results(LOST | {"joint_kd_igm": 5.01, "joint_igm": 5.0, "joint_igm_random": 5.0}, n=7)
+    text = report.write(found).split("## The rules", 1)[0]
+    for word in ("(Holm)", "equivalent", "repairs", "loses", "not shown"):
+        assert word not in text, word
+    assert re.search(r"H1a \| text \| \+ joint - bert_only \| above 0 \| \+0\.(09|10)", text)
+    assert "(Holm)" not in plots.forest(conclusions.Scores(found), final=False)
+
+
+@pytest.mark.parametrize("arm", ["bert_only", "joint"])
+def test_a_void_arm_is_no_loss_that_is_not_there(arm):
+    found = results(LOST | {"joint_kd_igm": 5.01}, GAINED)
+    found["arms"][arm]["void"] = True
+    text = report.write(found)
+    assert f"- text: **cannot be said: {arm} is void**." in text
+    assert f"- text: cannot be said: {arm} is void" in text
+    assert "nothing to repair**" not in text or arm == "bert_only"  # images have both of theirs
 
 
 def test_before_the_second_look_nothing_is_decided():
@@ -126,13 +167,15 @@ def test_a_stream_that_passes_nowhere_is_not_testable():
             | {"bert_only": 4.9, "fall": 0.012, "passes": {"text": True, "image": False}}
             | {"deficits": {"text": [0.1, 0.11, 0.1], "image": [-0.2, 0.0, -0.1]}}
         ],
+        "of": 9,
     }
     text = report.write(results(LOST | {"joint_kd_igm": 5.01}, GAINED), gate=gate)
     assert "- image: **not testable here**." in text and "- text: **confirmed**." in text
     assert "**optimisation-limited**" in text.splitlines()[2]
     assert "| 24, 2, 1500 | 0.006, 0.003, 0.0015 | 4.900 | +0.012 | +0.100, +0.110, +0.100 " in text
     assert "digits/accuracy (†)" in text and "topics/accuracy (†)" not in text
-    assert "- Nothing about what sharing costs image: no size passed the gate there." in text
+    assert "- Nothing about what sharing costs image: it did not pass the gate." in text
+    assert "tried: 1 of 9; the 8 others, which cost more, were not. Passing at any of them: text."
 
 
 def test_every_sentence_stands_below_its_rule():
@@ -171,7 +214,7 @@ def test_the_page_says_how_it_was_made_and_its_files_are_there(tmp_path):
         assert (tmp_path / name).read_text().startswith("<svg")
     assert "- Command: `run --extend`" in text and "- Commit: 0123456789ab" in text
     assert "- 1500 steps; seeds 0, 1, 2, 3, 4, 5, 6, 7; those of the teachers: none" in text
-    assert "16 minutes" in text  # 4 arms, 8 seeds, half a minute each
+    assert "64 minutes" in text  # 16 arms, 8 seeds, half a minute each
 
 
 def test_a_plot_is_in_shares_where_joint_loses_and_in_nats_where_it_does_not():

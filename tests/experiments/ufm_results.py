@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from experiments.ufm_ablation import conclusions
+from experiments.ufm_ablation import arms, conclusions
 
 
 def results(text, image=None, *, n=8, noise=0.001):
-    """What results.json holds if these arms have these losses, with a little noise of their own."""
+    """What results.json holds if these arms have these losses, with a little noise of their own.
+
+    All other arms of the plan are there, too, with losses that nothing is concluded from.
+    """
     rng = np.random.default_rng(0)
     losses = {"text": text, "image": image or {}}
     entries = {
@@ -31,7 +34,7 @@ def results(text, image=None, *, n=8, noise=0.001):
                 for seed in range(n)
             },
         }
-        for arm in {**text, **losses["image"]}
+        for arm in {**text, **losses["image"], **arms.arms()}
     }
     floors = {"words/cross_entropy": 6.1}
     return {"settings": {"total_steps": 1500}, "floors": floors, "arms": entries}

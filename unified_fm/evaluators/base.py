@@ -233,9 +233,14 @@ class HeldOut(Evaluator):
         return self.passes.processes.gather(found)
 
     def records(self, source: str, count: int) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Yields (index, record) of this process's part of the first `count`, if readable."""
+        """Yields (index, record) of this process's part of `count` records, if readable.
+
+        They are spread evenly over the source: many are in order of their class, or of their kind.
+        """
         opened = open_source(source)
-        for index in self.passes.processes.part(min(count, len(opened))):
+        count = min(count, len(opened))
+        for place in self.passes.processes.part(count):
+            index = place * len(opened) // count
             try:
                 record = opened[index]
             except skips.Skip as skip:
@@ -297,7 +302,8 @@ class Compared(HeldOut):
 
     Attributes:
         train_source: source string of it.
-        train_examples: how many of its records are used.
+        train_examples: how many of its records are used: to learn from, the first ones; to count,
+            so many spread over all of it.
     """
 
     train_source: str
