@@ -10,19 +10,24 @@ nothing, one that was exchanged misleads. What stands in the hidden place itself
 """
 
 import dataclasses
+import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
 
+from unified_fm import files
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.skips import Skip
 from unified_fm.evaluators import mlm
 
+KEY = "words/bigram"  # of this floor, in a results.json
 _EVERY = 250  # of the training text a record for the choice of k, a and c
 _ROWS = 1000  # of hidden words that are looked at at once
 
@@ -122,6 +127,22 @@ def floor(settings: Settings, name: str = "words") -> float:
     rows, apart = _training(asked)
     counted = count(rows, np.asarray(tokenizer.is_special))
     return float(counted.fitted(apart).losses(hidden(asked.load().arrays)).mean())
+
+
+def add(path: Path, found: dict[str, Any], settings: Settings, known: float | None = None) -> None:
+    """Puts the floor into results.json if it is not there.
+
+    Args:
+        path: of results.json.
+        found: what it holds.
+        settings, known: of a run, whose floor is counted, which takes minutes; or what it is.
+    """
+    if KEY not in found["floors"]:
+        if known is None:
+            logging.info("counting words and their neighbours, for the floor of a bigram model")
+            known = floor(settings)
+        found["floors"][KEY] = known
+        files.write_whole(path, json.dumps(found, indent=1) + "\n")
 
 
 def hidden(arrays: Mapping[str, Any]) -> Hidden:

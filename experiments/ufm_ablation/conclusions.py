@@ -15,7 +15,6 @@ from experiments.ufm_ablation.arms import arms as planned
 
 LOSSES = {"image": "drawings/image/classify", "text": "words/cross_entropy"}
 PROBES = ("objects/accuracy", "digits/accuracy", "topics/accuracy")
-BIGRAM = "words/bigram"  # among the floors: the cross-entropy of a model that only counts
 SEPARATE = {"image": "vit_only", "text": "bert_only"}
 FULL = "joint_kd_igm"  # the paper's method: teachers and masks
 LOOKS = (8, 16)  # seeds at which it may be decided

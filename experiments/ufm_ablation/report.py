@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import pages
+from experiments import bigram, pages
 from experiments.statistics import Interval, interval
 from experiments.ufm_ablation import outcome, plots
 from experiments.ufm_ablation.conclusions import (
-    BIGRAM,
     CONTRASTS,
     LOOKS,
     LOSSES,
@@ -244,12 +243,12 @@ def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
 def _floors(floors: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """{what a row is called: {metric: what is reached without a model}}."""
     words = (LOSSES["text"], TEMPERED["text"])
-    guess = {metric: value for metric, value in floors.items() if metric != BIGRAM}
+    guess = {metric: value for metric, value in floors.items() if metric != bigram.KEY}
     if words[0] in guess:
         guess.setdefault(words[1], guess[words[0]])
     found = {"without looking (words: unigram)": guess}
-    if BIGRAM in floors:
-        found["bigram, both neighbours"] = dict.fromkeys(words, floors[BIGRAM])
+    if bigram.KEY in floors:
+        found["bigram, both neighbours"] = dict.fromkeys(words, floors[bigram.KEY])
     return found
 
 

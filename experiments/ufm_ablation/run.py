@@ -9,7 +9,6 @@ minutes, without the gate, and shows nothing.
 """
 
 import argparse
-import json
 import logging
 import shlex
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 from experiments import bigram, grid, workers
 from experiments.ufm_ablation import outcome, report
 from experiments.ufm_ablation.arms import CONFIG, arms
-from experiments.ufm_ablation.conclusions import BIGRAM, LOOKS
+from experiments.ufm_ablation.conclusions import LOOKS
 from unified_fm import files
 from unified_fm.runtime import workdir as workdirs
 
@@ -46,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # The gate has counted on the same text, unless what is asked about was changed.
             known = None if options.change or gate is None else gate.get("bigram")
             found = work.run(options.workdir)
-            if options.budget != "short":  # counting takes minutes
-                found = _floored(work, found, options.workdir, known)
+            if not short:
+                bigram.add(options.workdir / "results.json", found, work.settings({}), known)
             said: dict[str, Any] = dict(gate=gate, command=_command(arguments), shows_nothing=short)
             text = report.publish(options.workdir, found, **said)
             if options.publish:
@@ -90,19 +89,6 @@ def _command(arguments: Sequence[str] | None) -> str:
         elif not word.startswith("--workdir="):
             kept.append(word)
     return shlex.join([*report.COMMAND.split(), *kept])
-
-
-def _floored(
-    work: grid.Grid, found: dict[str, Any], workdir: Path, known: float | None
-) -> dict[str, Any]:
-    """The results with the floor of masked words, which is counted once if nobody knows it."""
-    if BIGRAM not in found["floors"]:
-        if known is None:
-            logging.info("counting words and their neighbours, for the floor of a bigram model")
-            known = bigram.floor(work.settings({}))
-        found["floors"][BIGRAM] = known
-        files.write_whole(workdir / "results.json", json.dumps(found, indent=1) + "\n")
-    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -131,7 +131,8 @@ def verdicts(tests: Mapping[str, Tested]) -> dict[str, str]:
         "B1": _said(b1, "MIM helps the vision probes", "MIM harms the vision probes"),
         "B2": _said(
             b2,
-            "a target that learns from texts helps more than a frozen encoder of images alone",
+            "its own features, which move and learn from texts, are a better target than those of "
+            "a frozen encoder of images alone",
             "a frozen encoder of images alone is the better target",
         ),
         "(b)": _guides(b1, b2),

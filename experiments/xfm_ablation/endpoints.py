@@ -4,6 +4,7 @@ Words are in nats per masked word (lower is better), probes in points. The visio
 is the mean of four z-scores; see README.md.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,11 @@ NAMES = (*_OF, VL)
 class Endpoints:
     """The endpoints of every run in results.json, but for arms that are void.
 
+    Args:
+        found: what results.json holds.
+        wanted: how many seeds are counted. Once every counted arm has the seeds from 0 to
+            `wanted` - 1, those alone are taken of all arms; before that, and with None, all.
+
     Attributes:
         void: arms of which a step was not finite.
         scale: {part of the composite: its mean and standard deviation over the counted arms' runs
@@ -40,13 +46,19 @@ class Endpoints:
             this scale, and have no part in it.
     """
 
-    def __init__(self, found: Mapping[str, Any]):
+    def __init__(self, found: Mapping[str, Any], wanted: int | None = None):
         self.void = [arm for arm, entry in found["arms"].items() if entry["void"]]
         self._of = {
             arm: {seed: of_run(each["scores"]) for seed, each in entry["seeds"].items()}
             for arm, entry in found["arms"].items()
             if arm not in self.void
         }
+        if wanted is not None and self.complete >= wanted:
+            counted = [str(seed) for seed in range(wanted)]
+            self._of = {
+                arm: {seed: of[seed] for seed in counted if seed in of}
+                for arm, of in self._of.items()
+            }
         runs = [run for arm in COUNTED for run in self._of.get(arm, {}).values()]
         parts = np.array([[run[p] for p in PARTS] for run in runs if {*PARTS} <= run.keys()])
         self.scale: dict[str, tuple[float, float]] = {}
@@ -65,9 +77,10 @@ class Endpoints:
 
     @property
     def complete(self) -> int:
-        """Seeds that every counted arm has, but for void ones; 0 where one was not run."""
+        """Seeds, from 0 on, that every counted arm has that is not void."""
         wanted = [self._of.get(arm, {}).keys() for arm in COUNTED if arm not in self.void]
-        return len(set.intersection(*map(set, wanted))) if wanted else 0
+        everywhere = set.intersection(*map(set, wanted)) if wanted else set()
+        return next(n for n in itertools.count() if str(n) not in everywhere)
 
     def of(self, arm: str, endpoint: str) -> list[float]:
         """Of all seeds of an arm; none if it has no such endpoint."""

@@ -1,5 +1,6 @@
 """The figures of the X-FM ablation: every arm against `full` in three panels, and losses."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +25,14 @@ _LOSSES = {
 }
 
 
-def forest(endpoints: Endpoints) -> str:
-    """The forest plot as SVG text: in each panel a row for an arm, a dot for each seed."""
+def forest(endpoints: Endpoints, *, final: bool = True) -> str:
+    """The forest plot as SVG text: in each panel a row for an arm, a dot for each seed.
+
+    Before all seeds are there nothing is marked.
+    """
     tests = primary(endpoints)
+    if not final:
+        tests = {name: dataclasses.replace(t, rejected=False) for name, t in tests.items()}
     bands = {WORDS: margin(endpoints), VISION: POINT, VL: SDS}
     return figures.forest(
         [_panel(endpoints, tests, name, band) for name, band in bands.items()],

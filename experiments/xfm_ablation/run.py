@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import grid, workers
+from experiments import bigram, grid, workers
 from experiments.xfm_ablation import gate as gates
 from experiments.xfm_ablation import report
 from experiments.xfm_ablation.arms import COUNTED, arms, spec
@@ -60,7 +60,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> str:
         return "\n".join(gates.table(gate))
     # A short budget has no gate, and students of one teacher alone.
     seeds = [0, 2] if gate is None else range(gate.n)
-    found = _grid(options, options.arms or COUNTED, options.seeds or seeds).run(options.workdir)
+    work = _grid(options, options.arms or COUNTED, options.seeds or seeds)
+    found = work.run(options.workdir)
+    if not short:
+        bigram.add(options.workdir / "results.json", found, work.settings({}))
     said = dict(command=_command(arguments), shows_nothing=short)
     text = report.publish(options.workdir, found, gate, **said)
     if options.publish:
@@ -126,7 +129,7 @@ def _grid(options: argparse.Namespace, chosen: Sequence[str], seeds: Sequence[in
         seeds=seeds,
         group=options.group,
         jobs=options.jobs,
-        batches=options.batches,
+        batches=options.batches or options.workdir / "batches",
     )
 
 
@@ -154,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batches",
         type=Path,
-        help="a folder for the batches of each seed, which are then made once for all arms: about "
-        "1 GB for 1,500 steps",
+        help="a folder for the batches of each seed, which are made once for all arms, about 1 GB "
+        "for 1,500 steps; they may be removed at any time (default: in the workdir)",
     )
     parser.add_argument(
         "--publish", action="store_true", help="write results, report and figures beside this file"

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import grid, objects, seeds
+from experiments import bigram, grid, objects, seeds
 from experiments.ufm_ablation import conclusions, report, run
 from experiments.ufm_ablation.arms import CONFIG, arms
 from unified_fm.config import chosen, weights
@@ -164,7 +164,7 @@ def test_an_arm_with_teachers_from_the_data_to_the_report(tmp_path):
     scores = found["arms"]["joint_kd_igm"]["seeds"]["0"]["scores"]
     asked = {*conclusions.LOSSES.values(), *report.TEMPERED.values(), *conclusions.PROBES}
     assert asked <= scores.keys()
-    assert 4 < found["floors"][conclusions.BIGRAM] < found["floors"]["words/cross_entropy"]
+    assert 4 < found["floors"][bigram.KEY] < found["floors"]["words/cross_entropy"]
     assert set(found["teachers"]) == {"vit 1000", "bert 1000"}
     assert f"{scores['words/cross_entropy']:.4f}" in (tmp_path / "report.md").read_text()
     assert "joint_kd_igm" in (tmp_path / "curves.svg").read_text()

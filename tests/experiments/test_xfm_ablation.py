@@ -184,6 +184,30 @@ def test_no_decision_before_every_counted_arm_has_all_seeds():
     assert "n = 0" in report.write(found, wanted)
 
 
+def test_an_interim_page_marks_and_concludes_nothing():
+    wanted = gate.Gate(n=9, sd=SD, power=SD, detectable=SD)
+    found = results(**words(5.52, 5.8))
+    text = report.write(found, wanted).split(report.HEADING, 1)[0]
+    assert "(Holm)" not in text and "within: " not in text
+    assert "| A2 | words | full - no_stop | below 0 | -0.28" in text
+    assert "(Holm)" not in plots.forest(Endpoints(found), final=False)
+
+
+def test_the_seeds_that_are_counted_are_the_first_of_all_arms():
+    found = results(n=8, **words(5.52, 5.8))
+    entries = found["arms"]["full"]["seeds"]
+    entries["7"]["scores"]["words/cross_entropy"] = 99.0
+    assert Endpoints(found, 7).of("full", "words") == [5.52] * 7
+    del entries["2"]
+    assert Endpoints(found, 7).complete == 2
+    assert len(Endpoints(found, 7).of("no_stop", "words")) == 8  # so far
+
+
+def test_the_page_says_what_each_teacher_gave():
+    found = results(noise=0.01)
+    assert "full - mim_frozen is -1.00 points with one of them, +1.00 with" in report.write(found)
+
+
 def test_arms_of_no_rule_are_shown_beside():
     text = report.write(results(n=3, mim_ema={"words": 5.7}))
     assert "| mim_ema (exploratory) |" in text
