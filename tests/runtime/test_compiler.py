@@ -56,7 +56,25 @@ def test_tpu_flags_are_where_libtpu_reads_them(monkeypatch):
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
     compiler.use("tpu-default")
     assert os.environ["XLA_FLAGS"] == "--a=1"
-    assert os.environ["LIBTPU_INIT_ARGS"].split() == list(xla.PRESETS["tpu-default"][1])
+    wanted = [*xla.NEEDED[1], *xla.PRESETS["tpu-default"][1]]
+    assert os.environ["LIBTPU_INIT_ARGS"].split() == wanted
+
+
+def test_what_keeps_libtpu_from_crashing_is_always_there(monkeypatch, caplog):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--b=2")
+    jax.devices()
+    compiler.use("")  # too late, but these are no TPUs
+    assert os.environ["LIBTPU_INIT_ARGS"] == "--b=2" and not caplog.text
+    monkeypatch.setattr(compiler.jax, "default_backend", lambda: "tpu")
+    compiler.use("")
+    assert "LIBTPU_INIT_ARGS='--xla_tpu_dot_dot_fusion=false'" in caplog.text
+    monkeypatch.setattr(compiler.xla_bridge, "backends_are_initialized", lambda: False)
+    compiler.use("")
+    assert os.environ["LIBTPU_INIT_ARGS"] == "--b=2 --xla_tpu_dot_dot_fusion=false"
+    # Who has said otherwise is not overruled.
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_tpu_dot_dot_fusion=true")
+    compiler.use("")
+    assert os.environ["LIBTPU_INIT_ARGS"] == "--xla_tpu_dot_dot_fusion=true"
 
 
 def test_flags_that_come_too_late_are_refused(monkeypatch):

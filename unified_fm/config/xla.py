@@ -44,6 +44,10 @@ _SCATTER = (
 )
 _V6E = ("--xla_tpu_scoped_vmem_limit_kib=98304",)
 
+# libtpu may fuse one product into another, and that one into a third; sizing such a nest overflows
+# its stack and ends the process (libtpu 0.0.42 at X-FM's step, MakeConvWindows).
+NEEDED = (LIBTPU, ("--xla_tpu_dot_dot_fusion=false",))  # with every preset and without one
+
 # {name: (environment variable, flags)}
 PRESETS: Mapping[str, tuple[str, Sequence[str]]] = {
     "gpu-default": (XLA, _OVERLAP),
@@ -68,13 +72,13 @@ def split(name: str, environment: Mapping[str, str]) -> tuple[str, list[str], li
     """What a preset adds to an environment, whose own flags stay as they are.
 
     Args:
-        name: of the preset.
+        name: of the preset; "" are the flags that are always needed.
         environment: variables.
 
     Returns:
         (variable, flags to add, flags of the preset that the environment sets itself).
     """
-    variable, flags = PRESETS[name]
+    variable, flags = PRESETS[name] if name else NEEDED
     there = {_name(flag) for flag in environment.get(variable, "").split()}
     kept = [flag for flag in flags if _name(flag) in there]
     return variable, [flag for flag in flags if flag not in kept], kept

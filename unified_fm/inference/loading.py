@@ -32,6 +32,7 @@ from unified_fm.inference.places import Place
 from unified_fm.inference.preprocessing import Preprocessing
 from unified_fm.inference.programs import Programs
 from unified_fm.objectives.base import Objective
+from unified_fm.runtime import compiler
 
 _log = logging.getLogger(__name__)
 _PRECISION = ("float32", "bfloat16")
@@ -72,6 +73,7 @@ def load(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
+    compiler.make_sound()
     devices = list(jax.local_devices() if devices is None else devices)
     if dtype is None:
         dtype = "float32" if devices[0].platform == "cpu" else "bfloat16"
