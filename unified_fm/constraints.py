@@ -61,7 +61,7 @@ def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:
     def summed(x: jax.Array, axis: int) -> jax.Array:
         if mesh.shape["fsdp"] == 1 or x.shape[axis] % mesh.shape["fsdp"]:
             return x
-        free = [P.UNCONSTRAINED] * x.ndim
+        free: list[Any] = [P.UNCONSTRAINED] * x.ndim
         free[axis] = "fsdp"
         return _in_parts(NamedSharding(mesh, P(*free)), x)
 
