@@ -32,9 +32,10 @@ def options(text):
 
 def test_every_option_it_names_is_one(capsys):
     from unified_fm import main
+    from unified_fm.config import xla
 
     with pytest.raises(SystemExit):
         command.main(["--help"], "plan")
     own = options(main.help_text()) | options(capsys.readouterr().out)
     assert not own & OF_OTHERS
-    assert options(TEXT) - own == OF_OTHERS
+    assert options(TEXT) - own == OF_OTHERS | options(" ".join(xla.NEEDED[1]))
