@@ -91,6 +91,10 @@ class Scores:
         """Of all seeds of an arm; none if it has no such metric."""
         return [scores[metric] for scores in self._of.get(arm, {}).values() if metric in scores]
 
+    def ran(self, arm: str) -> bool:
+        """Whether an arm has a seed, and is not void."""
+        return bool(self._of.get(arm))
+
     def testable(self, stream: str) -> bool:
         """Whether the stream passes the gate at the chosen size, or there was none."""
         return self.gate.get("passes", {}).get(stream, True)

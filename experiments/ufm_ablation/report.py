@@ -11,6 +11,7 @@ from typing import Any
 from experiments import bigram, pages
 from experiments.statistics import Interval, interval
 from experiments.ufm_ablation import outcome, plots
+from experiments.ufm_ablation.arms import arms as planned
 from experiments.ufm_ablation.conclusions import (
     CONTRASTS,
     LOOKS,
@@ -149,7 +150,9 @@ def _head(scores: Scores, state: str, shows_nothing: bool) -> str:
     if shows_nothing:
         return f"**interim, {count}, no decision: a try of a few steps, which shows nothing.**"
     if state == "interim":
-        return f"**interim, {count}, no decision.**"
+        behind = [arm for arm in planned() if arm not in scores.void and not scores.ran(arm)]
+        rest = f" Arms that have not been run yet: {', '.join(behind)}." if behind else ""
+        return f"**interim, {count}, no decision.**{rest}"
     if state == "extended":
         names = ", ".join(open_contrasts(scores))
         return (

@@ -128,7 +128,8 @@ def test_a_look_is_at_the_first_seeds_of_all_arms_alike():
     assert scores.seeds == 8 and len(scores.of_contrast("H1a")) == 8
     del entries["3"], found["arms"]["vit_half"]
     assert conclusions.Scores(found).seeds == 0  # an arm of the plan is not there
-    assert "**interim, n = 0, no decision.**" in report.write(found)
+    text = report.write(found)
+    assert "**interim, n = 0, no decision.** Arms that have not been run yet: vit_half." in text
 
 
 def test_an_interim_page_marks_and_concludes_nothing():
