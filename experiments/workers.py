@@ -83,9 +83,18 @@ def each(
 def _start(told, places) -> None:
     """In a new process, before it has touched a device: a core of its own."""
     global _steps
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _steps = told
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {allowed[places.get() % len(allowed)]})
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that came about."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "started by `each`"
+    parent.join()
+    os._exit(1)
 
 
 def _call(function, number, job):

@@ -4,6 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -166,3 +169,33 @@ def test_jobs_run_in_processes_on_a_core_each(tmp_path, capfd):
     assert [cores for _, _, cores in found] == [1, 1]
     # Nor does a process die that has just started when the other one has done both jobs.
     assert capfd.readouterr().err == ""
+
+
+def _endless(folder, name, *, progress):
+    (folder / name).write_text(str(os.getpid()))
+    time.sleep(300)
+
+
+def _start_endless(folder):
+    list(workers.each(_endless, [(folder, "a"), (folder, "b")], processes=2, stepped=print))
+
+
+@pytest.mark.slow  # real processes
+def test_jobs_end_with_the_command_that_started_them(tmp_path):
+    script = (
+        "import pathlib; from tests.experiments import test_grid; "
+        f"test_grid._start_endless(pathlib.Path({str(tmp_path)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as command:
+        wait_until(lambda: sum(bool(path.read_text()) for path in tmp_path.iterdir()) == 2)
+        pids = [int(path.read_text()) for path in tmp_path.iterdir()]
+        command.kill()
+    assert len(pids) == 2
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
