@@ -8,12 +8,15 @@
 The file is written whole after every group, so the same command goes on where another one ended.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import logging
 import os
+import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,10 +87,11 @@ class Grid:
             for arm in arms
         ]
         missing = [(arm, seeds) for arm, seeds in missing if seeds]
-        for _ in self._each(_record, self._unrecorded(missing), workdir):
-            pass
         for name, log in self._each(_teach, _teachers(arms, missing), workdir):
             found["teachers"][name] = log
+        # After the teachers: the arm that a stream is first missing for may be one that asks them.
+        for _ in self._each(_record, self._unrecorded(missing), workdir):
+            pass
         for arm, made, floors in self._each(_group, missing, workdir):
             found["floors"] |= floors
             entry = found["arms"][arm]
@@ -156,7 +160,7 @@ def _group(grid: Grid, workdir: Path, arm: str, group: Sequence[int], *, progres
     facts = {
         "seconds": round((time.monotonic() - started) / len(group), 1),
         "commit": commit(),
-        "device": f"{jax.devices()[0].device_kind}, {workers.cores()} of {os.cpu_count()} cores",
+        "device": f"{_device()}, {workers.cores()} of {os.cpu_count()} cores",
         "jax": jax.__version__,
     }
     made = {}
@@ -167,12 +171,24 @@ def _group(grid: Grid, workdir: Path, arm: str, group: Sequence[int], *, progres
     return arm, made, floors
 
 
+def _device() -> str:
+    """What JAX computes on: the last digits of a number depend on its kind."""
+    kind = jax.devices()[0].device_kind
+    if kind != "cpu":
+        return kind
+    with contextlib.suppress(OSError):
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        told = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in facts if ":" in line)
+        widest = "with" if "avx512f" in told.get("flags", "") else "without"
+        return f"{told.get('model name', platform.machine())} {widest} AVX-512"
+    return platform.machine()
+
+
 def _record(grid: Grid, workdir: Path, arm: str, group: Sequence[int], stream: str, *, progress):
     """Makes the batches of one stream of an arm's run."""
     settings, (seed,) = grid.settings(grid.arms[arm]), group
-    run = together.of_seed(settings, seed)
     assert grid.batches, "asked for where they are to be kept"
-    kept.record(run, stream, grid.batches, progress)
+    kept.record(run_of(workdir, settings, seed), stream, grid.batches, progress)
 
 
 def _teach(grid: Grid, workdir: Path, arm: str, group: Sequence[int], name: str, *, progress):

@@ -190,7 +190,7 @@ def test_sentencepiece(tmp_path, kind):
         assert found[1:] == starts[1:] and found[:1] in ([], [True])
         if kind == "llama":
             assert known.decode(mine) == theirs.decode(mine)
-    assert same >= len(texts) - 5
+    assert same >= 0.99 * len(texts)  # the corpus is our documentation, whose ties come and go
 
 
 def test_D4_a_damaged_sentencepiece_model_is_refused_by_one_error(tmp_path):

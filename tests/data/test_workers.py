@@ -96,9 +96,10 @@ def test_row_15_what_processes_skip_is_named_counted_and_judged_by_the_run(tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGSEGV", "SIGSTOP"])
 def test_row_26_a_process_that_dies_or_hangs_is_named_and_its_work_made_again(kind, caplog):
-    undisturbed = take(open_streams(), 30)
     streams = open_streams(processes=2, patience=3.0)
     taken = take(streams, 2)
+    while not streams.start().source.ready:  # one that opens its sources has more patience
+        taken += take(streams, 1)
     pid = streams.start().source.pids[1]
     os.kill(pid, signal.Signals[kind])
     struck = time.monotonic()
@@ -113,8 +114,8 @@ def test_row_26_a_process_that_dies_or_hangs_is_named_and_its_work_made_again(ki
     assert f"(process {pid}) {said[kind]}" in caplog.text
     assert "another one takes its place" in caplog.text
     taken += take(streams, 3)
-    assert_same(taken, undisturbed[: len(taken)])
     streams.close()
+    assert_same(taken, take(open_streams(), len(taken)))
 
 
 @pytest.mark.slow

@@ -155,6 +155,27 @@ def test_batches_that_were_kept_are_those_of_the_run(tmp_path):
         batches.Recorded(other, tmp_path / "batches")
 
 
+def test_batches_that_an_arm_with_teachers_is_first_to_need(learnt, monkeypatch, tmp_path):
+    def teach(settings, workdir, stop):
+        (workdir / "metrics.jsonl").write_text('{"loss": 2}\n')
+
+    recorded = []
+    monkeypatch.setattr(grid.train, "train", teach)
+    monkeypatch.setattr(grid.kept, "record", lambda run, *_: recorded.append(run))
+    monkeypatch.setattr(
+        grid.together, "train", lambda runs, progress, open_streams: learnt(runs, progress)
+    )
+    own = {"config": "tests/tiny_config.py:3", "streams": ["text"]}
+    asked = {"weight": 1.0, "teacher": "bert", "of": "mlm"}
+    taught = {"teachers": {"bert": own}, "streams.text.objectives.distill": asked}
+    work = tiny(arms={"taught": taught}, seeds=[3], batches=tmp_path / "batches")
+    work.run(tmp_path)
+    assert len(recorded) == len(work.settings({}).streams)
+    assert {run.teachers["bert"].path for run in recorded} == {
+        str(tmp_path / "teachers/1001/teachers/bert")
+    }
+
+
 def _twice(grid_, workdir, arm, group, *, progress):
     progress(1)
     return arm, os.getpid(), workers.cores()
