@@ -234,31 +234,33 @@ class _Progress:
     """Says in the log how far it is, and about how long it takes."""
 
     def __init__(self, grid: Grid, jobs: Sequence[tuple]):
-        self._jobs = [(job, grid.settings(grid.arms[job[0]])) for job in jobs]
-        self._total = sum(_cost(settings, job) for job, settings in self._jobs)
-        self._done = 0.0
+        self._jobs = [(job, *_work(grid.settings(grid.arms[job[0]]), *job[1:])) for job in jobs]
+        self._total = sum(cost for _, _, cost in self._jobs)
+        self._done, self._steps = 0.0, [0] * len(jobs)
         self._started = self._said = time.monotonic()
 
     def stepped(self, number: int, step: int) -> None:
-        """To be called after a step of the job of this number."""
-        job, settings = self._jobs[number]
-        steps = settings.total_steps
-        self._done += _cost(settings, job) / steps
+        """To be called after steps of the job of this number, with that of the last one."""
+        job, steps, cost = self._jobs[number]
+        self._done += cost * (step - self._steps[number]) / steps
+        self._steps[number] = step
         now = time.monotonic()
         if step < steps and now - self._said < _PAUSE:
             return
         self._said = now
         left = (now - self._started) / self._done * (self._total - self._done)
-        arm, seeds, *teacher = job
+        arm, seeds, *what = job
         _log.info(
-            "%s, seeds %s: step %d of %d; about %.0f min left in all",
-            *(" ".join([arm, *teacher]), " ".join(map(str, seeds)), step, steps, left / 60),
+            "%s, seeds %s: step %d of %d; about %.0f min left in this part",
+            *(" ".join([arm, *what]), " ".join(map(str, seeds)), step, steps, left / 60),
         )
 
 
-def _cost(settings: Settings, job: tuple) -> float:
-    """Of a job relative to others: steps, what they look at, and what is said about it."""
-    return len(job[1]) * settings.total_steps * (len(settings.streams) + len(settings.teachers))
+def _work(settings: Settings, seeds: Sequence[int], what: str = "") -> tuple[int, float]:
+    """(steps, cost beside other jobs) of an arm, of its teacher `what`, or of its stream `what`."""
+    run = settings.own_runs().get(what, settings)
+    shown = 1 if what else len(run.streams) + len(run.teachers)
+    return run.total_steps, float(len(seeds) * run.total_steps * shown)
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -176,6 +176,21 @@ def test_batches_that_an_arm_with_teachers_is_first_to_need(learnt, monkeypatch,
     }
 
 
+def test_progress_counts_the_steps_of_a_teacher_and_of_what_is_left(caplog, monkeypatch):
+    monkeypatch.setattr(grid.time, "monotonic", iter([0.0, 60.0, 120.0]).__next__)
+    own = {"config": "tests/tiny_config.py:5", "streams": ["text"]}
+    asked = {"weight": 1.0, "teacher": "bert", "of": "mlm"}
+    arms = {"kd": {"teachers": {"bert": own}, "streams.text.objectives.distill": asked}}
+    progress = grid._Progress(tiny(arms=arms), [("kd", [0], "bert"), ("kd", [1], "bert")])
+    with caplog.at_level("INFO"):
+        progress.stepped(0, 5)
+        progress.stepped(1, 5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "kd bert, seeds 0: step 5 of 5; about 1 min left in this part",
+        "kd bert, seeds 1: step 5 of 5; about 0 min left in this part",
+    ]
+
+
 def _twice(grid_, workdir, arm, group, *, progress):
     progress(1)
     return arm, os.getpid(), workers.cores()
