@@ -97,9 +97,26 @@ def test_types_are_reported_apart():
             "accuracy/other": 0.9,
         }
     )
-    best, chance = vqa.chance([["yes"] * 10] * 3 + truth, ["yes/no"] * 3 + kinds)
-    assert (best, chance["accuracy"], chance["accuracy/number"]) == ("yes", 4 / 6, 0)
     np.testing.assert_allclose(vqa.per_example(["yes", "3", "dog"], truth), [1, 0, 0.9])
+
+
+def test_chance_is_the_best_constant_of_each_number_that_stands_beside_it():
+    """Not one answer for all: "no" is never a number, so any model would beat that."""
+    said = ["yes", "yes", "yes", "no", "2", "2", "3", "cat"]
+    kinds = ["yes/no"] * 4 + ["number"] * 3 + ["other"]
+    best, found = vqa.chance([[answer] * 10 for answer in said], kinds)
+    assert best == "yes"
+    assert found == pytest.approx(
+        {
+            "accuracy": 3 / 8,
+            "accuracy/yes/no": 3 / 4,
+            "accuracy/number": 2 / 3,
+            "accuracy/other": 1,
+        }
+    )
+    # A constant is scored as any answer is: as it stands where all ten agree, else normalised.
+    truth = [["the cat"] * 10, ["cat"] * 9 + ["dog"]]
+    assert vqa.chance(truth) == ("the cat", {"accuracy": 1.0})
 
 
 def test_the_contractions_are_the_120_of_the_evaluator():

@@ -19,6 +19,7 @@ from unified_fm.tasks._metrics.vqa_answers import normalise, strip, without_punc
 
 VERSIONS = ("2021", "2016")
 _ENOUGH = 3  # matches among the others for a full point
+_Points = tuple[dict[str, float], Callable[[str], str]]
 
 
 def accuracy(prediction: str, answers: Sequence[str], version: str = "2021") -> float:
@@ -91,15 +92,17 @@ def metrics(
 def chance(
     truth: Sequence[Sequence[str]], types: Sequence[str] = (), version: str = "2021"
 ) -> tuple[str, dict[str, float]]:
-    """The best constant answer, and what it reaches everywhere.
+    """The best constant answer, and what constants reach: that one, and of each type its own best.
 
     What the question alone tells reaches far more: a scoreboard has that beside it.
     """
-    reached: Counter[str] = Counter()
-    for answers in truth:
-        reached.update(_points(answers, version)[0])
-    best, _ = reached.most_common(1)[0]
-    return best, metrics([best] * len(truth), truth, types, version)
+    known = [_points(answers, version) for answers in truth]
+    best, everywhere = _best_constant(known)
+    reached = {"accuracy": everywhere}
+    for kind in sorted(set(types)):
+        members = [one for one, of in zip(known, types, strict=True) if of == kind]
+        reached[f"accuracy/{kind}"] = _best_constant(members)[1]
+    return best, reached
 
 
 def soft_targets(answers: Sequence[str], classes: Mapping[str, int]) -> dict[int, float]:
@@ -115,7 +118,16 @@ def soft_targets(answers: Sequence[str], classes: Mapping[str, int]) -> dict[int
     }
 
 
-def _points(answers: Sequence[str], version: str) -> tuple[dict[str, float], Callable[[str], str]]:
+def _best_constant(known: Sequence[_Points]) -> tuple[str, float]:
+    """The answer that gathers most points, and its mean accuracy."""
+    total: Counter[str] = Counter()
+    for points, _ in known:
+        total.update(points)
+    best, _ = total.most_common(1)[0]
+    return best, float(np.mean([points.get(compare(best), 0.0) for points, compare in known]))
+
+
+def _points(answers: Sequence[str], version: str) -> _Points:
     """The points of every answer that has some, and how a prediction is written to compare it."""
     if not answers:
         raise ValueError("a question without answers cannot be scored")

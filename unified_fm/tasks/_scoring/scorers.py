@@ -131,11 +131,12 @@ def vqa_scored(
     """
     kinds = kinds if all(kinds) else []
     best, chance = vqa.chance(texts, kinds, version)
+    own = ", of each type its best answer" if kinds else ""
     return Scored(
         counts={"questions": len(texts), "images": len(set(images))},
         statistics=vqa.measures(answers, texts, kinds, version),
         chance=chance,
-        chance_is=f"always {best!r}; what the question alone tells reaches more",
+        chance_is=f"always {best!r}{own}; what the question alone tells reaches more",
         units=images,
         unit="images",
         settings={"version": version},
