@@ -9,6 +9,7 @@ from etils import epath
 from tests.tasks import answering
 from tests.tasks import official_files as files
 from unified_fm.tasks import glue, image_classification, nlvr2, refcoco, vqa
+from unified_fm.tasks._scoring import lines as of_lines
 from unified_fm.tasks._scoring import scorers
 
 SMALL = {"size": 16, "patch_size": 8}
@@ -86,6 +87,63 @@ def test_refcoco_boxes_are_in_pixels_of_the_image(tmp_path, convention):
     assert again.report()["metrics"]["val/mean_iou"]["value"] == pytest.approx(
         found["val/mean_iou"].value
     )
+
+
+def test_questions_without_an_image_id_are_drawn_with_their_picture(tmp_path):
+    rows = [
+        {"question_id": k, "question": f"what {k}?", "answer": ["yes"], "image": f"{k // 3}.jpg"}
+        for k in range(6)
+    ]
+    for name in ("0.jpg", "1.jpg"):
+        files.write_image(tmp_path / name)
+    truth = files.write_json(tmp_path / "vqa_val.json", rows)
+    made = answering.evaluator(
+        vqa,
+        f"vqa:{truth}",
+        epath.Path(tmp_path),
+        learnt={"classes": 2},
+        class_names=["yes", "no"],
+        answers="gone.json",
+        classes=2,
+        **SMALL,
+    )
+    run(made, lambda batch: {"logits": one_hot([0] * len(batch["text"]), 2)})
+    report = json.loads((tmp_path / "predictions" / "dev-7.json").read_text())
+    again = scorers.score_vqa(tmp_path / "predictions" / "dev-7.jsonl", truth).report()
+    for each in (report, again):
+        assert each["counts"] == {"questions": 6, "images": 2}
+        assert each["metrics"]["accuracy"]["interval"] == "bootstrap of 2 images"
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        ({"image_id": 0, "image": "a/1.jpg"}, {"image_id": 0}),
+        ({"image_id": None, "image": "a/1.jpg"}, {"image": "a/1.jpg"}),
+        ({"image": b"pixels"}, {"image": "6ec9c2b0eb140107"}),
+        ({"text": "no image"}, {}),
+    ],
+)
+def test_an_image_is_told_by_its_id_or_its_path_or_its_content(record, field):
+    assert of_lines.image_of(record) == field
+
+
+def test_boxes_of_jsonl_need_neither_size_nor_split_nor_image_id(tmp_path):
+    rows = [
+        {"image": f"{k // 2}.jpg", "text": f"thing {k}", "box": [10, 5, 20, 10]} for k in range(4)
+    ]
+    for number, size in enumerate([(40, 30), (80, 60)]):
+        files.write_image(tmp_path / f"{number}.jpg", size)
+    file = files.write_lines(tmp_path / "val.jsonl", rows)
+    made = answering.evaluator(refcoco, f"jsonl:{file}", epath.Path(tmp_path), learnt=1.0, **SMALL)
+    box = np.array([20 / 40, 10 / 30, 20 / 40, 10 / 30], np.float32)  # right in the first picture
+    found = run(made, lambda batch: {"box": np.tile(box, (len(batch["text"]), 1))})
+    assert list(found) == ["accuracy", "mean_iou"] and found["accuracy"].value == 0.5
+    assert found["accuracy"].chance_is == "best constant box"
+    assert [line["size"] for line in lines(tmp_path)] == [[40, 30], [40, 30], [80, 60], [80, 60]]
+    report = json.loads((tmp_path / "predictions" / "dev-7.json").read_text())
+    assert report["metrics"]["accuracy"]["interval"] == "bootstrap of 2 images"
+    assert report["metrics"]["accuracy"]["ci95"] == [0.0, 1.0]  # one of two is right
 
 
 def test_classes_are_compared_by_name_and_not_by_number(tmp_path):

@@ -17,6 +17,7 @@ from unified_fm.scoreboard import lines
 from unified_fm.scoreboard.cell import Cell, Finished, Hashes
 from unified_fm.tasks._baselines.base import Example
 from unified_fm.tasks._baselines.table import BASELINES, Named
+from unified_fm.tasks._scoring import lines as of_lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,12 +91,14 @@ def as_lines(kind: str, predictions: Any, data: Data) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"id": example["id"], "prediction": said}
         if kind == "vqa":
             line["truth"] = example["answers"]
-            line |= {key: example[key] for key in ("answer_type", "image_id") if key in example}
+            line |= {key: example[key] for key in ("answer_type",) if key in example}
+            line |= of_lines.image_of(example)
         elif kind == "nlvr2":
             line["truth"] = LABELS[example["label"]]
         elif kind == "refcoco":
             line["truth"] = example["box"]
-            line |= {key: example[key] for key in ("size", "split", "image_id")}
+            line |= {key: example[key] for key in ("size", "split") if key in example}
+            line |= of_lines.image_of(example)
         elif kind == "captions":
             line["truth"] = example["text"]
         elif words:

@@ -102,12 +102,21 @@ class Evaluator(Predicted):
         """The box x, y, width, height in pixels of the image, not clipped."""
         del source
         record = example.record
-        width, height = record["size"]
+        width, height = size = _size(record)
         box = metrics.from_unit(found["box"][None], [width], [height])[0]
         prediction = [float(x) for x in box] if np.isfinite(box).all() else None
-        more = {key: record.get(key) for key in ("size", "split", "image_id")}
-        return Line(record["id"], prediction, record.get("box"), more)
+        more = {"size": size} | {key: record[key] for key in ("split",) if key in record}
+        return Line(record["id"], prediction, record.get("box"), more | of_lines.image_of(record))
 
     def score(self, lines: Sequence[Line]) -> Scored:
-        """By split; what is not finite is a box without a size."""
+        """By split, where there are any; what is not finite is a box without a size."""
         return of_lines.refcoco(lines, self.convention)
+
+
+def _size(record: Mapping[str, Any]) -> list[int]:
+    """Width and height of the image that boxes are in: as the record has them, else its own."""
+    found = record.get("size")
+    if isinstance(found, list | tuple) and len(found) == 2:
+        return list(found)
+    picture = images.Picture(record["image"], max_pixels=images.MOST_PIXELS)
+    return [picture.width, picture.height]

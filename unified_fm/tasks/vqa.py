@@ -188,9 +188,9 @@ class Evaluator(Predicted):
         """The most probable answer of the run's list, and the annotators' answers."""
         del source
         record = example.record
-        more = {key: record[key] for key in ("answer_type", "image_id") if key in record}
+        kind = {key: record[key] for key in ("answer_type",) if key in record}
         answer = best_label(found["logits"], self.labels)
-        return Line(record["id"], answer, record.get("answers"), more)
+        return Line(record["id"], answer, record.get("answers"), kind | of_lines.image_of(record))
 
     def score(self, lines: Sequence[Line]) -> Scored:
         """By the official evaluator's rules."""

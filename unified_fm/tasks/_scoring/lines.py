@@ -4,23 +4,27 @@
 
 | scored as | prediction | truth, and further fields |
 | --- | --- | --- |
-| vqa | an answer | the annotators' answers; `answer_type`, `image_id` |
+| vqa | an answer | the annotators' answers; `answer_type`, the image |
 | nlvr2 | "True" or "False" | alike; `id` is the identifier |
-| refcoco | x, y, width, height | alike; `size`, `split`, `image_id` |
+| refcoco | x, y, width, height | alike; `size`, `split` where there is one, the image |
 | classification | a label, or several, best first | a label |
 | glue | a label as the task's files spell it, or a number | alike |
 | captions | a caption | captions |
 
+Intervals are over images, told by `image_id`, or by `image`: a path, or a hash of the content.
 A prediction of None, or of no label at all, was not finite: it is wrong, never right by chance.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from unified_fm.data import identity
 from unified_fm.data.glue_files import TASKS
 from unified_fm.data.sources.nlvr2 import LABELS
 from unified_fm.tasks._scoring import scorers
@@ -66,13 +70,26 @@ def of_text(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
+def image_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The field of a line that tells which image a record is about; none where it has no image.
+
+    `image_id` where the record has one, else `image`: its path, or a hash of its content.
+    """
+    if record.get("image_id") is not None:
+        return {"image_id": record["image_id"]}
+    image = record.get("image")
+    if image is None or isinstance(image, str | os.PathLike):
+        return {} if image is None else {"image": os.fspath(image)}
+    return {"image": hashlib.sha256(identity.bytes_of("image", image)).hexdigest()[:16]}
+
+
 def vqa(lines: Lines, version: str = "2021") -> Scored:
     """The official accuracy; intervals are over images."""
     return scorers.vqa_scored(
         [line.prediction or "" for line in lines],
         [line.truth for line in lines],
         [line.more.get("answer_type", "") for line in lines],
-        [str(line.more.get("image_id", line.id)) for line in lines],
+        list(map(_image, lines)),
         version,
     )
 
@@ -86,13 +103,17 @@ def nlvr2(lines: Lines) -> Scored:
 
 
 def refcoco(lines: Lines, convention: str = "continuous") -> Scored:
-    """By split; what is not finite is a box without a size. Raises KeyError: a field is missing."""
+    """By split, where there are any; what is not finite is a box without a size.
+
+    Raises:
+        KeyError: `size` is missing.
+    """
     return scorers.refcoco_scored(
         np.array([line.prediction or [0.0] * 4 for line in lines], np.float64),
         np.array([line.truth for line in lines], np.float64),
         np.array([line.more["size"] for line in lines]),
-        [str(line.more["split"]) for line in lines],
-        [str(line.more["image_id"]) for line in lines],
+        [str(line.more.get("split") or "") for line in lines],
+        list(map(_image, lines)),
         convention,
     )
 
@@ -118,6 +139,12 @@ def captions(lines: Lines) -> Scored:
     return scorers.captions_scored(
         [line.prediction for line in lines], [line.truth for line in lines]
     )
+
+
+def _image(line: Line) -> str:
+    """The unit that an example is drawn with."""
+    fields = (line.more.get(name) for name in ("image_id", "image"))
+    return str(next((found for found in fields if found is not None), line.id))
 
 
 def _answered(lines: Lines, words: Sequence[str]) -> list[str]:

@@ -195,7 +195,7 @@ def refcoco_scored(
     images: Sequence[str],
     convention: str = "continuous",
 ) -> Scored:
-    """The score of a box for each expression, each split apart.
+    """The score of a box for each expression, each split apart; "" is none, and names no metric.
 
     Args:
         boxes, true: f64[N 4], x, y, width, height in pixels.
@@ -208,13 +208,14 @@ def refcoco_scored(
     for kind in dict.fromkeys(splits):
         part = named == kind
         guessed = refcoco.chance(true[part], sizes[part], convention)
-        chance |= {f"{kind}/{name}": value for name, value in guessed.items()}
-        parts |= {f"{kind}/{name}": _within(s, part) for name, s in measures.items()}
+        prefix = f"{kind}/" if kind else ""
+        chance |= {f"{prefix}{name}": value for name, value in guessed.items()}
+        parts |= {f"{prefix}{name}": _within(s, part) for name, s in measures.items()}
     return Scored(
         counts={"expressions": len(true)},
         statistics=parts,
         chance=chance,
-        chance_is="best constant box of the split",
+        chance_is=f"best constant box{' of the split' if any(splits) else ''}",
         units=images,
         unit="images",
         settings={"convention": convention},
