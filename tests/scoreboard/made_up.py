@@ -62,4 +62,5 @@ class Trainer:
             share = started - few if step == 200 else 0.0
             text = "".join(json.dumps(line) + "\n" for line in lines(share, seed, n))
             (workdir / "predictions" / f"test-{step}.jsonl").write_text(text)
+            (workdir / "predictions" / f"test-{step}.json").write_text('{"notes": []}')
         return 0

@@ -277,8 +277,22 @@ def test_a_text_may_hold_a_separator_of_lines(tmp_path):
     def train(arguments):
         (tmp_path / "predictions").mkdir()
         (tmp_path / "predictions" / "test-5.jsonl").write_text(f"{text}\n", "utf-8")
+        (tmp_path / "predictions" / "test-5.json").write_text('{"notes": []}')
         return 0
 
     cell = Cell(task="x", arm="scratch", config="c")
     found = fit.run(cell, Hashes(config="c", data="d"), tmp_path, train)
     assert [line["prediction"] for line in found.lines] == ["a\u2028b"]
+
+
+def test_what_an_evaluator_does_not_score_is_no_row(tmp_path):
+    """As of NLVR2 with missing images: its lines are there, and would make a number of a part."""
+
+    def train(arguments):
+        (tmp_path / "predictions").mkdir()
+        (tmp_path / "predictions" / "test-5.jsonl").write_text(json.dumps(lines(0.5)[0]) + "\n")
+        return 0
+
+    cell = Cell(task="x", arm="scratch", config="c")
+    with pytest.raises(fit.Failed, match=r"has predictions in .*test-5\.jsonl and no score"):
+        fit.run(cell, Hashes(config="c", data="d"), tmp_path, train)

@@ -33,7 +33,7 @@ def write_data(root: pathlib.Path) -> None:
     official_files.write_glue(data / "glue")
     for split in ("train", "val"):
         official_files.write_classes(data / "imagenet" / split)
-    dev = official_files.write_nlvr2(data / "nlvr2")
+    dev = official_files.write_nlvr2(data / "nlvr2", whole=True)
     dev.with_name("train.json").write_bytes(dev.read_bytes())
     for split in ("train2014", "val2014"):
         official_files.write_vqa(data / "vqa", split)

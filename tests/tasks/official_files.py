@@ -172,9 +172,9 @@ NLVR2 = [
 ]
 
 
-def write_nlvr2(root: pathlib.Path) -> pathlib.Path:
-    """Four pairs, one object per line in a .json; the images of set 851 are missing."""
-    for stem in ("dev-850-0", "dev-850-1"):
+def write_nlvr2(root: pathlib.Path, *, whole: bool = False) -> pathlib.Path:
+    """Four pairs, one object per line in a .json; unless `whole` set 851 has no images."""
+    for stem in ("dev-850-0", "dev-850-1", *(["dev-851-0"] if whole else [])):
         for side in (0, 1):
             write_image(root / "dev" / f"{stem}-img{side}.png")
     records = [

@@ -29,16 +29,30 @@ def lines(folder):
 
 
 def test_nlvr2_by_words_and_by_sentences(tmp_path):
-    file = files.write_nlvr2(tmp_path)
+    file = files.write_nlvr2(tmp_path, whole=True)
     made = answering.evaluator(
         nlvr2, f"nlvr2:{file}", epath.Path(tmp_path), learnt=1.0, max_skip=1.0, **SMALL
     )
     found = run(made, lambda batch: {"logits": one_hot([1] * len(batch["text"]), 2)})
-    assert found["accuracy"].value == pytest.approx(2 / 3)  # one of four has lost its images
-    assert found["consistency"].value == pytest.approx(1 / 2)
+    assert found["accuracy"].value == pytest.approx(2 / 4)
+    assert found["consistency"].value == pytest.approx(1 / 3)
     assert {line["prediction"] for line in lines(tmp_path)} == {"True"}
     csv = (tmp_path / "predictions" / "dev-7.csv").read_text().splitlines()
-    assert csv == ["dev-850-0-0,True", "dev-850-1-0,True", "dev-850-0-1,True"]
+    assert csv == [f"{name},True" for name, _ in files.NLVR2]
+
+
+def test_nlvr2_without_an_image_has_no_score_and_says_of_which(tmp_path, caplog):
+    """A part of the pairs is another number than that of papers (max_skip is of training)."""
+    file = files.write_nlvr2(tmp_path)
+    made = answering.evaluator(
+        nlvr2, f"nlvr2:{file}", epath.Path(tmp_path), learnt=1.0, max_skip=1.0, **SMALL
+    )
+    assert run(made, lambda batch: {"logits": one_hot([1] * len(batch["text"]), 2)}) == {}
+    [said] = [line for line in caplog.messages if line.startswith("dev: no score")]
+    assert "1 of 4 records of nlvr2:" in said
+    assert "dev-851-0-0): image is not there: tried" in said
+    assert len(lines(tmp_path)) == 3
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["dev-7.jsonl"]
 
 
 def test_vqa_answers_of_the_runs_own_list(tmp_path):

@@ -21,7 +21,7 @@ CONFIGS = {
     "glue:wnli": ("dev/accuracy", {"dev": 2}),
     "image_classification": ("dev/mean_per_class", {"dev": 6}),
     "image_classification:layerwise": ("dev/accuracy", {"dev": 6}),
-    "nlvr2": ("dev/consistency", {"dev": 3}),
+    "nlvr2": ("dev/consistency", {"dev": 4}),
     "vqa": ("dev/accuracy/yes/no", {"dev": 3}),
     "vqa_generation": ("written/accuracy/yes/no", {"dev": 3, "written": 3}),
     "captioning": ("dev/bleu4", {"dev": 1}),

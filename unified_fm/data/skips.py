@@ -110,6 +110,7 @@ class Skips:
         self.minimum = minimum
         self.total = _Count()
         self.files: collections.Counter[str] = collections.Counter()  # files left out, by reason
+        self.named: list[str] = []  # the records that the log names, with why
         self._epochs: dict[int, _Count] = {}
         self._ended: tuple[int, _Count] | None = None  # first ended epoch that has had no line
         self._last_line = -_LINE_EVERY
@@ -165,7 +166,10 @@ class Skips:
             skipped, seen = self.skipped, self.skipped + self.used
         if count <= _NAMED_PER_REASON:
             last = " (further ones are only counted)" if count == _NAMED_PER_REASON else ""
-            _log.warning("stream %r skips %s: %s%s", self.name, record(), skip, last)
+            named = f"{record()}: {skip}"
+            _log.warning("stream %r skips %s%s", self.name, named, last)
+            with self._lock:
+                self.named.append(named)
         self._advise()
         what, last = "records could not be used", lambda: f"; the last was {record()} ({skip})"
         self._check_share(skipped, seen, f"{skipped} of {seen} {what}", last)

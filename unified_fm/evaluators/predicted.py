@@ -5,7 +5,8 @@
 
 of an evaluator called "dev" at step 800. So a score can be taken again without the model, and what
 a server takes is another form of the same lines. A source without truth (GLUE's test sets) gives
-predictions and no score, and a sentence about that.
+predictions and no score, and a sentence about that; so does one of which records cannot be used,
+where a task allows no score of a part (`every_record`).
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 FOLDER = "predictions"
 CHOSEN = "the best step of the run is chosen by these data, so at that step they say too much"
 _FIRST = 64  # records that are looked at before the first step: more are read ahead
+_NAMED = 3  # records that a message names
 _TO_ERROR = 2 * 1.959963984540054  # a 95 % interval in standard errors
 
 
@@ -52,7 +54,11 @@ class Predicted(base.Evaluator):
         num_examples: how many records are used, from the first on; None: all.
         batch_size: rows of a compiled call; None: as many as in the stream.
         seed: of the bootstrap.
+        every_record: of a task: whether without some of the records nothing is scored, since their
+            absence is no accident of the draw, and the number would be one of other data.
     """
+
+    every_record: ClassVar[bool] = False
 
     like: str
     source: str
@@ -150,8 +156,8 @@ class Predicted(base.Evaluator):
             )
 
     def run(self, apply: base.Apply, params: Any) -> Iterator[base.Metric]:
-        """Yields the metrics of `score`; none where there is no truth."""
-        lines, skipped = self._predicted(apply, params)
+        """Yields the metrics of `score`; none where there is no truth, or a record too few."""
+        lines, unused = self._predicted(apply, params)
         text = "".join(f"{to_json(line)}\n" for line in lines)
         stem = f"{self.place.name}-{self.place.step}"
         folder = None
@@ -160,13 +166,23 @@ class Predicted(base.Evaluator):
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / f"{stem}.jsonl", text)
             text = (folder / f"{stem}.jsonl").read_bytes().decode()
+        if unused.count and self.every_record:
+            _log.warning(
+                "%s: no score and nothing for a server: %d of %d records of %s cannot be used, and"
+                " the rest would be another number. The first: %s",
+                *(self.place.name, unused.count, unused.count + len(lines), self.source),
+                "; ".join(unused.named[:_NAMED]),
+            )
+            return
+        if folder is not None:
             self.submit(lines, folder, stem)
         lines = list(map(of_fields, of_text(text)))
         if untold := [line.id for line in lines if line.truth is None]:
             self._unscored(lines, untold)
             return
         scored = self.score(lines)
-        notes = [*scored.notes, *([f"{skipped} records could not be used"] if skipped else [])]
+        notes = list(scored.notes)
+        notes += [f"{unused.count} records could not be used"] if unused.count else []
         for note in notes:
             _log.warning("%s on %s: %s", self.place.name, self.source, note)
         notes += [CHOSEN] if self.place.chooses else []  # for whoever reads the file later
@@ -190,8 +206,8 @@ class Predicted(base.Evaluator):
             *(self.place.name, len(untold), len(lines), self.source, untold[0]),
         )
 
-    def _predicted(self, apply: base.Apply, params: Any) -> tuple[list[Line], int]:
-        """The lines of all processes in the order of the source, and how many records had none."""
+    def _predicted(self, apply: base.Apply, params: Any) -> tuple[list[Line], "_Unused"]:
+        """The lines of all processes in the order of the source, and which records have none."""
         loader, processes = self._loader(), self.passes.processes
         total = min(loader.records, self.num_examples or loader.records)
         size = self.batch_size or self.streams[self.like]["batch_size"]
@@ -210,9 +226,10 @@ class Predicted(base.Evaluator):
             self.passes.lossy[self.source] = loader.skips.line()
         gathered = processes.gather_values(list(map(to_json, own)))
         found = [of_fields(json.loads(line)) for line in gathered]
+        named = processes.gather_values(loader.skips.named)
         if not found:
             raise ValueError(f"no usable record in {self.source!r}\n{loader.skips.table()}")
-        return found, total - len(found)
+        return found, _Unused(total - len(found), named)
 
     def _lines(self, apply, params, examples, size, source) -> Iterator[Line]:
         batch = padded(stack([example.arrays for example in examples]), size)
@@ -236,6 +253,13 @@ class Predicted(base.Evaluator):
             options={**entry.options, **fixed, **self.options},
         )
         return Loader(f"evaluation on {self.source}", entry, seed=0, tokenizer=self.tokenizer)
+
+
+class _Unused(NamedTuple):
+    """Records without a prediction: how many, and the first of them, with why."""
+
+    count: int
+    named: Sequence[str]
 
 
 def metrics_of(scored: Scored, report: Mapping[str, Any]) -> Iterator[base.Metric]:

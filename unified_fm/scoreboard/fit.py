@@ -51,7 +51,7 @@ def run(cell: Cell, hashes: Hashes, workdir: Path, train: Train | None = None) -
 
     Raises:
         Stopped: a signal came.
-        Failed: the run ended with another status, or wrote no predictions.
+        Failed: the run ended with another status, or wrote no predictions, or no score of them.
     """
     if train is None:
         from unified_fm.main import main as train
@@ -67,7 +67,7 @@ def run(cell: Cell, hashes: Hashes, workdir: Path, train: Train | None = None) -
         hashes=hashes,
         lines=of_text(path.read_text("utf-8")),
         seconds=time.monotonic() - started,
-        facts={"steps": step, "notes": _notes(path)},
+        facts={"steps": step, "notes": _notes(path, cell)},
     )
 
 
@@ -139,10 +139,19 @@ def checkpoint_hash(init: str) -> str:
     return total.hexdigest()[:12]
 
 
-def _notes(path: Path) -> list[str]:
-    """What the evaluator said beside its score: records that could not be used, above all."""
+def _notes(path: Path, cell: Cell) -> list[str]:
+    """What the evaluator said beside its score: records that could not be used, above all.
+
+    Raises:
+        Failed: it gave no score, and so the board gives none.
+    """
     report = path.with_suffix(".json")
-    return json.loads(report.read_text("utf-8"))["notes"] if report.exists() else []
+    if not report.exists():
+        raise Failed(
+            f"{cell.title}: the evaluator has predictions in {path} and no score of them; the lines"
+            " of the run say why (log.txt of the board): images that are not there, no labels"
+        )
+    return json.loads(report.read_text("utf-8"))["notes"]
 
 
 def _last(workdir: Path, cell: Cell) -> tuple[int, Path]:

@@ -97,8 +97,13 @@ class Objective(base.Objective):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator(Predicted):
-    """Accuracy, and consistency where identifiers tell which pairs share a sentence."""
+    """Accuracy, and consistency where identifiers tell which pairs share a sentence.
 
+    A part of the published addresses is dead. Papers score all pairs, so where an image is missing
+    nothing is scored.
+    """
+
+    every_record: ClassVar[bool] = True
     metric_names: ClassVar[Sequence[str]] = ("accuracy", "consistency")
 
     def line(self, example: Example, found: Mapping[str, np.ndarray], source: Any) -> Line:
