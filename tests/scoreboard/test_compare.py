@@ -1,10 +1,12 @@
 """From made-up cells to rows: means, paired intervals, and what a row may say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tests.scoreboard.made_up import finished, lines
-from unified_fm.scoreboard import compare, row, trivial
+from unified_fm.scoreboard import compare, page, row, trivial
 from unified_fm.scoreboard import lines as scored_lines
 from unified_fm.scoreboard.row import Value
 from unified_fm.tasks._metrics import bootstrap, statistic
@@ -197,3 +199,29 @@ def test_baselines_say_classes_by_the_names_that_they_have_learnt():
     assert [(row["prediction"], row["truth"]) for row in rows] == [("cow", "cow"), ("cow", "dog")]
     told = trivial.as_lines("glue cola", [1, 0], data)
     assert [(row["prediction"], row["truth"]) for row in told] == [("1", "0"), ("0", "1")]
+
+
+def test_of_many_rows_only_what_survives_holms_correction_counts():
+    """One difference whose interval just excludes 0, alone and beside seven that show none."""
+
+    def of(name, low, high):
+        difference = Value(value=(low + high) / 2, ci95=(low, high))
+        found = dataclasses.replace(measured(0.5, 0.8), task=name, difference=difference)
+        return dataclasses.replace(found, says=row.HELPS if low > 0 else row.OPEN)
+
+    clear, just, open_ = of("clear", 0.2, 0.3), of("just", 0.001, 0.2), of("open", -0.1, 0.1)
+    [only] = compare.corrected([just])
+    assert only.holm_p == pytest.approx(0.0478, abs=1e-4) and not only.alone
+    first, second, *rest = compare.corrected([clear, just, *[open_] * 6])
+    assert first.holm_p < 1e-9 and not first.alone
+    assert second.holm_p == pytest.approx(7 * only.holm_p) and second.alone and second.differs
+    assert {each.holm_p for each in rest} == {1.0} and not any(each.alone for each in rest)
+    nothing = dataclasses.replace(just, difference=None, says=row.MISSING)
+    assert compare.corrected([nothing])[0].holm_p is None
+
+    text = page.markdown([first, second, *rest], page.Facts())
+    assert "p stays below 0.05 for 1 of the 2 that exclude 0; it does not for just, 30," in text
+    assert f"| {second.holm_p:.3f} | helps (not after Holm's correction) |" in text
+    assert "| < 0.001 | helps |" in text
+    html = page.html([first, second], page.Facts()).decode()
+    assert html.count('"says good"') == 1

@@ -108,6 +108,21 @@ def test_mcnemar_is_the_exact_binomial_test():
         assert bootstrap.mcnemar(a, b) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "p"),
+    [
+        (1.0, 0.0, 9.0, 0.05),  # the end at 0 is just on the edge
+        (-1.0, -9.0, 0.0, 0.05),
+        (2.0, 1.0, 3.0, 8.857e-05),  # 3.92 standard errors
+        (0.5, -0.5, 0.6, 0.32709),  # 0.98 of them
+        (0.0, -1.0, 1.0, 1.0),
+        (0.3, 0.3, 0.3, 0.0),
+    ],
+)
+def test_a_p_is_told_by_an_interval(value, low, high, p):
+    assert bootstrap.p_of(value, low, high) == pytest.approx(p, rel=1e-3)
+
+
 def test_holm_of_four_by_hand():
     found = bootstrap.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
     assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})

@@ -194,8 +194,8 @@ def _cannot(about: About) -> Iterator[str]:
     lines = [f"`{name}`: {why}" for name, why in info.get("lacks", {}).items()]
     for row in about.measured_rows:
         what = f"{row.task}{f' with {row.labels} labels' if row.labels else ''}, {row.metric}"
-        if row.says != rows_of.HELPS:
-            lines.append(f"{what}: {row.says}")
+        if row.says != rows_of.HELPS or row.alone:
+            lines.append(f"{what}: {row.verdict}")
         if row.above_chance is False:
             lines.append(f"{what}: not above chance")
     size = (info.get("images") or {}).get("size")

@@ -143,8 +143,9 @@ class Board:
         rows: list[Row] = []
         for number, (task, labels) in enumerate(wanted, start=1):
             found += [(task, row) for row in self._rows(task, labels, kept, hashes)]
-            # Other rows may be of the same test data, so all are counted anew.
+            # Other rows may be of the same test data, and all count for Holm's p.
             rows = [dataclasses.replace(row, tested=kept.times(task.test)) for task, row in found]
+            rows = compare.corrected(rows)
             told(rows, number, len(wanted))
         return rows
 

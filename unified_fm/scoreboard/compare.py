@@ -1,5 +1,6 @@
 """From finished cells to a row: means over seeds, intervals over examples, the difference."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,22 @@ def rows(
     scores = {cell.key: scored_lines.score(about.kind, cell.lines) for cell in cells}
     names = about.metrics or [next(iter(scores[cells[0].key].statistics))]
     return [_row(about, name, arms, scores, missing) for name in names]
+
+
+def corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a board with Holm's p: of many differences some exclude 0 by chance.
+
+    Corrected for are the differences to scratch of all rows, which may depend on one another.
+    """
+    p = {
+        str(number): bootstrap.p_of(each.difference.value, *each.difference.ci95)
+        for number, each in enumerate(rows)
+        if each.difference is not None and each.difference.ci95 is not None
+    }
+    found = bootstrap.holm(p)
+    return [
+        dataclasses.replace(each, holm_p=found.get(str(number))) for number, each in enumerate(rows)
+    ]
 
 
 def _row(

@@ -15,9 +15,9 @@ from unified_fm.scoreboard.row import Row, Value
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _SAYS = "says"
-_NUMBERS = ("chance", "trivial baseline", "from scratch", "pre-trained", "difference", "teacher")
-_NUMBERS += ("less the teacher", "published", "seeds", "test evaluated", "seconds")
-_IF_ANY = ("teacher", "less the teacher", "published")  # columns that few boards have
+_NUMBERS = ("chance", "trivial baseline", "from scratch", "pre-trained", "difference", "p (Holm)")
+_NUMBERS += ("teacher", "less the teacher", "published", "seeds", "test evaluated", "seconds")
+_IF_ANY = ("p (Holm)", "teacher", "less the teacher", "published")  # columns that few boards have
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,12 @@ def html(rows: Sequence[Row], about: Facts) -> bytes:
         numbers=_NUMBERS,
         says=_SAYS,
         rows=[
-            {"cells": {name: each[name] for name in head}, "says": row.says, "more": [*_more(row)]}
+            {
+                "cells": {name: each[name] for name in head},
+                "says": row.says,
+                "alone": row.alone,
+                "more": [*_more(row)],
+            }
             for row, each in zip(rows, cells, strict=True)
         ],
         good=rows_of.HELPS,
@@ -137,6 +142,22 @@ def summary(rows: Sequence[Row], about: Facts) -> Iterator[str]:
         "Pre-training helps where the interval of the difference to the same run from scratch, on"
         " the same test examples and seeds, lies above 0, and the value is above that of the best"
         " trivial baseline, which was computed here with the same labels."
+    )
+    yield from _together(rows)
+
+
+def _together(rows: Sequence[Row]) -> Iterator[str]:
+    """What is left of the differences where all of them are looked at together."""
+    compared = [row for row in rows if row.holm_p is not None]
+    if len(compared) < 2:
+        return
+    differ, alone = [row for row in rows if row.differs], [row for row in rows if row.alone]
+    names = "; ".join(f"{_called(row)}, {row.metric}" for row in alone)
+    yield (
+        "An interval is of its row alone, and of many some exclude 0 by chance. Corrected by Holm's"
+        f" method for all {len(compared)} differences, p stays below {rows_of.ALPHA} for"
+        f" {len(differ) - len(alone)} of the {len(differ)} that exclude 0"
+        + (f"; it does not for {names}." if names else ".")
     )
 
 
@@ -162,7 +183,8 @@ def _cells(row: Row) -> dict[str, str]:
         "from scratch": with_interval(row.scratch, row.unit),
         "pre-trained": with_interval(row.pre_trained, row.unit),
         "difference": with_interval(row.difference, row.unit, sign=True),
-        _SAYS: row.says,
+        "p (Holm)": "-" if row.holm_p is None else _p(row.holm_p),
+        _SAYS: row.verdict,
         "teacher": with_interval(row.teacher, row.unit),
         "less the teacher": with_interval(row.from_teacher, row.unit, sign=True),
         "published": ", ".join(published) or "-",
@@ -214,7 +236,7 @@ def _forest_row(row: Row) -> charts.ForestRow | None:
         scratch=_arm(row.scratch),
         ours=_arm(row.pre_trained),
         difference=_arm(row.difference),
-        good=row.says == rows_of.HELPS,
+        good=row.says == rows_of.HELPS and not row.alone,
     )
 
 
@@ -236,6 +258,10 @@ def with_interval(value: Value | None, unit: str, *, sign: bool = False) -> str:
     text = number(value.value, "" if sign and unit == "%" else unit, percent=unit == "%")
     text = f"+{text}" if sign and value.value > 0 else text
     return f"{text} {_interval(value, unit)}".rstrip()
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _interval(value: Value, unit: str) -> str:

@@ -11,6 +11,7 @@ OPEN = "no difference to scratch is shown"
 HURTS = "worse than scratch"
 MISSING = "not measured"
 SAID = (HELPS, NOT_ENOUGH, OPEN, HURTS, MISSING)
+ALPHA = 0.05
 _VALUES = ("trivial", "scratch", "pre_trained", "difference", "teacher", "from_teacher")
 
 
@@ -57,7 +58,9 @@ class Row:
         teacher: the same run from what the checkpoint was distilled from; None: it had no teacher
             for this task.
         from_teacher: pre-trained minus teacher, drawn alike.
-        says: one of `SAID`.
+        holm_p: of the difference, by Holm's method corrected for all rows of the board; None: there
+            is none, or it was not computed.
+        says: one of `SAID`, by the row alone.
         above_chance: whether the pre-trained interval lies above chance; None where unknown.
         published: {system: value} of papers, which are other data or other sizes; only labelled so.
         hashes: {"config", "data", "checkpoint", "teacher"}: lists of all that went in.
@@ -81,6 +84,7 @@ class Row:
     difference: Value | None = None
     teacher: Value | None = None
     from_teacher: Value | None = None
+    holm_p: float | None = None
     says: str = MISSING
     above_chance: bool | None = None
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -88,6 +92,21 @@ class Row:
     seconds: float = 0.0
     tested: int = 0
     notes: Sequence[str] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether its own interval excludes 0."""
+        return self.says not in (OPEN, MISSING)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it does, but not once the other rows of the board are thought of."""
+        return self.differs and self.holm_p is not None and self.holm_p >= ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """What it says, and whether that is of the row alone."""
+        return self.says + (" (not after Holm's correction)" if self.alone else "")
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""

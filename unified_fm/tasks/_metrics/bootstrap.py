@@ -145,6 +145,18 @@ def mcnemar(ours: Sequence[bool] | np.ndarray, theirs: Sequence[bool] | np.ndarr
     return min(1.0, 2 * float(tail))
 
 
+def p_of(value: float, low: float, high: float) -> float:
+    """The two-sided p that a number is 0, told by its 95 % interval: below .05 if 0 lies outside.
+
+    The error towards 0 is taken as normal, with the end of the interval as its 97.5 % quantile: so
+    a p may be smaller than any that could be counted in the draws.
+    """
+    if value == 0:
+        return 1.0
+    half = value - low if value > 0 else high - value
+    return math.erfc(_Z95 * abs(value) / half / math.sqrt(2)) if half > 0 else 0.0
+
+
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p of several comparisons: below .05 they are mistaken in 5 % of all cases."""
     adjusted, least = {}, 0.0
