@@ -1,11 +1,13 @@
 """RefCOCO+, the second stage of X-FM's published fine-tuning (sections 3.3 and 4.4).
 
     unified-fm train --config=finetune/refcoco --config.init=runs/xfm --workdir=runs/refcoco
+    unified-fm evaluate --run=runs/refcoco --step=best --as=testA \\
+        --source=refcoco:data/refcoco/finetune_refcoco+_testA.json@data/coco/train2014
 
 MDETR's files below data/refcoco, COCO's images below data/coco/train2014; RefCOCO and RefCOCOg are
-other files in their place. Select by val; testA and testB are evaluated beside it. The first stage
-of the paper is `bbox` on regions at 224 pixels, as in pre-training. `:smoke` runs two steps of a
-tiny model, `:demo` a small one on composed scenes.
+other files in their place. Select by val; testA and testB are for the end. The first stage of the
+paper is `bbox` on regions at 224 pixels, as in pre-training. `:smoke` runs two steps of a tiny
+model, `:demo` a small one on composed scenes.
 """
 
 from ml_collections import ConfigDict
@@ -28,10 +30,9 @@ def get_config(argument: str = "") -> ConfigDict:
     c.optimizer = dict(lr=2e-5, b2=0.98, eps=1e-8, weight_decay=0.01, clip=None)
     c.optimizer.schedule = dict(name="linear", warmup="10%")
     c.evaluate.every = "1 epoch"
-    c.evaluate.evaluators = {
-        split: dict(name="refcoco", like="task", source=f"refcoco:{SET}_{split}.json@{IMAGES}")
-        for split in ("val", "testA", "testB")
-    }
+    c.evaluate.evaluators = dict(
+        val=dict(name="refcoco", like="task", source=f"refcoco:{SET}_val.json@{IMAGES}")
+    )
     c.checkpoint = dict(every="1 epoch", best="val/val/accuracy", keep=1)
     if argument == "demo":
         _demo(c)

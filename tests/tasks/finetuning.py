@@ -40,7 +40,7 @@ def write_data(root: pathlib.Path) -> None:
         (data / "coco").mkdir(exist_ok=True)
         (data / "vqa" / split).rename(data / "coco" / split)
     official_files.write_json(data / "vqa" / "answers.json", ["yes", "2", "red"])
-    for split in ("train", "val", "testA", "testB"):
+    for split in ("train", "val"):
         folder = data / "coco" / "train2014"
         official_files.write_mdetr(data / "refcoco", "refcoco+", split, folder)
     karpathy = official_files.write_karpathy(data / "coco")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.tasks import finetuning
+from unified_fm import touched
 from unified_fm.config import file as config_file
 from unified_fm.evaluators.predicted import CHOSEN
 
@@ -26,7 +27,7 @@ CONFIGS = {
     "vqa_generation": ("written/accuracy/yes/no", {"dev": 3, "written": 3}),
     "captioning": ("dev/bleu4", {"dev": 1}),
     "captioning:scst": ("dev/cider", {"dev": 1}),
-    "refcoco": ("val/val/accuracy", {"val": 2, "testA": 2, "testB": 2}),
+    "refcoco": ("val/val/accuracy", {"val": 2}),
     "retrieval": ("val/mean_recall", {"val": 6}),
 }
 QUICK = ("glue:stsb",)  # one of them is in the plain suite
@@ -49,6 +50,14 @@ def test_every_task_has_a_demo_that_fits_the_quick_starts_model(path):
     assert entry["source"].startswith("demo:") and settings.model["text"]["width"] == 64
     assert entry.get("size", 48) == 48 and entry.get("max_len", 0) <= 32
     assert "test" in settings.evaluate.evaluators or path.stem in ("glue", "refcoco")
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ALIKE])
+def test_no_test_data_are_looked_at_while_training(name):
+    """Once for each epoch would be 15 times; they are for `unified-fm evaluate --as=test`."""
+    found = config_file.load(f"finetune/{name}", ["init.path=scratch"]).evaluate.evaluators
+    looked = [n for n, each in found.items() if touched.is_test(n, each["source"])]
+    assert found and not looked
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,25 @@ def test_a_source_without_labels_gives_predictions_and_no_score(files, tmp_path,
     assert glue_submission.read(submission, "SST-2.tsv") == {"0": "0", "1": "0"}
 
 
+def test_a_run_of_mnli_predicts_the_diagnostic_set_for_the_server(files, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="unified_fm")
+    made = answering.evaluator(
+        glue,
+        f"glue:{files}/AX:test",
+        epath.Path(tmp_path),
+        learnt={"task": "mnli"},
+        class_names=["entailment", "neutral", "contradiction"],
+        task="mnli",
+        max_len=32,
+    )
+    made.check()
+    logits = np.array([[0, 0, 1], [1, 0, 0]], np.float32)
+    assert list(made.run(answering.Apply(lambda batch: {"logits": logits}), {})) == []
+    assert "it has no labels, so they are not scored" in caplog.text
+    submission = tmp_path / "predictions" / "dev-7.tsv"
+    assert glue_submission.read(submission, "AX.tsv") == {"0": "contradiction", "1": "entailment"}
+
+
 def test_records_that_cannot_be_used_are_said(files, tmp_path, caplog):
     source = f"glue:{files}/QQP:dev"
     made = answering.evaluator(

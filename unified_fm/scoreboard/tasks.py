@@ -223,7 +223,7 @@ OWN_VL = {
         test="+".join(_REFCOCO.format(split) for split in ("testA", "testB")),
         split="testA, testB",
         metrics=("testA/accuracy", "testB/accuracy"),
-        changes=_changes("refcoco", ("val", "testA", "testB")),
+        changes=_changes("refcoco", ("val",)),
         published=PUBLISHED["refcoco"],
     ),
     "coco-retrieval": _retrieval("coco", "retrieval"),
