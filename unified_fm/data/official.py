@@ -84,7 +84,7 @@ def load_json(
     """
     refuse_pickle(path, instead)
     try:
-        return json.loads(_text(path), object_hook=hook)
+        return json.loads(content(path), object_hook=hook)
     except json.JSONDecodeError as error:
         lines = " It has one object per line: name it .jsonl" if error.msg == "Extra data" else ""
         raise WrongFile(f"{path}, line {error.lineno}: no JSON: {error.msg}.{lines}") from error
@@ -99,7 +99,7 @@ def load_lines(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
         WrongFile, FileNotFoundError: as `load_json`.
     """
     refuse_pickle(path)
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(content(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -111,10 +111,33 @@ def load_lines(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
+def content(path: str | os.PathLike) -> str:
+    """A file of UTF-8 text, whole; a BOM is no character of it.
+
+    Raises:
+        WrongFile: a folder, or other bytes.
+        FileNotFoundError: no such file; the message has the nearest name beside it.
+    """
+    try:
+        return decoded(buckets.read(path), path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no {os.fspath(path)!r}{beside(path)}") from error
+    except IsADirectoryError as error:
+        raise WrongFile(f"{os.fspath(path)} is a folder; a file is needed") from error
+
+
+def decoded(data: bytes, where: Any) -> str:
+    """Bytes of UTF-8 as text; a BOM is no character of it. Raises WrongFile: they are none."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WrongFile(f"{where} is not UTF-8: byte {error.start:,} is {error.reason}") from error
+
+
 def is_lines(path: str | os.PathLike) -> bool:
     """Whether a file is JSON with one object per line, whatever its name ends in."""
     refuse_pickle(path)
-    first, _, rest = _text(path).lstrip().partition("\n")
+    first, _, rest = content(path).lstrip().partition("\n")
     named = os.fspath(path).endswith(".jsonl")
     return named or (first.startswith("{") and bool(rest.strip()) and _whole(first))
 
@@ -227,17 +250,6 @@ def _whole(line: str) -> bool:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _text(path: str | os.PathLike) -> str:
-    try:
-        return buckets.read(path).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no {os.fspath(path)!r}{beside(path)}") from error
-    except IsADirectoryError as error:
-        raise WrongFile(f"{os.fspath(path)} is a folder; a file is needed") from error
-    except UnicodeDecodeError as error:
-        raise WrongFile(f"{path} is not UTF-8: byte {error.start:,} is {error.reason}") from error
 
 
 def beside(path: str | os.PathLike) -> str:

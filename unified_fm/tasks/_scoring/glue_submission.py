@@ -83,8 +83,8 @@ def read(path: pathlib.Path, file: str) -> dict[str, str]:
         WrongFile: another layout, or a zip without it.
     """
     official.refuse_pickle(path, "GLUE's index and prediction as TSV")
-    text = _unzipped(path, file) if zipfile.is_zipfile(path) else path.read_bytes()
-    lines = text.decode("utf-8-sig").splitlines()
+    text = _unzipped(path, file) if zipfile.is_zipfile(path) else official.content(path)
+    lines = text.splitlines()
     if not lines or lines[0].strip() != _HEAD:
         first = lines[0] if lines else ""
         raise WrongFile(f"{path}, line 1: {first!r}; a header {_HEAD!r} is needed")
@@ -100,14 +100,14 @@ def read(path: pathlib.Path, file: str) -> dict[str, str]:
     return found
 
 
-def _unzipped(path: pathlib.Path, file: str) -> bytes:
+def _unzipped(path: pathlib.Path, file: str) -> str:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if file not in names:
             raise WrongFile(f"{path} has no {file}; {choices.possible(file, names)}")
         if archive.getinfo(file).file_size > _LARGEST:
             raise WrongFile(f"{path}: {file} has more than {_LARGEST:,} bytes")
-        return archive.read(file)
+        return official.decoded(archive.read(file), f"{path}: {file}")
 
 
 def _word(task: Task, prediction: str | float) -> str:

@@ -115,7 +115,7 @@ def checked(rows: Iterable[Any], right: Callable[[Any], bool], what: str, path: 
 
 def _csv(path: pathlib.Path) -> Found:
     found: Found = {}
-    lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    lines = official.content(path).splitlines()
     for number, line in enumerate(lines, start=1):
         fields = [field.strip() for field in line.split(",")]
         if not line.strip() or (number == 1 and fields == ["identifier", "prediction"]):

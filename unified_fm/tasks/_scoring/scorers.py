@@ -256,6 +256,12 @@ def read_captions(truth: Path, split: str = "") -> list[karpathy.Captioned]:
     found = official.load_json(truth)
     if isinstance(found, list):
         return albef.read(truth)
+    if not isinstance(found, Mapping):
+        raise WrongFile(
+            f"{truth} is of type {type(found).__name__}: {official.shown(found)}. Possible: an"
+            " object (COCO's annotations, Karpathy's file) or an array of images with captions"
+            " (ALBEF)"
+        )
     if "annotations" in found:
         return coco.read(truth)
     if not split:
@@ -300,7 +306,7 @@ def _labels(truth: Path) -> dict[str, str]:
         found = predictions.read(truth, of=("label",))
         return {key: str(label) for key, label in found.items()}
     found = {}
-    for number, line in enumerate(truth.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(official.content(truth).splitlines(), start=1):
         name, _, label = line.strip().rpartition(" ")
         if not name:
             raise WrongFile(
