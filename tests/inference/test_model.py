@@ -136,6 +136,16 @@ def test_masks_of_a_text_alone_each_have_their_words(model):
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
 
 
+def test_there_are_no_fewer_words_than_one_and_no_more_than_there_are(model):
+    for k in (0, -1):
+        with pytest.raises(ValueError, match=f"k is {k}; at least 1"):
+            model.fill_mask("a [MASK] square", k=k)
+    [words] = model.fill_mask("a [MASK] square", k=1000)
+    tokenizer = model._parts.tokenizer
+    assert len(words) == (~tokenizer.is_special).sum() > 5
+    assert not {word for word, _ in words} & {"[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"}
+
+
 def test_search_orders_by_cosine_and_again_by_matching(model):
     cosines = model.similarity(IMAGES, TEXTS)
     hits = model.search(TEXTS, IMAGES, k=4)
@@ -161,6 +171,15 @@ def test_search_refuses_what_cannot_be_ranked_again(model):
         model.search(TEXTS, TEXTS, rerank=2)
     with pytest.raises(ValueError, match="k is 0"):
         model.search(TEXTS, IMAGES, k=0)
+    with pytest.raises(ValueError, match="rerank is -1"):
+        model.search(TEXTS, IMAGES, rerank=-1)
+
+
+@pytest.mark.parametrize("queries", [TEXTS, IMAGES])
+def test_a_gallery_of_another_width_is_refused(model, queries):
+    own = model.encode_image(IMAGES, project=False)
+    with pytest.raises(ValueError, match=r"features of 16 numbers.*queries have 8: .*projected"):
+        model.search(queries, own)
 
 
 def test_classes_by_their_texts_are_normalised_before_and_after_the_mean(model, asked):
@@ -179,6 +198,15 @@ def test_classes_by_their_texts_are_normalised_before_and_after_the_mean(model, 
     np.testing.assert_allclose(
         [x for _, x in found], [expected[label] for label, _ in found], rtol=1e-4
     )
+
+
+def test_any_path_has_a_class_by_texts_as_it_has_a_match(model, tmp_path):
+    for name in ("red.jfif", "red"):
+        (tmp_path / name).write_bytes(runs.png(IMAGES[0]))
+        found = model.classify(str(tmp_path / name), ["red", "blue"])
+        assert found == model.classify(IMAGES[0], ["red", "blue"])
+    with pytest.raises(BadItem, match=r"items\[0\] \('a red square'\): missing image"):
+        model.classify(TEXTS, ["red", "blue"])
 
 
 def test_the_best_classes_are_ordered_again_by_the_matching_head(model):
