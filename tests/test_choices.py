@@ -24,5 +24,6 @@ def test_a_choice_is_checked():
 
 
 def test_the_cutoff_says_how_near_is_near():
-    assert choices.nearest("vision", ["text"], 0.6) is None
+    assert choices.nearest("vision", ["text"]) is None
+    assert choices.nearest("runs", ["requirements"]) is None
     assert choices.nearest("vision", ["text", "fusion"], 0.0) == "fusion"

@@ -77,8 +77,8 @@ LAYERS = [
     ("page/guard.py", [], []),
     (
         "page/",
-        ["page", "inference.abilities", "data.sources.demo"],
-        ["PIL"],
+        ["page", "inference.abilities", "inference.items", "data.images", "data.sources.demo"],
+        ["PIL", "numpy"],
     ),
     ("placement.py", [], ["jax"]),
     # They ask models for views, and name the records that say which.

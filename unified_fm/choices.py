@@ -36,13 +36,14 @@ def listed(title: str, lines: Sequence[str]) -> str:
     return "\n  ".join([title, *lines[:_SHOWN]]) + more
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The most similar of the names, if one is similar at all.
 
     Args:
         name: what was found.
         known: what there is; of very many names only the first 2,000 are looked at.
-        cutoff: from 0, where any name will do, to 1, where only the same does.
+        cutoff: from 0, where any name will do, to 1, where only the same does; at 0.5 `runs` is
+            near `requirements`.
     """
     found = difflib.get_close_matches(name, list(known)[:2000], n=1, cutoff=cutoff)
     return found[0] if found else None

@@ -110,7 +110,7 @@ def test_numbers_must_fit():
 
 def test_a_str_is_an_image_by_its_ending():
     assert kind_of(listed(["a pear", "a cat.jpg is here"], "queries")) == items.TEXTS
-    assert kind_of(listed(["a.JPG", RED, pathlib.Path("b")], "queries")) == items.IMAGES
+    assert kind_of(listed(["a.JPG", "b.avif", RED, pathlib.Path("b")], "queries")) == items.IMAGES
     with pytest.raises(ValueError, match="queries are images as well as texts"):
         kind_of(listed(["a pear", RED], "queries"))
 

@@ -135,6 +135,8 @@ def test_wrong_arguments_are_refused(workdir):
         unified_fm.load(workdir, batch_size=0)
     with pytest.raises(ValueError, match="dtype is 'float16'; possible: float32, bfloat16"):
         unified_fm.load(workdir, dtype="float16")
+    with pytest.raises(ValueError, match="devices is empty; at least one is needed"):
+        unified_fm.load(workdir, devices=[])
 
 
 def test_a_run_without_a_checkpoint_says_so(workdir, tmp_path):

@@ -8,10 +8,11 @@ import pytest
 
 import unified_fm
 from tests.inference import runs
-from unified_fm import setup, step
+from unified_fm import queries, setup, step
 from unified_fm.checkpoint import store
 from unified_fm.config.settings import Settings
 from unified_fm.evaluators import grounding, imlm
+from unified_fm.inference import programs
 from unified_fm.inference.items import BadItem
 from unified_fm.inference.results import Box
 
@@ -136,6 +137,16 @@ def test_masks_of_a_text_alone_each_have_their_words(model):
     assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1
 
 
+def test_there_are_no_fewer_words_than_one_and_no_more_than_there_are(model):
+    for k in (0, -1):
+        with pytest.raises(ValueError, match=f"k is {k}; at least 1"):
+            model.fill_mask("a [MASK] square", k=k)
+    [words] = model.fill_mask("a [MASK] square", k=1000)
+    tokenizer = model._parts.tokenizer
+    assert len(words) == (~tokenizer.is_special).sum() > 5
+    assert not {word for word, _ in words} & {"[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"}
+
+
 def test_search_orders_by_cosine_and_again_by_matching(model):
     cosines = model.similarity(IMAGES, TEXTS)
     hits = model.search(TEXTS, IMAGES, k=4)
@@ -161,6 +172,15 @@ def test_search_refuses_what_cannot_be_ranked_again(model):
         model.search(TEXTS, TEXTS, rerank=2)
     with pytest.raises(ValueError, match="k is 0"):
         model.search(TEXTS, IMAGES, k=0)
+    with pytest.raises(ValueError, match="rerank is -1"):
+        model.search(TEXTS, IMAGES, rerank=-1)
+
+
+@pytest.mark.parametrize("queries", [TEXTS, IMAGES])
+def test_a_gallery_of_another_width_is_refused(model, queries):
+    own = model.encode_image(IMAGES, project=False)
+    with pytest.raises(ValueError, match=r"features of 16 numbers.*queries have 8: .*projected"):
+        model.search(queries, own)
 
 
 def test_classes_by_their_texts_are_normalised_before_and_after_the_mean(model, asked):
@@ -179,6 +199,15 @@ def test_classes_by_their_texts_are_normalised_before_and_after_the_mean(model, 
     np.testing.assert_allclose(
         [x for _, x in found], [expected[label] for label, _ in found], rtol=1e-4
     )
+
+
+def test_any_path_has_a_class_by_texts_as_it_has_a_match(model, tmp_path):
+    for name in ("red.jfif", "red"):
+        (tmp_path / name).write_bytes(runs.png(IMAGES[0]))
+        found = model.classify(str(tmp_path / name), ["red", "blue"])
+        assert found == model.classify(IMAGES[0], ["red", "blue"])
+    with pytest.raises(BadItem, match=r"items\[0\] \('a red square'\): missing image"):
+        model.classify(TEXTS, ["red", "blue"])
 
 
 def test_the_best_classes_are_ordered_again_by_the_matching_head(model):
@@ -211,7 +240,9 @@ def test_a_bad_item_is_named_or_skipped(model):
     assert len(words[0]) == 1 and words[1] is None
 
 
-def test_programs_are_few_and_shapes_repeat(model):
+@pytest.fixture
+def compiled():
+    """A list that grows with every program that is compiled."""
     counted = []
 
     def count(event, duration, **more):
@@ -219,15 +250,86 @@ def test_programs_are_few_and_shapes_repeat(model):
             counted.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(count)
+    yield counted
+    jax.monitoring.unregister_event_duration_listener(count)
+
+
+def test_programs_are_few_and_shapes_repeat(model, compiled):
     short, long = "a square", "a square " * 8  # 16 and 20 tokens
     for many in range(1, 10):
         model.encode_text([short, long] * many, project=False)
         model.encode_text([short] * many, project=False)
     # Batches of 1, 2, 4 rows, and two lengths.
-    assert 0 < len(counted) <= 6
-    before = len(counted)
+    assert 0 < len(compiled) <= 6
+    before = len(compiled)
     model.encode_text([long, short, short] * 5, project=False)
-    assert len(counted) == before
+    assert len(compiled) == before
+
+
+def test_programs_of_texts_over_images_are_few(model, compiled):
+    pictures = [image.copy() for image in IMAGES * 3]
+    for many in range(1, 10):
+        model.match(IMAGES[0], ["a square"] * many)
+        model.match(pictures[:many], "a square")
+        model.match(pictures[:many] * 2, ["a square"] * 2 * many)
+    # Of images 1, 2, 4; of texts 1, 2, 4 over one image, and as many as images over several.
+    assert len(compiled) <= 3 + 5
+    before = len(compiled)
+    model.match(pictures[:7], "a square")
+    assert len(compiled) == before
+
+
+@pytest.fixture
+def shapes(model, monkeypatch):
+    """{query: the shapes that it is asked in}, each a program, with 8 rows and 3 lengths at most.
+
+    Nothing is compiled: zeros answer.
+    """
+    asked = {}
+
+    def answer(fn, params, batch):
+        found = tuple((name, np.shape(array)) for name, array in sorted(batch.items()))
+        asked.setdefault(fn.__name__, set()).add(found)
+        if fn is queries.image_memory:
+            return np.zeros(len(batch["image"]))
+        rows = len(batch.get("image", batch.get("text_mask")))
+        sizes = {"feature": (8,), "margin": (), "box": (4,), "shares": (1, runs.XFM["vocab_size"])}
+        return {name: np.zeros((rows, *size)) for name, size in sizes.items()}
+
+    monkeypatch.setattr(model._parts.programs, "batch_size", 8)
+    monkeypatch.setattr(model._parts.programs, "_apply", answer)
+    monkeypatch.setattr(programs, "_LENGTHS", (4, 8))
+    return asked
+
+
+def test_shapes_of_texts_over_images_are_few(model, shapes):
+    rng = np.random.default_rng(0)
+    pictures = [image.copy() for image in IMAGES * 5]
+    for _ in range(60):
+        some = [pictures[n] for n in rng.integers(20, size=rng.integers(1, 20))]
+        texts = ["a " * n for n in rng.integers(1, 10, size=rng.integers(1, 20))]
+        masked = [f"{text}[MASK]" for text in texts]
+        few = min(len(some), len(texts))
+        for images, part in ((some[:few], slice(few)), (some, slice(1)), (some[0], slice(None))):
+            model.match(images, texts[part])
+            model.locate(images, texts[part])
+            model.fill_mask(masked[part], images)
+        model.fill_mask(masked)
+        model.search(texts[0], some, rerank=few)
+    # 1, 2, 4, 8 images; texts of three lengths: 1, 2, 4, 8 over one image, else as many as images.
+    found = {name: len(own) for name, own in shapes.items()}
+    over = 3 * (4 + 3)
+    most = {
+        "image_feature": 4,
+        "text_feature": 3,  # one text at a time
+        "image_memory": 4,
+        "match": over,
+        "locate_and_match": over,
+        "words_over_images": over,
+        "words": 3 * 4,
+    }
+    assert found.keys() == most.keys() and found["match"] == over
+    assert all(found[name] <= most[name] for name in most), found
 
 
 def test_threads_may_ask_at_once(model):

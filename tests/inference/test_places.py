@@ -41,6 +41,19 @@ def test_nothing_there_says_what_was_looked_for_and_the_nearest_name(tmp_path):
     assert "a workdir (config.json, checkpoints/)" in message and "Folders in" in message
 
 
+def test_a_run_comes_before_other_folders_and_what_is_far_is_no_suggestion(tmp_path):
+    (tmp_path / "requirements").mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        places.find(tmp_path / "runs" / "first")
+    assert f"there is no {tmp_path}/runs/first. Looked for" in str(caught.value)
+    write(tmp_path / "quickstart_2", RUN)
+    (tmp_path / "quickstarts").mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        places.find(tmp_path / "quickstart")
+    assert f"did you mean {tmp_path}/quickstart_2?" in str(caught.value)
+    assert str(caught.value).endswith(f"in {tmp_path}: quickstart_2, quickstarts, requirements")
+
+
 def test_a_folder_of_runs_names_them(tmp_path):
     write(tmp_path / "runs" / "first", RUN)
     with pytest.raises(ValueError, match="below it there are first"):

@@ -77,6 +77,13 @@ def test_masks_classes_and_what_cannot_be_done(call, model):
     assert (status, lines) == (2, []) and "no caption decoder; it can: encode_image" in err
 
 
+def test_fewer_than_one_word_and_a_label_without_an_image_are_said(call):
+    status, lines, err = call("--task=fill_mask", "--text=a [MASK]", "--k=0", "red.png")
+    assert (status, lines) == (2, []) and "k is 0; at least 1 is needed" in err
+    status, [line], _ = call("--task=classify", "--labels=red,blue", "-", stdin='{"text": "red"}')
+    assert (status, line["error"]) == (1, "it has no image")
+
+
 def test_a_missing_file_and_a_missing_run_are_refused_before_anything(call, monkeypatch, capsys):
     status, lines, err = call("--task=match", "--text=a", "no.png")
     assert (status, lines) == (2, []) and "there is no file 'no.png'" in err

@@ -1,5 +1,10 @@
 """What the tabs ask, without Gradio: the same numbers as the model's, drawings, and sentences."""
 
+import configparser
+import pathlib
+import sys
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +51,29 @@ def test_the_box_is_drawn_into_the_image(model, red):
     assert (inside.min(0) == (y0, x0)).all()
     assert (inside.max(0) == np.minimum((y1, x1), (39, 59))).all()
     assert told.startswith(f"x {x0} to {x1}, y {y0} to {y1} pixels") and f"{box.score:.1%}" in told
+
+
+@pytest.mark.parametrize(
+    ("stored", "seen"),
+    [
+        (np.zeros((40, 60, 4), np.uint8), 255),  # black, and nothing of it is to be seen
+        (np.full((40, 60), 128 * 256, np.uint16), 128),
+    ],
+)
+def test_the_box_is_drawn_into_what_the_model_sees(model, tmp_path, stored, seen):
+    path = tmp_path / "a.png"
+    Image.fromarray(stored).save(path)
+    drawn, _ = asking.locate(model, str(path), "a red square")
+    assert np.median(np.asarray(drawn)) == seen
+    assert (np.asarray(model._parts.preprocessing.resized(str(path))) == seen).all()
+
+
+def test_every_mask_is_answered(model, red):
+    for path in (None, red):
+        first, second = model.fill_mask("a [MASK] <mask>", path)
+        expected = [(f"1: {word}", share) for word, share in first]
+        expected += [(f"2: {word}", share) for word, share in second]
+        assert asking.words(model, "a [MASK] <mask>", path) == dict(expected)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +133,28 @@ def test_an_address_that_others_reach_is_refused(capsys):
 
 
 def test_without_gradio_the_line_that_installs_it_is_said(capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["serve", "--run=gone"]) == 2
     assert 'pip install "unified_fm[page]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["6.6.2", "5.49.1", "4.0"])
+def test_an_older_gradio_is_refused(capsys, monkeypatch, version):
+    gradio = types.SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    assert cli.main(["serve", "--run=gone"]) == 2
+    said = capsys.readouterr().err
+    assert f"gradio {serving.LEAST} or newer, found {version}" in said and serving.INSTALL in said
+
+
+def test_the_oldest_gradio_is_that_of_the_extra(monkeypatch):
+    config = configparser.ConfigParser()
+    config.read(pathlib.Path(__file__).parents[2] / "setup.cfg")
+    assert config["options.extras_require"]["page"] == f"gradio>={serving.LEAST}"
+    for version in (serving.LEAST, "6.31.0", "10.0.0b1"):
+        gradio = types.SimpleNamespace(__version__=version)
+        monkeypatch.setitem(sys.modules, "gradio", gradio)
+        assert serving.library() is gradio
 
 
 def test_a_port_that_is_taken_is_said():

@@ -17,7 +17,7 @@ def shape_differences(found: Shapes, wanted: Shapes, *, extra: bool = True) -> l
     surplus = sorted(set(found) - set(wanted))
     lines = {}
     for name in sorted(set(wanted) - set(found)):
-        near = choices.nearest(name, surplus, 0.6)
+        near = choices.nearest(name, surplus)
         hint = f"; the nearest in the file is {near}" if near else ""
         lines[name] = f"{name} {tuple(wanted[name])}: missing in the file{hint}"
     for name in surplus if extra else ():

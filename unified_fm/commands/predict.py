@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     compiler.keep_programs()
     labels = options.labels.split(",") if options.labels else None
-    question = Question(task=options.task, text=options.text, labels=labels, k=options.k)
     try:
+        question = Question(task=options.task, text=options.text, labels=labels, k=options.k)
         for path in options.files:
             if path != "-" and not Path(path).exists():
                 raise FileNotFoundError(f"there is no file {path!r}")

@@ -8,7 +8,7 @@ checkpoint can do: match, find, locate, masked words, ask, describe. Everything 
 its address is printed. It listens on 127.0.0.1; nothing is sent elsewhere, and uploads are deleted
 at the end. Images of at most 10 MB.
 
-Exit status 2: there is no page (no such run, Gradio is missing, the port is taken).
+Exit status 2: there is no page (no such run, Gradio is missing or old, the port is taken).
 """
 
 import argparse

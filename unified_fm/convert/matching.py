@@ -191,5 +191,5 @@ def allowed(allow: Sequence[str], *names: str) -> bool:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the closest of `names`, if one is close."""
-    near = choices.nearest(name, names, 0.6)
+    near = choices.nearest(name, names)
     return f"; nearest: {near}" if near else ""

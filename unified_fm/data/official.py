@@ -259,5 +259,5 @@ def beside(path: str | os.PathLike) -> str:
         return ""
     if not buckets.isdir(folder):
         return f" (nor the folder {folder})"
-    near = choices.nearest(name, sorted(itertools.chain(*buckets.names(folder))), cutoff=0.6)
+    near = choices.nearest(name, sorted(itertools.chain(*buckets.names(folder))))
     return f"; did you mean {near!r}?" if near else ""

@@ -9,7 +9,7 @@ import numpy as np
 from unified_fm import choices
 from unified_fm.inference import heads
 from unified_fm.inference.abilities import NotTrained
-from unified_fm.inference.items import Items, paired
+from unified_fm.inference.items import Items, check_k, paired
 from unified_fm.inference.parts import Head, Parts
 
 OPEN = "open"
@@ -27,8 +27,10 @@ def answers(
     """(answer, probability) of the k best answers to each question; see `Model.answer`.
 
     Raises:
-        ValueError: answers that the checkpoint cannot give. NotTrained: it cannot write any.
+        ValueError: answers that the checkpoint cannot give; `k` below 1.
+        NotTrained: it cannot write any.
     """
+    check_k(k)
     if isinstance(choose, str) and choose != OPEN:
         raise ValueError(f"answers is a list, {OPEN!r} or None, found {choose!r}")
     head = parts.head("answer")

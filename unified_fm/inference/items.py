@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image
 
 from unified_fm import choices
+from unified_fm.data import fields
 from unified_fm.data.skips import Skip
 
 ON_ERROR = ("raise", "skip")
 IMAGES, TEXTS = "images", "texts"
-# A string that ends so is the path of an image where it might also be a text.
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 _SHOWN = 60  # characters of an item in a message
 
 
@@ -100,7 +99,10 @@ def listed(given: Any, what: str) -> Items:
 
 
 def kind_of(items: Items) -> str:
-    """Whether these are IMAGES or TEXTS. A str is an image if it ends like a file of one.
+    """Whether these are IMAGES or TEXTS, of an argument that may be either.
+
+    A str is an image if it ends like a file of one. Where only images can be meant nothing is
+    asked here: any str is a path.
 
     Raises:
         ValueError: some are and some are not.
@@ -109,7 +111,7 @@ def kind_of(items: Items) -> str:
     if len(found) > 1:
         raise ValueError(
             f"{items.what} are images as well as texts; a str is an image where it ends in "
-            f"{', '.join(_SUFFIXES)}, and a pathlib.Path always is"
+            f"{', '.join(fields.IMAGE_ENDINGS)}, and a pathlib.Path always is"
         )
     return found.pop() if found else TEXTS
 
@@ -133,6 +135,17 @@ def paired(first: Items, second: Items) -> list[tuple[int, int]]:
 def check_on_error(on_error: str) -> str:
     """Refuses another word than "raise" and "skip"."""
     return choices.check("on_error", on_error, ON_ERROR)
+
+
+def check_k(k: int) -> int:
+    """Refuses fewer results of an item than one.
+
+    Raises:
+        ValueError: `k` is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; at least 1 is needed")
+    return k
 
 
 def results(
@@ -161,7 +174,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_image(item: Any) -> bool:
-    return not isinstance(item, str) or item.lower().endswith(_SUFFIXES)
+    return not isinstance(item, str) or item.lower().endswith(fields.IMAGE_ENDINGS)
 
 
 def _named(item: Any) -> str:

@@ -75,6 +75,8 @@ def load(
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
     compiler.make_sound()
     devices = list(jax.local_devices() if devices is None else devices)
+    if not devices:
+        raise ValueError("devices is empty; at least one is needed, and None is all local ones")
     if dtype is None:
         dtype = "float32" if devices[0].platform == "cpu" else "bfloat16"
     if dtype not in _PRECISION:

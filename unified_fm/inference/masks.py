@@ -57,7 +57,7 @@ def _pieces(tokenizer, text: str, room: int) -> list[int]:
 
 
 def best(shares: np.ndarray, k: int, tokenizer) -> list[tuple[str, float]]:
-    """The k most probable words of shares f32[V], with their probabilities."""
-    shares = np.where(tokenizer.is_special, 0.0, shares[: tokenizer.vocab_size])
-    chosen = np.argsort(-shares, kind="stable")[:k]
+    """The k most probable words of shares f32[V], with their probabilities; all, if k is more."""
+    words = np.flatnonzero(~tokenizer.is_special)
+    chosen = words[np.argsort(-shares[words], kind="stable")[:k]]
     return [(tokenizer.decode([n]).strip() or tokenizer.token(n), float(shares[n])) for n in chosen]

@@ -8,7 +8,7 @@ import numpy as np
 
 from unified_fm import queries as asking
 from unified_fm.inference import answering, card, features, heads, masks, ranking, zero_shot
-from unified_fm.inference.items import Items, check_on_error, listed, paired, results
+from unified_fm.inference.items import Items, check_k, check_on_error, listed, paired, results
 from unified_fm.inference.pairs import Pairs, probability
 from unified_fm.inference.parts import Parts
 from unified_fm.inference.results import Box
@@ -143,10 +143,11 @@ class Model:
         Args:
             texts: with `[MASK]` or `<mask>` in place of words.
             images: that the texts are about; None: from the text alone.
-            k: words of a mask, with their probabilities.
+            k: words of a mask, with their probabilities; at most all that there are.
             on_error: see the class.
         """
         over = images is not None
+        check_k(k)
         self._parts.abilities.need("fill_mask_over_image" if over else "fill_mask_alone")
         items, reader = listed(texts, "texts"), self._parts.preprocessing.reader(over)
         told = items.each(lambda text: masks.tokens(text, reader), check_on_error(on_error))
@@ -186,9 +187,9 @@ class Model:
         """The classes of each item with their probabilities, the most probable first.
 
         Args:
-            items: with `labels`, images. Else whatever the task of the run is about: images, texts,
-                (text, text), (image, text), ((image, image), text), or dicts with the fields of the
-                task's files.
+            items: with `labels`, images (a str is a path). Else whatever the task of the run is
+                about: images, texts, (text, text), (image, text), ((image, image), text), or dicts
+                with the fields of the task's files.
             labels: classes without training: the names are put into the templates, and an image is
                 of the class whose texts are nearest to it. None: the classes of the run's own head.
             templates: with {} for the name; the features of a class are averaged.

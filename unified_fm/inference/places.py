@@ -87,9 +87,11 @@ def _nothing(path: epath.Path) -> str:
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     first = path.parts[len(parent.parts)]
-    there = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
-    near = choices.nearest(first, there)
-    hint = f"; did you mean {parent / near}?" if near else ""
+    folders = sorted(p for p in parent.iterdir() if p.is_dir()) if parent.is_dir() else []
+    runs = [p.name for p in folders if (p / "config.json").exists()]
+    there = [*runs, *(p.name for p in folders if p.name not in runs)]
+    near = choices.nearest(first, runs) or choices.nearest(first, there)
+    hint = f"; did you mean {parent / near}?" if near else "."
     shown = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "")
     return (
         f"there is no {path}{hint} Looked for {_LOOKED_FOR}. Folders in {parent}: {shown or 'none'}"

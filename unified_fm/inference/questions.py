@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unified_fm.inference.items import BadItem
+from unified_fm.inference.items import BadItem, check_k
 from unified_fm.inference.model import Model
 from unified_fm.inference.records import Record
 
@@ -39,6 +39,15 @@ class Question:
     labels: Sequence[str] | None = None
     k: int = 5
 
+    def __post_init__(self) -> None:
+        """Raises ValueError: `k` is below 1."""
+        check_k(self.k)
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Those that every record must have."""
+        return ("image",) if self.task == "classify" and self.labels else _FIELDS[self.task]
+
 
 class Answers:
     """A model that answers a question about records."""
@@ -61,7 +70,7 @@ class Answers:
             if record.problem:
                 continue
             fields = self._fields(record)
-            missing = [name for name in _FIELDS[self._question.task] if name not in fields]
+            missing = [name for name in self._question.fields if name not in fields]
             if missing:
                 found[number] = {"error": f"it has no {' and no '.join(missing)}"}
             else:

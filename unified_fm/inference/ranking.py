@@ -4,7 +4,7 @@ import numpy as np
 
 from unified_fm import queries
 from unified_fm.inference import features
-from unified_fm.inference.items import IMAGES, Items, kind_of
+from unified_fm.inference.items import IMAGES, Items, check_k, kind_of
 from unified_fm.inference.pairs import Pairs, probability
 from unified_fm.inference.parts import Parts
 from unified_fm.inference.results import Hit
@@ -18,13 +18,17 @@ def search(
     """The hits of each query; arguments as of `Model.search`.
 
     Raises:
-        ValueError: `k` below 1; `rerank` of a gallery of features, or of two of one kind.
+        ValueError: `k` below 1; `rerank` of a gallery of features, or of two of one kind; a gallery
+            of features of another width than the queries'.
     """
-    if k < 1 or rerank < 0:
-        raise ValueError(f"k is {k}, rerank {rerank}; at least 1 hit, and 0 or more ranked again")
+    check_k(k)
+    if rerank < 0:
+        raise ValueError(f"rerank is {rerank}; 0 or more are ranked again")
     kind, items = kind_of(asked), gallery if isinstance(gallery, Items) else None
     if rerank:
         _check_kinds(kind, items)
+    if not isinstance(gallery, Items):
+        _check_width(features.width(parts, kind.removesuffix("s"), True), gallery)
     known = gallery if items is None else features.of(parts, items, kind_of(items), on_error)
     usable = np.array([n for n, feature in enumerate(known) if feature is not None], int)
     matrix = np.array([known[n] for n in usable], np.float32)  # f[G E]
@@ -46,6 +50,15 @@ def _check_kinds(kind: str, gallery: Items | None) -> None:
         raise ValueError(
             f"rerank compares images with texts, and the gallery is {found}: give the other kind, "
             "or rerank=0"
+        )
+
+
+def _check_width(width: int, gallery: np.ndarray) -> None:
+    if gallery.shape[1] != width:
+        raise ValueError(
+            f"the gallery is features of {gallery.shape[1]} numbers, and those of the queries have "
+            f"{width}: both must be projected, as encode_image and encode_text do unless "
+            "project=False, and by one checkpoint"
         )
 
 

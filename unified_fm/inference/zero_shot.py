@@ -6,7 +6,7 @@ import numpy as np
 
 from unified_fm import queries
 from unified_fm.inference import features
-from unified_fm.inference.items import IMAGES, Items, kind_of
+from unified_fm.inference.items import Items
 from unified_fm.inference.pairs import Pairs
 from unified_fm.inference.parts import Parts
 
@@ -27,10 +27,9 @@ def classify(
     best share the probability that they have together by how well they match the image.
 
     Raises:
-        ValueError: no labels or templates, a template without {}, or items that are no images.
+        ValueError: no labels or templates, or a template without {}. BadItem: an item that is no
+            image; a str is the path of one.
     """
-    if items.values and kind_of(items) != IMAGES:
-        raise ValueError("labels are for images; found texts (labels=None: the head of the run)")
     if rerank < 0 or rerank == 1:
         raise ValueError(f"rerank is {rerank}; 0, or at least the 2 best are ranked again")
 

@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageOps
+import numpy as np
+from PIL import Image, ImageDraw
 
+from unified_fm.data import images
+from unified_fm.inference import items
 from unified_fm.inference.abilities import NotTrained
 
 MOST_IMAGES, MOST_HITS, MOST_CHARACTERS = 64, 20, 1000
@@ -49,11 +52,10 @@ def find(
 
 
 def locate(model: Any, path: str | None, phrase: str) -> tuple[Image.Image, str]:
-    """An image with the box of a phrase drawn into it, and the box in words."""
+    """An image as the model sees it, with the box of a phrase drawn in, and the box in words."""
     encoded = _image(path)
     box = model.locate(encoded, _text(phrase))
-    with Image.open(str(path)) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    upright = Image.fromarray(items.listed(encoded, "images").one(_pixels, 0, "raise"))
     corners = [round(value) for value in box[:4]]
     line = max(1, round(min(upright.size) / 100))
     pen = ImageDraw.Draw(upright)
@@ -66,9 +68,15 @@ def locate(model: Any, path: str | None, phrase: str) -> tuple[Image.Image, str]
 
 
 def words(model: Any, text: str, path: str | None) -> dict[str, float]:
-    """{word: probability} of the first mask of a text, about an image if there is one."""
+    """{word: probability} of the mask of a text, about an image if there is one.
+
+    Of several masks {"1: word", ...}, with the number of the mask.
+    """
     masks = model.fill_mask(_text(text), None if path is None else _image(path), k=_WORDS)
-    return dict(masks[0])
+    if len(masks) == 1:
+        return dict(masks[0])
+    numbered = enumerate(masks, 1)
+    return {f"{number}: {word}": share for number, own in numbered for word, share in own}
 
 
 def answer(model: Any, path: str | None, question: str) -> dict[str, float]:
@@ -112,6 +120,11 @@ def _image(path: str | None) -> bytes:
     if path is None:
         raise ValueError("upload an image first")
     return Path(path).read_bytes()
+
+
+def _pixels(encoded: bytes) -> np.ndarray:
+    """u8[H W 3] of a file that the model has read already, so its size is judged."""
+    return images.Picture(encoded, max_pixels=images.MOST_PIXELS).pixels()
 
 
 def _text(text: str | None) -> str:

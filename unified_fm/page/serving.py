@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 from unified_fm.page import asking, samples, tabs
 from unified_fm.page.guard import Guard, is_loopback
 
+LEAST = "6.7"  # of Gradio, as setup.cfg says; older ones let a request read files of the machine
 INSTALL = 'pip install "unified_fm[page]"'
 _UPLOAD_LIMIT = "10mb"
 
@@ -29,14 +31,20 @@ def library() -> Any:
     """The module gradio, told to ask nobody anything.
 
     Raises:
-        Unserved: it is not installed; with the line that installs it.
+        Unserved: it is not installed, or older than `LEAST`; with the line that installs it.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        return importlib.import_module("gradio")
+        gradio = importlib.import_module("gradio")
     except ModuleNotFoundError as error:
         raise Unserved(f"the page needs {error.name}, which is not here: {INSTALL}") from error
+    if _release(gradio.__version__) < _release(LEAST):
+        raise Unserved(
+            f"the page needs gradio {LEAST} or newer, found {gradio.__version__}, which lets a "
+            f"request read files of this machine: {INSTALL}"
+        )
+    return gradio
 
 
 def check_host(host: str, known: bool) -> None:
@@ -130,6 +138,11 @@ def serve(model: Any, gr: Any, listening: socket.socket) -> None:
             guard, log_level="warning", proxy_headers=False, server_header=False, ws="none"
         )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _release(version: str) -> list[int]:
+    """The first two numbers of a version."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 def _end(number: int, frame: Any) -> NoReturn:
