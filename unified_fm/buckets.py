@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 _EXTRAS = {"gs": "gcs", "s3": "s3"}
-_COPY = {"gs": "gcloud storage cp -r {} DIR", "s3": "aws s3 cp --recursive {} DIR"}
+_COPY = {"gs": "gcloud storage cp -r {} {}", "s3": "aws s3 cp --recursive {} {}"}
 _BELIEVED = 60.0  # seconds for which a listing is
 _MOST_TOLD = 1 << 18  # files of which something is remembered
 _CUT = re.compile(r"(.+):((?!//)(?:\w+://)?[^:]*)", re.DOTALL)
@@ -78,11 +78,26 @@ def refuse(path: Any, what: str, protocols: tuple[str, ...] = ()) -> None:
     if not holds(path) or protocol in protocols:
         return
     ways = " and ".join(["local files", *(f"{each}://" for each in protocols)])
-    copy = _COPY.get(protocol, "").format(os.fspath(path))
+    copy = _COPY.get(protocol, "").format(os.fspath(path), "DIR")
     raise ValueError(
         f"{what} reads {ways} only, not {os.fspath(path)}: copy it first"
         + (f" ({copy}), or mount the bucket" if copy else "")
     )
+
+
+def refuse_output(path: str | os.PathLike) -> None:
+    """Refuses a path in a bucket where only local files are written.
+
+    Raises:
+        ValueError: with the command that copies what was written.
+    """
+    if holds(path):
+        protocol = os.fspath(path).partition("://")[0]
+        copy = _COPY.get(protocol, "").format("DIR", os.fspath(path))
+        raise ValueError(
+            f"{os.fspath(path)} is in a bucket, and this is written to local files only: write it"
+            " to a folder DIR, and copy that" + (f" ({copy})" if copy else "")
+        )
 
 
 def kind(path: str | os.PathLike) -> str:

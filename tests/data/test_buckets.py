@@ -51,10 +51,8 @@ def test_published_layouts_in_a_bucket(bucket, tmp_path):
     specs = test_convert.official_sources(tmp_path)
     row = {"image": "1.jpg", "caption": ["a cup"], "image_id": 3}
     official_files.write_json(tmp_path / "albef.json", [row])
-    official_files.write_rows(tmp_path / "cc3m.tsv", ["a cup\t1.jpg", "one\tvg/0.jpg"])
     specs |= {
         "albef": f"albef:{tmp_path}/albef.json@{tmp_path}/vg/VG_100K",
-        "cc3m": f"cc3m:{tmp_path}/cc3m.tsv@{tmp_path}/vg/VG_100K",
         "folder": f"folder:{official_files.write_classes(tmp_path / 'set' / 'train')}",
     }
     bucket.upload_folder(tmp_path, "gs://data/own")

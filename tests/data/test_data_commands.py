@@ -2,12 +2,64 @@
 
 import dataclasses
 import json
+import os
+import sys
+
+import fsspec
+import pytest
 
 from tests.tasks import official_files as files
 from unified_fm import cli
 from unified_fm.data.sources import refcoco
 from unified_fm.tasks._metrics import ngrams, vqa_answers
 from unified_fm.tasks._scoring import glue_submission
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        (["check", "jsonl:a", "--out={}"], "gs://bucket/x"),
+        (["show", "jsonl:a", "--config=xfm_base:smoke", "--out={}"], "s3://bucket/x"),
+        (["convert", "jsonl:a", "--out={}"], "gs://bucket/x"),
+        (["tokenizer", "jsonl:a", "--out={}"], "s3://bucket/x"),
+        (["demo", "--to={}"], "gs://bucket/x"),
+        (["refcoco", "a.json", "--to={}"], "gs://bucket/x"),
+    ],
+)
+def test_what_is_written_is_local(tmp_path, monkeypatch, capsys, given, address):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text('{"text": "one"}\n')
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", *(part.format(address) for part in given)])
+    assert ended.value.code == 2
+    copy = "gcloud storage cp -r DIR" if address.startswith("gs") else "aws s3 cp --recursive DIR"
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{address} is in a bucket, and this is written to local files only" in said
+    assert f"({copy} {address})" in said
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_demo_corpus_is_in_no_bucket(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNIFIED_FM_DATA", "gs://bucket/demo")
+    assert cli.main(["data", "demo"]) == 1
+    assert "the demo corpus reads local files only, not gs://bucket/demo" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def test_a_missing_package_is_a_sentence(tmp_path, monkeypatch, capsys):
+    def missing(protocol, **options):
+        raise ImportError("Please install s3fs")
+
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    for verb, status in (("check", 2), ("convert", 1), ("tokenizer", 1)):
+        for source, command in (
+            ("parquet:a.parquet", "pip install 'unified_fm[parquet]'"),
+            ("jsonl:s3://bucket/a.jsonl", 'pip install "unified_fm[s3]"'),
+        ):
+            assert cli.main(["data", verb, source, f"--out={tmp_path / 'out'}"]) == status
+            assert command in capsys.readouterr().err
 
 
 def test_refcoco_becomes_our_lines(tmp_path, capsys):

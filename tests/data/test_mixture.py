@@ -317,6 +317,19 @@ def test_a_config_that_would_make_a_record_its_own_negative_is_refused():
         checks.check(settings_of(apart, weights=[1, 2, 3]))
 
 
+def test_a_source_that_is_named_twice_without_weights_is_refused_too():
+    """Its parts are shuffled as one: a batch has a record twice, now and then."""
+    apart = {"itc": {"targets": "ids"}, "itm": {"exclude": "ids"}}
+    source, plain = ["synthetic:pairs:9", "synthetic:pairs:9[4:]"], {"itc": 1.0, "itm": 1.0}
+    checks.check(settings_of(apart, weights=None, source=source))
+    with pytest.raises(
+        ValueError, match=r"pairs:9' and .*:9\[4:\]', which may share records: .* 'itc' takes"
+    ):
+        checks.check(settings_of(plain, weights=None, source="+".join(source)))
+    halves = ["synthetic:pairs:9[:4]", "synthetic:pairs:9[4:]", "synthetic:pairs:8"]
+    checks.check(settings_of(plain, weights=None, source=halves))
+
+
 def test_a_teachers_cache_is_of_the_slots_at_which_stages_begin():
     """What a slot holds depends on them, and they move with the size of a batch."""
 

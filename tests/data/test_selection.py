@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.data import test_sources
 from unified_fm.data import records, selection
 from unified_fm.data.source import open_source
 
@@ -108,6 +109,38 @@ def test_a_record_that_stands_in_two_slices_has_one_id(hundred):
     assert found[3]["id"] == found[103]["id"] == "0/r3"
     assert found[110]["id"] == "2/0"
     assert all(e["id"] == f"0/{e['id'][2:]}" and e["id"][2] == "r" for e in found[113:])
+
+
+def test_a_record_keeps_its_id_in_the_slices_that_tfds_makes(tmp_path):
+    test_sources.TinyBoxes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    whole = f"tfds:{tmp_path}/tiny_boxes/1.0.0:train"
+    parts = [whole, f"{whole}[:34%]", f"{whole}[1:]", f"{whole}[1:][:50% by hash(text)]"]
+    opened = open_source(parts)
+    found = [opened[k] for k in range(len(opened))]
+    assert [example["id"] for example in found[:6]] == [*["0/0", "0/1", "0/2"] * 2]
+    number = {example["text"][0]: example["id"] for example in found[:3]}
+    assert all(example["id"] == number[example["text"][0]] for example in found)
+    several = open_source(f"{whole}[2:]+train[:1]")  # numbered as one
+    assert [several[k]["id"] for k in range(2)] == [0, 1] and not several.origin
+
+
+def test_a_source_is_the_same_however_its_path_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "r.jsonl", ({"text": f"{k}"} for k in range(3)))
+    (tmp_path / "link").symlink_to(tmp_path)
+    spelt = ["r.jsonl", "./r.jsonl", f"{tmp_path}/r.jsonl[1:]", "link/r.jsonl"]
+    found = ids([f"jsonl:{path}" for path in spelt] + ["few:100%:jsonl:./link/r.jsonl"])
+    assert found == [f"0/{k}" for k in [0, 1, 2, 0, 1, 2, 1, 2, 0, 1, 2, 0, 1, 2]]
+
+
+def test_records_without_an_id_are_said_to_change_sides(tmp_path, hundred, caplog):
+    assert ids(f"{hundred}[:80% by hash(id)]") and not caplog.messages
+    some = write(tmp_path / "none.jsonl", ({"text": f"text {k}"} for k in range(100)))
+    parts = [open_source(f"{some}[{part} by hash(id)]") for part in (":80%", "80%:")]
+    assert sum(map(len, parts)) == 100
+    [said] = caplog.messages
+    assert said.startswith(f"{some}: hash(id) of 100 of 100 records is of their numbers")
+    assert ids(f"{some}[:80% by hash(text)]") and len(caplog.messages) == 1
 
 
 def test_classes_and_losses_are_those_of_the_source(tmp_path):

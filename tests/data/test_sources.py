@@ -332,6 +332,22 @@ def test_source_strings():
         source.open_source("data.jsonl")
 
 
+def test_classes_of_joined_sources_are_told_by_their_names(tmp_path, caplog):
+    folders = {"a": ("cat", "dog"), "b": ("ant", "dog", "eel"), "c": ("cat", "dog")}
+    for folder, names in folders.items():
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "1.jpg").write_bytes(b"")
+    write_lines(tmp_path / "x.jsonl", {"image": "1.jpg", "text": "no class"})
+    alike = source.open_source([f"folder:{tmp_path}/{name}" for name in "ac"])
+    assert list(alike.class_names) == ["cat", "dog"]
+    assert [alike[k]["label"] for k in range(4)] == [0, 1, 0, 1] and not caplog.messages
+    joined = source.open_source(f"folder:{tmp_path}/a+jsonl:{tmp_path}/x.jsonl+folder:{tmp_path}/b")
+    assert list(joined.class_names) == ["cat", "dog", "ant", "eel"]
+    assert [joined[k].get("label") for k in range(6)] == [0, 1, None, 2, 1, 3]
+    assert "numbered together, 4 in all: cat, dog, ant, eel" in caplog.text
+
+
 def test_a_plus_in_a_file_name_does_not_split(tmp_path):
     write_lines(tmp_path / "a+b.jsonl", {"text": "x"})
     read = source.open_source(f"jsonl:{tmp_path}/a+b.jsonl+jsonl:{tmp_path}/a+b.jsonl")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.data import test_streams
 from unified_fm.data import worker, worker_process, workers
+from unified_fm.data.batching import Part
 from unified_fm.data.streams import Streams, stream
 from unified_fm.data.worker_process import WorkerProcess
 from unified_fm.data.workers import WorkerFailed
@@ -63,6 +64,41 @@ def test_row_10_threads_hand_over_to_processes_and_back(tmp_path):
         streams.close()
     assert_same(taken, undisturbed)
     assert len(pids) == 2 and all(map(gone, pids))
+
+
+@pytest.mark.slow
+def test_row_10_other_hosts_and_processes_for_threads_at_once_make_the_same_groups():
+    """Regions of two sources, in groups, whose rows name images of their own group."""
+    sources = {"source": ["synthetic:regions:20", "synthetic:regions:31"], "weights": [2, 1]}
+    sizes = {"batch_size": 24, "images": 12, "groups": 6}  # for three hosts and for two
+    regions = {"regions": test_streams.FOUR["regions"] | sources | sizes}
+    alone = open_streams(regions)
+    undisturbed = [(*take(alone, 1), alone.last_records()["regions"]) for _ in range(10)]
+    alone.close()
+    state, step = None, 0
+    for hosts, processes, steps in ((3, 0, 3), (2, 1, 3), (1, 1, 2), (1, 0, 2)):
+        running = [
+            open_streams(regions, part=Part((host,), hosts), processes=processes)
+            for host in range(hosts)
+        ]
+        for streams in running:
+            if state is not None:
+                streams.restore(json.loads(json.dumps(state)))
+        for _ in range(steps):
+            taken = [next(streams)["regions"] for streams in running]
+            joined = {key: np.concatenate([each[key] for each in taken]) for key in taken[0]}
+            whole, records = undisturbed[step]
+            assert_same([{"regions": joined}], [whole])
+            numbers = [number for each in running for number in each.last_records()["regions"]]
+            assert numbers == records
+            step += 1
+        state = running[0].state()
+        for streams in running:
+            assert streams.state() == state
+            streams.close()
+    assert step == len(undisturbed)
+    assert {*undisturbed[0][0]["regions"]["image_index"]} == {0, 1}
+    assert {n >= 20 for n in undisturbed[0][1]} == {True, False}  # of both
 
 
 def test_row_26_an_error_in_a_process_reaches_the_loop(tmp_path):

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unified_fm.commands import _outputs
 from unified_fm.data import identity
 from unified_fm.data.boxes import FORMATS, FRAMES
 from unified_fm.data.loader import cores
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str], prog: str) -> int:
             lost=source.lost,
             max_skip=options.max_skip,
         )
-    except (ValueError, OSError, manifest.Unfinished, WorkerFailed) as error:
+    except (ValueError, OSError, ModuleNotFoundError, manifest.Unfinished, WorkerFailed) as error:
         print("\n".join([str(error), *vars(error).get("__notes__", ())]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -141,7 +142,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", help='source string, as in a stream: "jsonl:FILE"')
-    add("--out", required=True, metavar="DIR", help="folder of the shards")
+    add("--out", required=True, type=_outputs.local, metavar="DIR", help="folder of the shards")
     add("--name", default="data", help="first part of their names (data)")
     add("--shards", type=int, default=256, help="how many, at most one a record (256)")
     add("--resize", type=int, default=0, help="longest shorter side of an image; 0: as it is (0)")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unified_fm.commands import _settings
+from unified_fm.commands import _outputs, _settings
 from unified_fm.config import durations
 from unified_fm.config.settings import Settings
 
@@ -45,7 +45,9 @@ def add(commands: Any) -> None:
         made.add_argument("--stream", default="", help="of the config; else the one that fits")
         made.add_argument("--tokenizer", default="", help="instead of the config's")
         if name == "check":
-            made.add_argument("--out", type=Path, default=Path("check"), help="folder (check)")
+            made.add_argument(
+                "--out", type=_outputs.local, default=Path("check"), help="folder (check)"
+            )
             made.add_argument("--jobs", type=_count, help="processes, one a core; 0: this one")
             made.add_argument("--limit", type=_count, default=0, help="records to read; 0: all")
             made.add_argument(
@@ -55,7 +57,9 @@ def add(commands: Any) -> None:
             made.add_argument("--quiet", action="store_true", help="no progress")
         else:
             page = Path("show.html")
-            made.add_argument("--out", type=Path, default=page, help="page to write (show.html)")
+            made.add_argument(
+                "--out", type=_outputs.local, default=page, help="page to write (show.html)"
+            )
             made.add_argument("--records", type=_count, default=8, help="to show (8)")
             made.add_argument("--draws", type=_count, default=2, help="epochs of each (2)")
 
@@ -71,7 +75,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace, changes: l
     """Runs `check` or `show`; returns the exit status.
 
     Raises:
-        ValueError, OSError: refused, with the reason.
+        ValueError, OSError, ModuleNotFoundError: refused, with the reason.
     """
     settings = None
     if options.config is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import tokenizers
 
+from unified_fm.commands import _outputs
 from unified_fm.data import texts as all_texts
 from unified_fm.data import tokenizer_training
 from unified_fm.data.tokenizer import Tokenizer
@@ -37,7 +38,7 @@ def add(commands: Any) -> None:
         default="wordpiece",
         help="wordpiece, lower case, as BERT's (default), or byte-level bpe, as RoBERTa's",
     )
-    command.add_argument("--out", required=True, type=pathlib.Path, help="folder to write")
+    command.add_argument("--out", required=True, type=_outputs.local, help="folder to write")
     command.add_argument(
         "--fields",
         default=",".join(all_texts.FIELDS),

@@ -20,7 +20,14 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from unified_fm.commands import _data_convert, _doctor, _settings, _submission, _vocabulary
+from unified_fm.commands import (
+    _data_convert,
+    _doctor,
+    _outputs,
+    _settings,
+    _submission,
+    _vocabulary,
+)
 from unified_fm.data.sources import refcoco, vqa
 from unified_fm.demo import corpus, debian, packages, recipes
 from unified_fm.tasks._metrics import caption_reward, vqa_answers
@@ -37,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     if options.corpus in ("check", "show"):
         try:
             return _doctor.run(parser, options, changes)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             print(f"refused: {error}", file=sys.stderr)
             return 2
     if changes:
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             print(_frequencies(options.files, options.to, options.split))
         else:
             return _demo(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -141,7 +148,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         help=f"of {', '.join(recipes.PARTS)}; without any: {', '.join(corpus.QUICKSTART)}",
     )
     command.add_argument("--all", action="store_true", help="every part whose files are there")
-    command.add_argument("--to", help="folder (UNIFIED_FM_DATA, else data/demo)")
+    command.add_argument(
+        "--to", type=_outputs.local, help="folder (UNIFIED_FM_DATA, else data/demo)"
+    )
     command.add_argument(
         "--without",
         nargs="*",
@@ -172,7 +181,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about)
         kind = str if name == "submission" else pathlib.Path
         command.add_argument("files", nargs="+", type=kind, metavar="FILE")
-        command.add_argument("--to", required=True, type=pathlib.Path, help="file to write")
+        command.add_argument("--to", required=True, type=_outputs.local, help="file to write")
         if name == "answers":
             command.add_argument("--least", type=int, default=9, help="times that one occurs (9)")
         if name == "frequencies":

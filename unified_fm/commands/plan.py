@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unified_fm import files
-from unified_fm.commands import _settings
+from unified_fm.commands import _outputs, _settings
 from unified_fm.models.config import CHOICES
 
 
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument("--remat", choices=CHOICES["remat"], help="of all stacks of the model")
     parser.add_argument("--no-search", action="store_true", help="try no smaller batch")
     parser.add_argument("--largest", type=int, default=12, help="collectives to print")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan into a file, too")
+    parser.add_argument(
+        "--json", type=_outputs.local, metavar="FILE", help="write the plan into a file, too"
+    )
     options, changes = _settings.parse(parser, given)
 
     from unified_fm.planning import plan, text, topologies, variants

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unified_fm.commands import _settings
+from unified_fm.commands import _outputs, _settings
 from unified_fm.config import chosen, durations
 from unified_fm.config.settings import Settings
 from unified_fm.report.report import flat
@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     config = commands.add_parser("config", help="the resolved settings")
     config.add_argument("--json", action="store_true", help="as the config.json of a run")
     batch = commands.add_parser("batch", help="one batch of every stream")
-    batch.add_argument("--out", type=Path, default=Path("batch.png"), help=".png or .svg to write")
+    batch.add_argument(
+        "--out", type=_outputs.local, default=Path("batch.png"), help=".png or .svg to write"
+    )
     batch.add_argument("--rows", type=int, default=6, help="of each stream, in the picture")
     params = commands.add_parser("params", help="the parameters; neither data nor weights are read")
     for command in (config, batch, params):

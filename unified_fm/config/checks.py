@@ -11,7 +11,7 @@ from unified_fm import choices, sharding
 from unified_fm.checkpoint import start
 from unified_fm.config import chosen, durations, inputs, options, xla
 from unified_fm.config.settings import Settings, Stream
-from unified_fm.data import mixture, source
+from unified_fm.data import mixture, origins, source
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.evaluators.base import Evaluator, HeldOut
@@ -138,17 +138,20 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
 
 def _check_mixture(settings: Settings, name: str, stream: Stream) -> None:
     """The weights must fit the sources, and a record that is repeated must be known as such."""
+    place, why = f"config.streams.{name}", "is a mixture"
     if stream.weights is None:
-        return
-    place = f"config.streams.{name}"
-    if name not in durations.staged(settings):  # those are looked at when their steps are known
+        shared = origins.shared([p for parts in source.entries(stream.source) for p in parts])
+        if shared is None:
+            return
+        why = f"reads {shared[0]!r} and {shared[1]!r}, which may share records"
+    elif name not in durations.staged(settings):  # those are looked at when their steps are known
         _check_weights(settings, name, stream.weights)
     for key, value in stream.objectives.items():
         if chosen.objective(key, value)[0].same == "row":
             raise ValueError(
-                f"{place} is a mixture, in which a batch may hold a record twice, and its objective"
-                f" {key!r} takes every other row for a wrong pair; possible: 'ids' (rows of one"
-                " record) or 'texts' (rows of one text) as its `targets` (itc) or `exclude` (itm)"
+                f"{place} {why}: a batch may hold a record twice, and its objective {key!r} takes"
+                " every other row for a wrong pair; possible: 'ids' (rows of one record) or"
+                " 'texts' (rows of one text) as its `targets` (itc) or `exclude` (itm)"
             )
 
 

@@ -8,10 +8,13 @@
 
 By hash, a record is on the same side on every machine and for every seed, wherever it stands and
 whatever is added to the source; the shares are right on average (of 10,000 records to within a few
-dozen). For it the source is read once, record by record, when it is opened. Several brackets may
-follow each other. A record keeps the id that it has in the source.
+dozen). A record that brings no id has its number for one, which changes where records are put in
+before it: then another field must tell them apart, and the log says so. For a hash the source is
+read once, record by record, when it is opened. Several brackets may follow each other. A record
+keeps the id that it has in the source.
 """
 
+import functools
 import hashlib
 import logging
 import re
@@ -160,15 +163,29 @@ def _by_hash(source: Source, chosen: Chosen) -> Sequence[int] | np.ndarray:
                   for text, default in ((chosen.start, "0%"), (chosen.end, "100%")))  # fmt: skip
     if not 0 <= start <= end <= 1:
         raise ValueError(f"source {str(chosen)!r}: shares lie between 0% and 100%, in this order")
-    hashes = np.empty(len(source), np.uint64)
+    hashes, numbered = np.empty(len(source), np.uint64), 0
     began = time.monotonic()
     for index in range(len(source)):
-        key = bytes_of(chosen.field, value(source, index, chosen.field))
+        found = value(source, index, chosen.field)
+        numbered += chosen.field == "id" and isinstance(found, int) and found == index
+        key = bytes_of(chosen.field, found)
         digest = hashlib.blake2b(key, digest_size=8, person=b"split").digest()
         hashes[index] = int.from_bytes(digest, "little") >> (64 - _BITS)
         if time.monotonic() - began > _TOLD_EVERY:
             began = time.monotonic()
             _log.info("%s: %s of %s records read", chosen, f"{index:,}", f"{len(source):,}")
+    if 2 * numbered > len(source):
+        _warn_of_numbers(chosen.spec, numbered, len(source))
     low, high = (int(share * 2**_BITS) for share in (start, end))
-    found = np.flatnonzero((hashes >= low) & (hashes < high))
-    return found.astype(np.uint32 if len(source) <= 2**32 else np.uint64)
+    within = np.flatnonzero((hashes >= low) & (hashes < high))
+    return within.astype(np.uint32 if len(source) <= 2**32 else np.uint64)
+
+
+@functools.cache  # training opens a side, and every evaluator the other
+def _warn_of_numbers(spec: str, numbered: int, records: int) -> None:
+    _log.warning(
+        "%s: hash(id) of %s of %s records is of their numbers, as where records bring no id: each"
+        " stays on its side only while none is put in or taken out before it. hash(image), or a"
+        " hash of another field of theirs, does not depend on that",
+        *(spec, f"{numbered:,}", f"{records:,}"),
+    )

@@ -7,18 +7,20 @@ Behind it, in brackets, may stand which of its records are meant; see `data/sele
     jsonl:pairs.jsonl[:95% by hash(id)]
 """
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unified_fm import plugins
-from unified_fm.data import selection
+from unified_fm.data import origins, selection
 from unified_fm.data.sections import Sections
 from unified_fm.data.sources.base import Source
 
+_log = logging.getLogger(__name__)
+
 _JOIN = re.compile(r"\+(?=([A-Za-z_][\w.]*):)")
-_OWN_SLICES = ("tfds",)  # these read [:90%] themselves
 
 
 def open_source(spec: str | Sequence[str]) -> Source:
@@ -75,15 +77,24 @@ class Concatenation(Source):
     """Several sources one after the other, opened from the strings `parts`.
 
     Two files may both count their ids from 0, so an id is told with the number of its source: of
-    the first one where several read the same records, so that a record met twice has one id.
+    the first one where several read the same records, so that a record met twice has one id. So
+    may two sets of classes: where their names differ, a label is its name's number among all.
     """
 
     def __init__(self, sources: Sequence[Source], parts: Sequence[str]):
         self.sources = list(sources)
-        origins = [source.origin or part for source, part in zip(sources, parts, strict=True)]
-        self._numbers = [origins.index(origin) for origin in origins]
+        taken = [
+            origins.key(source.origin or part) for source, part in zip(sources, parts, strict=True)
+        ]
+        self._numbers = [taken.index(key) for key in taken]
         self._repeated = {number for number in self._numbers if self._numbers.count(number) > 1}
         self._sections = Sections(map(len, sources))
+        self.class_names, self._labels = _joined_classes([each.class_names for each in sources])
+        if any(self._labels):
+            _log.info(
+                "%s: classes of other names are numbered together, %d in all: %s",
+                *("+".join(parts), len(self.class_names), ", ".join(self.class_names)[:200]),
+            )
         self.problems = [problem for source in sources for problem in source.problems]
         self.lost = sum(source.lost for source in sources)
 
@@ -97,12 +108,28 @@ class Concatenation(Source):
             example = {"id": index, **example}  # a slice of it has numbered its records so, too
         if isinstance(example.get("id"), int | str):
             example = {**example, "id": f"{number}/{example['id']}"}
+        labels, label = self._labels[which], example.get("label")
+        if isinstance(label, int) and 0 <= label < len(labels):
+            example = {**example, "label": labels[label]}
         return example
 
     def place(self, index: int) -> str:
         """As the source that the record is in says."""
         which, index = self._sections.locate(index)
         return self.sources[which].place(index) or f"part {which + 1}, {index}"
+
+
+def _joined_classes(parts: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[list[int]]]:
+    """The names of all classes, and for each part their numbers by its own labels.
+
+    No numbers where all are numbered alike, or where a part has no names.
+    """
+    different = list(dict.fromkeys(tuple(names) for names in parts if names))
+    if len(different) < 2:
+        return (different[0] if different else ()), [[] for _ in parts]
+    known = dict.fromkeys(name for names in different for name in names)
+    numbers = {name: number for number, name in enumerate(known)}
+    return tuple(known), [[numbers[name] for name in names] for names in parts]
 
 
 def _split(spec: str) -> list[str]:
@@ -124,7 +151,7 @@ def _open(part: str) -> Source:
         known = ", ".join(f"{name}:..." for name in plugins.names("data.sources"))
         raise ValueError(f"source {part!r} is not of the form PREFIX:ARGUMENTS; possible: {known}")
     chosen = None if os.path.exists(arguments) else selection.read(part)
-    if chosen is not None and (chosen.field or prefix not in _OWN_SLICES):
+    if chosen is not None and (chosen.field or prefix not in origins.OWN_SLICES):
         return selection.Selected(_open(chosen.spec), chosen)
     opened = plugins.load("data.sources", prefix)(arguments)
     plugins.check_contract(opened, Source, f"source {prefix!r}")

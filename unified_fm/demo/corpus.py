@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import tqdm
 
-from unified_fm import choices
+from unified_fm import buckets, choices
 from unified_fm.demo import debian, packages, recipes
 from unified_fm.demo.making import Making
 
@@ -97,8 +97,14 @@ def prepare(
 
 
 def folder(given: str | os.PathLike | None = None) -> Path:
-    """The folder of the corpus: the one given, else UNIFIED_FM_DATA, else data/demo."""
-    return Path(given or os.environ.get("UNIFIED_FM_DATA") or DEFAULT_FOLDER)
+    """The folder of the corpus: the one given, else UNIFIED_FM_DATA, else data/demo.
+
+    Raises:
+        ValueError: it is in a bucket.
+    """
+    found = given or os.environ.get("UNIFIED_FM_DATA") or DEFAULT_FOLDER
+    buckets.refuse(found, "the demo corpus")
+    return Path(found)
 
 
 def table(account: dict[str, Prepared]) -> str:

@@ -30,7 +30,8 @@ class Source(Protocol):
         lost: about how many records were in those files.
         class_names: of `label`, by number; empty where there are none.
         origin: the string of the source that the records are taken from, where this one only
-            chooses among them (a slice); "": they are its own.
+            chooses among them (a slice), and gives them the ids that they have there; "": they are
+            its own.
     """
 
     problems: Sequence[tuple[str, str]] = ()

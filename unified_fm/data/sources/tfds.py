@@ -10,7 +10,8 @@ third part, or TFDS_DATA_DIR, or TFDS's own default. Images stay encoded until t
 them. Taken over: the first image as `image`; `label` (or the only class label); the first of
 `text`, `sentence`, `caption`, `captions`, `document` as `text`; `objects` with `bbox` and `label`
 as `regions`, with the label's name as the text. All other features are passed on under their names,
-but one that is called `id`: that is the record's number.
+but one that is called `id`: that is the record's number in its split, also in a slice of it (where
+several are joined by +: among all of them).
 """
 
 import os
@@ -63,11 +64,18 @@ class Source(base.Source):
         }
         try:
             self._data = builder.as_data_source(match["split"], decoders=decoders)
+            split = tfds.core.ReadInstruction.from_spec(match["split"])
+            pieces = split.to_absolute(builder.info.splits)
         except Exception as error:  # AssertionError, NotImplementedError, ... by what is missing
             raise FileNotFoundError(
                 f"tfds:{argument} is not there as array_record ({error}). Prepare it once: tfds"
                 f" build {builder.name} --file_format=array_record --data_dir=FOLDER"
             ) from error
+        self._first = 0
+        if len(pieces) == 1:
+            self._first = pieces[0].from_ or 0
+            folder = f":{match['folder']}" if match["folder"] else ""
+            self.origin = f"tfds:{match['name']}:{pieces[0].splitname}{folder}"
 
     def __len__(self) -> int:
         return len(self._data)
@@ -80,7 +88,7 @@ class Source(base.Source):
             raise Skip("damaged record", f"record {index}: {error}") from error
         known = {*self._names.values(), *(["objects"] if self._objects else [])}
         example = {key: _plain(value) for key, value in record.items() if key not in known}
-        example["id"] = index
+        example["id"] = self._first + index
         for name, key in self._names.items():
             value = _plain(record[key])
             if isinstance(value, dict):  # captions: {"text": [...], ...}
