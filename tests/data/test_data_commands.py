@@ -18,19 +18,22 @@ from unified_fm.tasks._scoring import glue_submission
 @pytest.mark.parametrize(
     ("given", "address"),
     [
-        (["check", "jsonl:a", "--out={}"], "gs://bucket/x"),
-        (["show", "jsonl:a", "--config=xfm_base:smoke", "--out={}"], "s3://bucket/x"),
-        (["convert", "jsonl:a", "--out={}"], "gs://bucket/x"),
-        (["tokenizer", "jsonl:a", "--out={}"], "s3://bucket/x"),
-        (["demo", "--to={}"], "gs://bucket/x"),
-        (["refcoco", "a.json", "--to={}"], "gs://bucket/x"),
+        (["data", "check", "jsonl:a", "--out={}"], "gs://bucket/x"),
+        (["data", "show", "jsonl:a", "--config=xfm_base:smoke", "--out={}"], "s3://bucket/x"),
+        (["data", "convert", "jsonl:a", "--out={}"], "gs://bucket/x"),
+        (["data", "tokenizer", "jsonl:a", "--out={}"], "s3://bucket/x"),
+        (["data", "demo", "--to={}"], "gs://bucket/x"),
+        (["data", "refcoco", "a.json", "--to={}"], "gs://bucket/x"),
+        (["scoreboard", "--init=a", "--out={}"], "gs://bucket/x"),
+        (["probe", "--run=a", "--out={}"], "gs://bucket/x"),
+        (["convert", "export", "--from=a", "--to=xfm", "--out={}"], "s3://bucket/x"),
     ],
 )
 def test_what_is_written_is_local(tmp_path, monkeypatch, capsys, given, address):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").write_text('{"text": "one"}\n')
     with pytest.raises(SystemExit) as ended:
-        cli.main(["data", *(part.format(address) for part in given)])
+        cli.main([part.format(address) for part in given])
     assert ended.value.code == 2
     copy = "gcloud storage cp -r DIR" if address.startswith("gs") else "aws s3 cp --recursive DIR"
     said = " ".join(capsys.readouterr().err.split())

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unified_fm import buckets
 from unified_fm.inference import places
 from unified_fm.inference.loading import load
 from unified_fm.model_card import data, evaluated, page
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         if options.out == "-":
             print(page.card(about), end="")
             return 0
-        out = Path(options.out or Path(options.run) / "README.md")
+        place = options.out or f"{options.run}/README.md"
+        buckets.refuse_output(place)
+        out = Path(place)
         page.write(out, about)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

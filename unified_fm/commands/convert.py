@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 
 from unified_fm import files, plugins
 from unified_fm.checkpoint import store as checkpoint
-from unified_fm.commands import verify
+from unified_fm.commands import _outputs, verify
 from unified_fm.convert import config_values, families, hf_folder, hf_models, source
 from unified_fm.convert.errors import CheckpointFormatError, ConversionError
 from unified_fm.convert.readers.safetensors_file import open_safetensors, write_safetensors
@@ -144,7 +143,7 @@ def export_checkpoint(options: argparse.Namespace) -> int:
 
 def _write_card(options: argparse.Namespace) -> None:
     """README.md beside exported weights; one that somebody has written stays."""
-    out = pathlib.Path(options.out)
+    out = options.out
     told = parse_object(BESIDE, (out / BESIDE).read_bytes())
     arrays = open_safetensors(out / "model.safetensors")
     config, _ = _beside(options.checkpoint)
@@ -186,12 +185,12 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _file(out: str, name: str) -> str:
+def _file(out: pathlib.Path, name: str) -> pathlib.Path:
     """`out` itself if it has the ending of `name`, else `name` in the folder `out`."""
-    if pathlib.Path(out).suffix == pathlib.Path(name).suffix:
+    if out.suffix == pathlib.Path(name).suffix:
         return out
-    pathlib.Path(out).mkdir(parents=True, exist_ok=True)
-    return os.path.join(out, name)
+    out.mkdir(parents=True, exist_ok=True)
+    return out / name
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
@@ -208,7 +207,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     put = commands.add_parser("export", help="our checkpoint -> weights of another library")
     put.add_argument("--checkpoint", required=True, help="directory of our checkpoint")
     put.add_argument("--to", required=True, choices=EXPORTS)
-    put.add_argument("--out", required=True, help="folder or file to write")
+    put.add_argument("--out", required=True, type=_outputs.local, help="folder or file to write")
     put.add_argument("--eps", type=float, help="of the layer norms, instead of the source's")
     put.add_argument("--gelu", choices=("erf", "tanh", "quick"), help="instead of the source's")
     put.add_argument(

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unified_fm.commands import _outputs
 from unified_fm.data.source import open_source
 from unified_fm.demo import packages
 from unified_fm.inference.abilities import NotTrained
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             batch_size=options.batch_size,
             plugins=[name for name in options.plugins.split(",") if name],
         )
-        folder, command = Path(options.out), f"{parser.prog} {' '.join(given)}"
+        folder, command = options.out, f"{parser.prog} {' '.join(given)}"
         lines = _measured(opened, Asked(model), wanted, folder, command)
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it was", file=sys.stderr)
@@ -188,7 +189,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     add("--metric", choices=probe_sets.METRICS, help="that counts (accuracy)")
     add("--name", help="of --source in the table and in --prompts (own)")
     add("--methods", default="linear,knn", help=f"of {', '.join(methods.METHODS)} (linear,knn)")
-    add("--out", default="runs/probe", help="folder (runs/probe)")
+    add("--out", type=_outputs.local, default="runs/probe", help="folder (runs/probe)")
     add("--data", default="data", help="folder of the folder: sets (data)")
     add("--standardise", action="store_true", help="linear: features of deviation 1; CLIP: not")
     add("--neighbours", type=int, default=20, help="of knn (20)")

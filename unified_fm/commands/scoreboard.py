@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 
 from unified_fm.checkpoint import start
+from unified_fm.commands import _outputs
 from unified_fm.commands import _starts as starts
 from unified_fm.data.source import open_source
 from unified_fm.demo import corpus, packages
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     options = parser.parse_args(given)
     if options.seeds < 1:
         parser.error(f"--seeds={options.seeds}: at least 1 is needed")
-    folder = pathlib.Path(options.out)
+    folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _lines_in(folder, options.verbose):
@@ -249,7 +250,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         help="run, checkpoint, or FAMILY:PATH; without it the other columns are filled",
     )
     parser.add_argument("--tasks", default="demo", help="tasks and groups, joined by commas (demo)")
-    parser.add_argument("--out", default="runs/scoreboard", help="folder (runs/scoreboard)")
+    parser.add_argument(
+        "--out", type=_outputs.local, default="runs/scoreboard", help="folder (runs/scoreboard)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on (3)")
     parser.add_argument("--verbose", action="store_true", help="the lines of all runs, too")
     return parser
