@@ -268,6 +268,8 @@ def test_the_command_plans_without_data_and_refuses_what_cannot_be(tmp_path):
     assert config == "ufm_base:smoke"
     assert made.plan.mesh == {"data": 2, "fsdp": 4, "tensor": 1}
     assert made.plan.teachers > 0
-    refused = run("--topology=cpu:6")
+    refused = run("--topology=cpu:8", "--config.mesh.fsdp=3")
     assert refused.returncode == 2
-    assert "the nearest mesh that can be made: --config.mesh" in refused.stderr
+    assert (
+        "made: --config.mesh.data=2 --config.mesh.fsdp=4 --config.mesh.tensor=1" in refused.stderr
+    )
