@@ -54,7 +54,7 @@ def get_config(argument: str = "") -> ConfigDict:
         project=(),
         schedule=dict(name="linear", warmup=10_000),
     )
-    c.rules = dict(weight_decay=[(".*/(bias|scale)", 0.0), (".*", 1.0)], sharding="fsdp")
+    c.rules = dict(weight_decay=[(".*/(bias|scale)", 0.0), (".*", 1.0)], sharding="tensor")
     c.checkpoint.every = 10_000
     c.log.every = 100
     if "demo" in argument:

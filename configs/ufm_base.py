@@ -65,7 +65,7 @@ def get_config(argument: str = "") -> ConfigDict:
         project=(),
         schedule=dict(name="cosine", warmup=10_000),
     )
-    c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="fsdp")
+    c.rules = dict(weight_decay=[(".*/kernel", 1.0), (".*", 0.0)], sharding="tensor")
     c.checkpoint.every = 5000
     c.log.every = 100
     if "smoke" in argument:

@@ -1,8 +1,11 @@
+import types
+
 import jax
 import numpy as np
 import pytest
 
-from unified_fm import groups, sharding
+from unified_fm import groups, setup, sharding, train
+from unified_fm.config import file
 
 
 def test_a_row_is_taken_from_the_group_of_who_asks():
@@ -24,3 +27,26 @@ def test_S4_a_group_over_several_shards_is_refused_with_both_ways_out():
         assert way in str(refused.value)
     with pytest.raises(ValueError, match="of 3 micro-batches"):
         sharding.check_groups(mesh, "pairs", 8, accumulate=3)
+
+
+def test_S4_a_run_says_at_its_start_whose_rows_are_negatives(monkeypatch, caplog, tmp_path):
+    """Here with 8 groups of 2 in place of one of 16."""
+
+    class Enough(Exception):
+        pass
+
+    def agree(*_):
+        raise Enough
+
+    changes = [f"streams.{name}.batch_size=16" for name in ("text", "image", "pairs", "regions")]
+    changes += ["streams.pairs.groups=8", "streams.regions.images=16"]
+    monkeypatch.setattr(setup.Prepared, "open_streams", lambda ready: types.SimpleNamespace())
+    caplog.set_level("INFO", logger="unified_fm")
+    with pytest.raises(Enough):
+        stop = types.SimpleNamespace(agree=agree)
+        train._start(file.load("xfm_base:smoke", changes), tmp_path, stop, None, None, None)
+    assert [text for text in caplog.messages if "negatives" in text] == [
+        f"stream {name}: itm draws its negatives from the {rows} rows of a group; another number "
+        f"of groups (streams.{name}.groups, now {count}) changes them"
+        for name, rows, count in (("pairs", 2, 8), ("regions", 16, 1))
+    ]

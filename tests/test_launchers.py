@@ -39,7 +39,14 @@ GCLOUD = f"""#!/usr/bin/env bash
 {BOTH}
 echo "$@" >> "$CALLS"
 case "$4" in
-  describe) head -n 1 "$STATES"; sed -i '$!{{1d}}' "$STATES" ;;
+  describe)
+    now=$(head -n 1 "$STATES")
+    sed -i '$!{{1d}}' "$STATES"
+    case $now in
+      NOT_FOUND) echo "ERROR: (gcloud) NOT_FOUND: Resource 'pod' was not found" >&2; exit 1 ;;
+      NETWORK) echo "ERROR: (gcloud) There was a problem refreshing auth tokens" >&2; exit 1 ;;
+      *) echo "WARNING: a newer gcloud is there" >&2; echo "$now" ;;
+    esac ;;
   ssh)
     for argument in "$@"; do
       case "$argument" in --command=*) line=${{argument#--command=}} ;; esac
@@ -69,7 +76,7 @@ def place(tmp_path):
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "CALLS": str(tmp_path / "calls"),
         "STATES": str(tmp_path / "states"),
-        "TPU_WAIT": "0.1",
+        "TPU_WAIT": "0.02",
         "UNIFIED_FM": PROGRAM,
         "XLA_FLAGS": "",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -130,6 +137,12 @@ def test_what_a_slice_is_told_reaches_its_shells_whole(place):
         ("READY PREEMPTED", "1", 1, 75),
         ("READY", "2", 1, 2),
         ("READY PREEMPTED", "143", 1, 75),
+        ("NOT_FOUND", "0", 0, 75),
+        ("NETWORK NETWORK READY NETWORK READY", "143 0", 2, 0),  # says nothing of the slice
+        ("NETWORK", "0", 0, 69),
+        ("READY", "255", 6, 69),  # ssh reaches no host, ever
+        ("READY", "255 255 255 255 255 143 255 255 255 255 255 0", 12, 0),
+        ("READY", "127", 4, 1),  # no such command on the hosts
     ],
 )
 def test_a_slice_that_is_lost_is_waited_for_and_a_run_that_failed_is_not(
@@ -138,10 +151,11 @@ def test_a_slice_that_is_lost_is_waited_for_and_a_run_that_failed_is_not(
     folder, env = place
     (folder / "states").write_text("\n".join(states.split()) + "\n")
     (folder / "status").write_text("\n".join(status.split()) + "\n")
-    env |= {"STATUS": str(folder / "status")}
+    env |= {"STATUS": str(folder / "status"), "TPU_LOST": "5"}
     done = start("tpu_vm.sh", "pod", "zone-a", "--config=a", "--workdir=b", env=env)
     assert done.returncode == code, done.stderr
     assert (folder / "calls").read_text().count(" ssh ") == ssh
+    assert (code == 1) == ("times in a row, the last time with" in done.stderr)
     if code == 75:
         made = start("tpu_vm.sh", "pod", "z", "--config=a", "--workdir=b", env=env | {
             "TPU_CREATE": f"echo READY > {folder}/states; echo 0 > {folder}/status"

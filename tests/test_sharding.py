@@ -12,6 +12,7 @@ from unified_fm.checkpoint import store as checkpoint
 from unified_fm.config import file as config_file
 from unified_fm.config import python
 from unified_fm.config.settings import Mesh, Settings
+from unified_fm.data import tokenizer as tokenizers
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 
@@ -59,7 +60,43 @@ def test_tensor_rules_split_heads_and_the_hidden_layer():
     assert _spec(f"{attn}/out/kernel", "tensor:0+fsdp") == P("tensor", "fsdp", None)
     assert _spec("text/layer_00/mlp_in/kernel", "fsdp") == P(None, "fsdp")
     assert _spec("temperature", "fsdp") == P()
+    assert _spec(f"{attn}/query/bias", "tensor:0+fsdp") == P("tensor", "fsdp")
     assert _spec("text/layer_00/mlp_in/kernel", "replicate") == P(None, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "stacks"),
+    [("xfm_base", ("text", "vision", "fusion")), ("ufm_base:joint", ("encoder",))],
+)
+def test_base_configs_split_by_tensor_and_without_it_as_fsdp_does(config, stacks):
+    one_layer = [f"model.{stack}.layers=1" for stack in stacks]
+    ready = setup.prepare(config_file.load(config, one_layer), tokenizer=tokenizers.load("bytes"))
+    rules = ready.settings.rules.sharding
+    for fsdp in (1, 2, 8):
+        mesh = sharding.make_mesh(fsdp=fsdp, devices=jax.devices()[:8])
+        found = sharding.params_shardings(mesh, ready.params, rules)
+        assert found == sharding.params_shardings(mesh, ready.params, "fsdp")
+    split = sharding.make_mesh(fsdp=2, tensor=2, devices=jax.devices()[:8])
+    found = jax.tree.leaves(sharding.params_shardings(split, ready.params, rules))
+    assert sum("tensor" in where.spec for where in found) >= len(found) / 4
+    assert sum("fsdp" in where.spec for where in found) >= len(found) / 2
+
+
+@pytest.mark.parametrize("rules", [None, "fsdp", [("text/mlp/.*", "tensor:0"), (".*", "fsdp")]])
+def test_a_tensor_axis_that_splits_nothing_is_refused(rules):
+    config = _tiny()
+    config = config.replace(rules=config.rules.replace(sharding=rules))
+
+    def ready(tensor):
+        mesh = Mesh(data=4, tensor=tensor)
+        return setup.prepare(config.replace(mesh=mesh), devices=jax.devices()[:8])
+
+    with pytest.raises(ValueError, match=r"mesh.tensor = 2 splits no parameter by config") as said:
+        ready(2).train_step()
+    assert repr(rules) in str(said.value)
+    assert "--config.rules.sharding=tensor" in str(said.value)
+    assert dict(ready(-1).mesh.shape)["tensor"] == 2
+    ready(-1).train_step()  # whatever is left, as the quick start has it
 
 
 def test_what_cannot_be_split_is_said():

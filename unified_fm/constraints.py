@@ -1,7 +1,8 @@
-"""What a mesh asks of the arrays inside a step: the `Placement` of a run."""
+"""What a mesh asks of a step, and of the arrays inside it: the `Placement` of a run."""
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,8 +12,51 @@ from jax.sharding import PartitionSpec as P
 from unified_fm import rules as path_rules
 from unified_fm import sharding
 from unified_fm.placement import Placement
+from unified_fm.step import Program
 
 _LAYER = re.compile(r"(^|/)layer_\d+/")  # a stack gathers a layer where it runs it
+
+
+def check(
+    mesh: Mesh,
+    program: Program,
+    shapes: Mapping[str, Any],
+    params: Any,
+    *,
+    taught: Mapping[str, Any],
+    rules: Any = None,
+    idle: bool = False,
+) -> None:
+    """Refuses a mesh on which the step of a program cannot be made, or on which devices idle.
+
+    Args:
+        mesh: one that divides the batches.
+        program: what is learnt from what.
+        shapes: {stream: {array: shape}} of the global batches.
+        params: the parameter tree, or its shapes.
+        taught: {teacher: its parameters}, likewise.
+        rules: as for `params_shardings`.
+        idle: the devices along `tensor` may all do the same.
+
+    Raises:
+        ValueError: which part of what it does not divide, and what it would have to.
+    """
+    for name in grouped(program, shapes):
+        sharding.check_groups(mesh, name, program.streams[name].groups or 1, program.accumulate)
+    where = sharding.params_shardings(mesh, params, rules)
+    if not idle:
+        sharding.check_tensor(mesh, where, rules)
+    for name, tree in taught.items():
+        try:
+            sharding.params_shardings(mesh, tree, rules)
+        except ValueError as error:
+            raise ValueError(f"teacher {name!r}: {error}") from error
+
+
+def grouped(program: Program, shapes: Mapping[str, Any]) -> list[str]:
+    """The streams whose rows refer to others of their group; arguments as of `check`."""
+    streams = program.streams.items()
+    return [name for name, each in streams if each.refers or "image_index" in shapes[name]]
 
 
 def placement(mesh: Mesh, params: Any, rules: Any = None) -> Placement:

@@ -96,18 +96,16 @@ class Prepared:
         """The program, and what the mesh asks of it and of its teachers inside a step.
 
         Raises:
-            ValueError: the mesh would cut groups of rows that refer to each other.
+            ValueError: the mesh would cut what must stay whole, or waste devices.
         """
-        for name, stream in self.program.streams.items():
-            if stream.refers or "image_index" in self.shapes[name]:
-                groups = stream.groups or 1
-                sharding.check_groups(self.mesh, name, groups, self.settings.accumulate)
-        place = functools.partial(
-            constraints.placement, self.mesh, rules=self.settings.rules.sharding
-        )
+        rules, taught = self.settings.rules.sharding, self.teacher_shapes
+        idle = self.settings.mesh.tensor == -1  # whatever is left, to no end if need be
+        fits = functools.partial(constraints.check, self.mesh, self.program, self.shapes)
+        fits(self.params, taught=taught, rules=rules, idle=idle)
+        place = functools.partial(constraints.placement, self.mesh, rules=rules)
         known: Any = self.program.teachers
-        taught = {name: place(tree) for name, tree in self.teacher_shapes.items()}
-        known = dataclasses.replace(known, placements=taught)
+        placed = {name: place(tree) for name, tree in taught.items()}
+        known = dataclasses.replace(known, placements=placed)
         return dataclasses.replace(self.timed, placement=place(self.params), teachers=known)
 
     @functools.cached_property

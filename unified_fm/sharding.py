@@ -21,17 +21,18 @@ from unified_fm import rules as path_rules
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 
-# "tensor:N" splits dimension N: heads of the attention, width of the MLP's hidden layer.
+# "tensor:N" splits dimension N: heads of the attention, width of the MLP's hidden layer. Where the
+# mesh has tensor=1, the rules "tensor" are the rules "fsdp".
 NAMED_RULES: dict[str, path_rules.Rules] = {
     "replicate": [(".*", "replicate")],
     "fsdp": [(".*", "fsdp")],
     "tensor": [
         (".*_attn/(query|key|value)/kernel", "tensor:1+fsdp"),
-        (".*_attn/(query|key|value)/bias", "tensor:0"),
+        (".*_attn/(query|key|value)/bias", "tensor:0+fsdp"),
         (".*_attn/out/kernel", "tensor:0+fsdp"),
-        (".*/relative_position_bias", "tensor:1"),
+        (".*/relative_position_bias", "tensor:1+fsdp"),
         (".*/mlp_in/kernel", "tensor:1+fsdp"),
-        (".*/mlp_in/bias", "tensor:0"),
+        (".*/mlp_in/bias", "tensor:0+fsdp"),
         (".*/mlp_out/kernel", "tensor:0+fsdp"),
         (".*", "fsdp"),
     ],
@@ -122,7 +123,7 @@ def params_shardings(mesh: Mesh, params: Any, rules: Any = None) -> Any:
         rules: a rule list, or the name of one of `NAMED_RULES`; None is "replicate". Values:
             "replicate"; "fsdp" splits the largest dimension that the axis divides, and leaves the
             parameter whole if there is none; "tensor:N" splits dimension N over `tensor`;
-            "tensor:N+fsdp" does both, on different dimensions.
+            "tensor:N+fsdp" does both, on different dimensions. An axis of size 1 splits nothing.
 
     Raises:
         ValueError: an unknown name or value, or a dimension that `tensor` does not divide.
@@ -292,6 +293,27 @@ def check_groups(mesh: Mesh, stream: str, groups: int, accumulate: int = 1) -> N
     )
 
 
+def check_tensor(mesh: Mesh, shardings: Any, rules: Any) -> None:
+    """Refuses a mesh whose `tensor` splits no parameter: all its devices would do the same.
+
+    Args:
+        mesh: the mesh.
+        shardings: of the parameters on it, see `params_shardings`.
+        rules: that they come from, for the message.
+
+    Raises:
+        ValueError: with both ways out.
+    """
+    size = mesh.shape["tensor"]
+    if size == 1 or any("tensor" in where.spec for where in jax.tree.leaves(shardings)):
+        return
+    raise ValueError(
+        f"mesh.tensor = {size} splits no parameter by config.rules.sharding = {rules!r}, so {size} "
+        "devices each would do the same. Either set --config.rules.sharding=tensor, which splits "
+        "attention heads and MLPs, or leave mesh.tensor at 1"
+    )
+
+
 def platform_of(devices: Iterable[Any]) -> str:
     """What the devices are: "cpu", "gpu" or "tpu"; those of a plan may say "cuda" or "rocm"."""
     platform: str = next(iter(devices)).platform
@@ -321,7 +343,9 @@ def _spec(mesh: Mesh, name: str, shape: Sequence[int], value: Any) -> P:
     axes: list[str | None] = [None] * len(shape)
     for part in str(value).split("+"):
         if part.startswith("tensor:"):
-            axes[_tensor_dimension(mesh, name, shape, part)] = "tensor"
+            dimension = _tensor_dimension(mesh, name, shape, part)
+            if mesh.shape["tensor"] > 1:
+                axes[dimension] = "tensor"
         elif part == "fsdp":
             size = mesh.shape["fsdp"]
             free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % size == 0]

@@ -170,7 +170,8 @@ def _start(
     ready = setup.prepare(settings)
     _ = ready.params  # what model and objectives refuse is said before any data is opened
     streams = ready.open_streams()
-    _say_inexact(ready.program)
+    _ = ready.placed  # and what does not fit the mesh, before any weight is read
+    _say_negatives(ready)
     steps, named = dataclasses.asdict(ready.steps), saved.modules_of(settings.plain())
     stop.agree(
         "data",
@@ -338,6 +339,12 @@ def _checkpoints(settings: Settings, workdir: Any) -> Checkpoints:
     )
 
 
+def _say_negatives(ready: setup.Prepared) -> None:
+    """Which rows they come from: those of a group, or of a micro-batch."""
+    _say_groups(ready.settings, ready.program)
+    _say_inexact(ready.program)
+
+
 def _say_inexact(program: Program) -> None:
     if program.accumulate > 1 and program.inexact:
         names = ", ".join(program.inexact)
@@ -347,3 +354,20 @@ def _say_inexact(program: Program) -> None:
             program.accumulate,
             names,
         )
+
+
+def _say_groups(settings: Settings, program: Program) -> None:
+    """Names what `groups` changes: a group is where negatives are drawn from."""
+    for name, stream in program.streams.items():
+        drawing = [key for key, each in stream.objectives.items() if each.refers and each.same]
+        if drawing:
+            rows, groups = settings.streams[name].batch_size, stream.groups or 1
+            _log.info(
+                "stream %s: %s draws its negatives from the %d rows of a group; another number of "
+                "groups (streams.%s.groups, now %d) changes them",
+                name,
+                ", ".join(drawing),
+                rows // groups,
+                name,
+                groups,
+            )

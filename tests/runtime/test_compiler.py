@@ -8,16 +8,24 @@ import jax
 import pytest
 
 from unified_fm.config import xla
+from unified_fm.planning import topologies
 from unified_fm.runtime import compiler
 
 GPU = [name for name in xla.PRESETS if name.startswith("gpu")]
+TPU = [name for name in xla.PRESETS if name.startswith("tpu")]
+COMPILE = "import jax; print(jax.jit(lambda x: x + 1)(1))"
+DESCRIBE = """
+from unified_fm.planning import topologies
+topologies.prepare(1)
+print(len(topologies.devices(topologies.parse("v6e:2x2"), "tpu")))
+"""
 
 
-def start(flags):
-    """A new process that compiles something with these flags."""
+def start(flags, variable=xla.XLA, script=COMPILE):
+    """A new process that starts a compiler with these flags."""
     return subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.jit(lambda x: x + 1)(1))"],
-        env=os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-c", script],
+        env=os.environ | {variable: " ".join(flags), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -33,6 +41,19 @@ def test_every_flag_for_gpus_is_known_to_the_jax_that_we_lock():
     assert found.stdout.strip() == "2", found.stderr
     wrong = start([*flags, "--xla_gpu_makes_it_fast=true"])
     assert wrong.returncode != 0 and "xla_gpu_makes_it_fast" in wrong.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not topologies.installed("tpu"), reason=topologies.install("tpu"))
+@pytest.mark.parametrize("name", TPU)
+def test_every_flag_for_tpus_is_known_to_libtpu(name):
+    """It reads them when it first describes a slice, which needs no TPU."""
+    variable, flags = xla.PRESETS[name]
+    flags = [*xla.NEEDED[1], *flags]
+    found = start(flags, variable, DESCRIBE)
+    assert found.stdout.strip() == "4", found.stderr
+    wrong = start([*flags, "--xla_tpu_makes_it_fast=true"], variable, DESCRIBE)
+    assert wrong.returncode != 0 and "xla_tpu_makes_it_fast" in wrong.stderr
 
 
 def test_flags_of_the_environment_win(monkeypatch, caplog):

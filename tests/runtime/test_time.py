@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import types
 
 import jax
 import pytest
@@ -179,3 +180,23 @@ def test_a_time_of_compiling_is_remembered_until_it_comes_from_the_cache(tmp_pat
     assert compile_times.expected(one) == 60.0
     (tmp_path / "unified_fm_times.json").write_text('{"half a fi')
     assert compile_times.expected(one) is None
+
+
+def test_who_waits_for_the_compiler_is_told_how_long_that_usually_takes(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(compile_times, "_folder", lambda: tmp_path)
+    made, params = object(), {"a": jax.numpy.zeros((20, 100))}
+    stacks = {"text": types.SimpleNamespace(layers=12)}
+    lowered = types.SimpleNamespace(compile=lambda: made)
+    caplog.set_level("INFO")
+
+    def first_line():
+        caplog.clear()
+        assert compile_times.compiled(lambda: lowered, "text 12", params, stacks) is made
+        return caplog.records[0].getMessage()
+
+    assert first_line() == "compiling the step (text 12 layers)"
+    shapes = [(leaf.shape, leaf.dtype) for leaf in params.values()]
+    compile_times.record(compile_times.key("text 12", shapes), 87.04)
+    assert first_line() == "compiling the step (text 12 layers); usually 87 s"

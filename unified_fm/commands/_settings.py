@@ -44,16 +44,20 @@ def parse(
 
 
 def load(
-    made: argparse.ArgumentParser, options: argparse.Namespace, changes: Sequence[str]
+    made: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    changes: Sequence[str],
+    *,
+    mesh: bool = True,
 ) -> Settings:
     """The checked settings; their compiler flags are set. Exits with status 2 and the reason if
-    they cannot work."""
+    they cannot work. `mesh` as of `config.file.load`."""
     from unified_fm.config import file  # these need JAX, and not every verb needs a config
     from unified_fm.runtime import compiler
 
     modules = [name for name in options.plugins.split(",") if name]
     try:
-        settings = file.load(options.config, changes, plugins=modules)
+        settings = file.load(options.config, changes, plugins=modules, mesh=mesh)
         compiler.use(settings.xla)
         return settings
     except (ValueError, TypeError) as error:

@@ -20,9 +20,11 @@ A table of plans that were written with --json:
     unified-fm plan --table plans/*.json
 """
 
+import argparse
 import json
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         "--json", type=_outputs.local, metavar="FILE", help="write the plan into a file, too"
     )
     options, changes = _settings.parse(parser, given)
+    if options.json is not None:
+        _make_folder(parser, options.json)
 
     from unified_fm.planning import plan, text, topologies, variants
 
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         parser.exit(2, f"refused: {error}\n")
     topologies.prepare(topology.count)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    settings = _settings.load(parser, options, changes)
+    settings = _settings.load(parser, options, changes, mesh=False)  # `plan.make` looks at it
     _say_compiler(topologies, topology, compiler)
     try:
         settings = variants.for_platform(settings, topology.chip.platform, options.remat)
@@ -83,6 +87,16 @@ def _table(paths: Sequence[str], prog: str | None) -> int:
         print(f"{prog or 'plan'}: no plans that --json has written: {error!r}", file=sys.stderr)
         return 2
     return 0
+
+
+def _make_folder(parser: argparse.ArgumentParser, path: Path) -> None:
+    """The folder of a file; what cannot be written is refused before minutes of compiling."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        parser.exit(2, f"refused: --json={path} cannot be written: {error}\n")
 
 
 def _say_compiler(topologies, topology, compiler: str) -> None:

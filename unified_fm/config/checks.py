@@ -18,8 +18,12 @@ from unified_fm.evaluators.base import Evaluator, HeldOut
 from unified_fm.optim import build, schedules
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, *, mesh: bool = True) -> None:
     """Refuses settings that cannot work.
+
+    Args:
+        settings: of a run.
+        mesh: whether its mesh must divide the batches.
 
     Raises:
         ValueError, TypeError: what was wrong, what was found, what is possible.
@@ -33,7 +37,7 @@ def check(settings: Settings) -> None:
         raise ValueError("config.streams is empty: a run needs at least one stream")
     for name, stream in settings.streams.items():
         _check_objectives(settings, name, stream)
-        _check_sizes(settings, name, stream)
+        _check_sizes(settings, name, stream, mesh)
         _check_mixture(settings, name, stream)
     if settings.evaluate.params == "ema" and settings.ema is None:
         raise ValueError(
@@ -111,8 +115,8 @@ def _check_objectives(settings: Settings, name: str, stream: Stream) -> None:
             )
 
 
-def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
-    """The batch of a stream must be split over the mesh and into micro-batches."""
+def _check_sizes(settings: Settings, name: str, stream: Stream, mesh: bool) -> None:
+    """The batch of a stream must be split over the mesh, if asked, and into micro-batches."""
     packed, accumulate = pipelines.load(stream.pipeline).packed, settings.accumulate
     place = f"config.streams.{name}"
     if packed and stream.images is None:
@@ -122,7 +126,9 @@ def _check_sizes(settings: Settings, name: str, stream: Stream) -> None:
         raise ValueError(
             f"{place}.groups = {groups} cannot be cut into accumulate = {accumulate} micro-batches"
         )
-    parts = max(1, settings.mesh.data) * max(1, settings.mesh.fsdp) * accumulate  # -1 may be any
+    parts = accumulate
+    if mesh:
+        parts *= max(1, settings.mesh.data) * max(1, settings.mesh.fsdp)  # -1 may be any
     sizes = {"batch_size": stream.batch_size, "images": stream.images if packed else None}
     for key, size in sizes.items():
         if size is not None and size % parts:

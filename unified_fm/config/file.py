@@ -11,13 +11,16 @@ from unified_fm.data.pipelines import base as pipelines
 from unified_fm.evaluators.base import HeldOut
 
 
-def load(spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = ()) -> Settings:
+def load(
+    spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = (), mesh: bool = True
+) -> Settings:
     """Reads a config file, applies changes, fills in defaults, and checks the whole.
 
     Args:
         spec: "FILE.py:ARGUMENT" or "NAME:ARGUMENT", see `python.read`.
         changes: "optimizer.lr=0.1"; see `overrides.apply`.
         plugins: modules whose plugins a saved config may name, beside those of the setting.
+        mesh: whether the mesh must divide the batches; `planning.meshes` says which does.
 
     Raises:
         ValueError, TypeError: what was wrong, what was found, what is possible.
@@ -27,7 +30,7 @@ def load(spec: str, changes: Sequence[str] = (), *, plugins: Sequence[str] = ())
     rest = [change for change in parted if not other_runs.taken(given, change)]
     given = other_runs.filled(other_runs.changed(given, parted), plugins)
     given = overrides.apply(given, rest)
-    return made(given, plugins=plugins)
+    return made(given, plugins=plugins, mesh=mesh)
 
 
 def of_run(
@@ -110,7 +113,7 @@ def _of_library(given: Mapping[str, Any], folder: str, name: str) -> dict[str, A
     return {"name": name, **plugin.whole, "options": options}
 
 
-def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:
+def made(given: Mapping[str, Any], *, plugins: Sequence[str] = (), mesh: bool = True) -> Settings:
     """Checked settings from plain dicts; a teacher's config file is read in. See `load`."""
     given = linked.filled(other_runs.filled(given, plugins))
     settings = _with_plugins(Settings.of({**given, **_teachers(given, plugins)}), plugins)
@@ -123,7 +126,7 @@ def made(given: Mapping[str, Any], *, plugins: Sequence[str] = ()) -> Settings:
         }
     )
     for each in (settings, *settings.own_runs().values()):
-        checks.check(each)
+        checks.check(each, mesh=mesh)
     return settings
 
 

@@ -143,7 +143,7 @@ class Mesh(Record):
 
     data: int = setting(-1, "parts of a batch")
     fsdp: int = setting(1, "parts of a batch, of parameters and of the optimizer's state")
-    tensor: int = setting(1, "parts of attention heads and hidden layers")
+    tensor: int = setting(1, "parts of attention heads and hidden layers, by rules.sharding=tensor")
 
     def __post_init__(self) -> None:
         """Raises ValueError: sizes that cannot be."""

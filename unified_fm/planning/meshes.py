@@ -3,32 +3,43 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from unified_fm import setup, sharding
+from unified_fm import constraints, setup, sharding
 
 
 def check(ready: setup.Prepared) -> None:
-    """Refuses a mesh that cannot be made or that does not divide the batches.
+    """Refuses a mesh that cannot be made, that does not divide what it must, or wastes devices.
 
     Raises:
         ValueError: why, and the nearest mesh that can be made.
     """
+    _ = ready.params, ready.teacher_shapes  # what these refuse is no fault of the mesh
+    sizes = ready.settings.mesh.plain()
     try:
-        _make(ready)
+        _make(ready, sizes, idle=sizes["tensor"] == -1)
     except ValueError as error:
         nearest = _nearest(ready)
         if nearest is None:
-            raise ValueError(f"{error}\nno other mesh of these devices does either") from error
+            rules = f"config.rules.sharding = {ready.settings.rules.sharding!r}"
+            raise ValueError(
+                f"{error}\nno other mesh of these devices does either, with {rules}"
+            ) from error
         told = " ".join(f"--config.mesh.{axis}={size}" for axis, size in nearest.items())
         raise ValueError(f"{error}\nthe nearest mesh that can be made: {told}") from error
 
 
-def _make(ready: setup.Prepared) -> None:
-    mesh, accumulate = ready.mesh, ready.settings.accumulate
-    for name, stream in ready.program.streams.items():
-        if stream.refers or "image_index" in ready.shapes[name]:
-            sharding.check_groups(mesh, name, stream.groups or 1, accumulate)
+def _make(ready: setup.Prepared, sizes: Mapping[str, int], *, idle: bool = False) -> None:
+    settings = ready.settings.replace(mesh=ready.settings.mesh.replace(**sizes))
+    constraints.check(
+        dataclasses.replace(ready, settings=settings).mesh,
+        ready.program,
+        ready.shapes,
+        ready.params,
+        taught=ready.teacher_shapes,
+        rules=ready.settings.rules.sharding,
+        idle=idle,
+    )
 
 
 def _nearest(ready: setup.Prepared) -> dict[str, int] | None:
@@ -37,9 +48,8 @@ def _nearest(ready: setup.Prepared) -> dict[str, int] | None:
     found = sorted(_shapes(len(devices)), key=lambda sizes: _distance(asked, sizes))
     for sizes in found:
         named: dict[str, int] = dict(zip(map(str, sharding.AXES), sizes, strict=True))
-        settings = ready.settings.replace(mesh=ready.settings.mesh.replace(**named))
         try:
-            _make(dataclasses.replace(ready, settings=settings))
+            _make(ready, named)
         except ValueError:
             continue
         return named

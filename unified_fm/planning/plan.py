@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unified_fm import setup, sharding
+from unified_fm import constraints, setup, sharding
 from unified_fm.bench import flops
 from unified_fm.config import durations
 from unified_fm.config.settings import Settings
@@ -123,11 +123,20 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
-    """The plan of the largest batch that fits, if there is one, and what was refused before."""
+    """The plan of the largest batch that fits, if there is one, and what was refused before.
+
+    Attributes:
+        topology: for which.
+        plan: None where no batch fits.
+        refused: the batches before.
+        in_parts: {key of the config: number} that makes the batch in micro-batches, where none
+            fits whole; empty where it cannot be cut.
+    """
 
     topology: str
     plan: Plan | None
     refused: list[Refusal]
+    in_parts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def make(
@@ -151,6 +160,7 @@ def make(
     """
     devices = topologies.devices(topology, compiler)
     refused: list[Refusal] = []
+    in_parts: Mapping[str, int] = {}
     current: Settings | None = settings
     while current is not None:
         ready = setup.prepare(current, tokenizer=tokenizers.load("bytes"), devices=devices)
@@ -176,9 +186,26 @@ def make(
                 available=USABLE * found.memory,
             )
         refused.append(found)
+        if current is settings:
+            in_parts = _in_parts(ready, refused)
         say(f"does not fit: {found.text.splitlines()[0]}")
         current = _smaller(current, refused, ready.mesh, say) if search else None
-    return Made(topology=topology.text, plan=None, refused=refused)
+    return Made(topology=topology.text, plan=None, refused=refused, in_parts=in_parts)
+
+
+def _in_parts(ready: setup.Prepared, refused: Sequence[Refusal]) -> Mapping[str, int]:
+    """What makes the batch in so many micro-batches that one may fit, or in as many as can be."""
+    parts, count = sharding.batch_shards(ready.mesh), ready.settings.accumulate
+    rows, grouped = rows_in_all(refused[-1].rows), constraints.grouped(ready.program, ready.shapes)
+    found: Mapping[str, int] = {}
+    while True:
+        count *= 2
+        following = variants.accumulated(ready.settings, count, parts, grouped)
+        if following is None:
+            return found
+        found = following
+        if least_memory(refused, rows / count) <= refused[-1].available:
+            return found
 
 
 def _smaller(

@@ -33,11 +33,13 @@ _HEAD = (
     "refused before",
 )
 
-
 _LESS = """None of these fits. A step needs less memory
   with --remat=dots or --remat=full, which keep fewer activations and compute them again,
   with --config.mesh.fsdp=N, which splits parameters and optimizer over N devices,
-  with --config.accumulate=N, which makes the batch in N parts, or on more devices."""
+"""
+_IN_PARTS = "  with {changes}, which makes the batch in {count} parts{smaller},\n"
+_SMALLER = " (negatives come from\n  fewer rows then)"
+_MORE = "  or on more devices."
 
 
 def lines(made: Made, largest: int = 12) -> str:
@@ -46,8 +48,16 @@ def lines(made: Made, largest: int = 12) -> str:
     if made.plan is not None:
         parts.append(plan(made.plan, largest, _scale(made)))
     elif made.refused:
-        parts.append(_LESS)
+        parts.append(_LESS + _in_parts(made.in_parts) + _MORE)
     return "\n\n".join(parts)
+
+
+def _in_parts(changes: Mapping[str, int]) -> str:
+    if not changes:
+        return ""
+    told = " ".join(f"--config.{key}={number}" for key, number in changes.items())
+    smaller = _SMALLER if len(changes) > 1 else ""
+    return _IN_PARTS.format(changes=told, count=changes["accumulate"], smaller=smaller)
 
 
 def refusal(refused: Refusal) -> str:
@@ -79,6 +89,7 @@ def record(config: str, remat: str, made: Made) -> dict[str, Any]:
         "topology": made.topology,
         "refused": [dataclasses.asdict(each) for each in made.refused],
         "plan": None if kept is None else dataclasses.asdict(kept),
+        "in_parts": made.in_parts,
     }
 
 
@@ -91,7 +102,9 @@ def read(text: str) -> tuple[str, str, Made]:
         sent = [Collective(**each) for each in kept["collectives"]]
         kept = Plan(**{**kept, "roofline": roofline, "collectives": sent})
     refused = [Refusal(**each) for each in told["refused"]]
-    made = Made(topology=told["topology"], plan=kept, refused=refused)
+    # Plans that are older lack the last.
+    in_parts = told.get("in_parts", {})
+    made = Made(topology=told["topology"], plan=kept, refused=refused, in_parts=in_parts)
     return told["config"], told["remat"], made
 
 

@@ -1,6 +1,6 @@
 """The settings that are planned: for a platform that is not here, and with smaller batches."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
@@ -45,6 +45,36 @@ def halved(settings: Settings) -> Settings | None:
         changed = {"batch_size": stream.batch_size // 2}
         streams[name] = stream.replace(**changed, **({"images": images} if images else {}))
     return settings.replace(streams=streams)
+
+
+def accumulated(
+    settings: Settings, count: int, parts: int, grouped: Collection[str]
+) -> dict[str, int] | None:
+    """What makes a batch in so many micro-batches: {key of the config: number}.
+
+    Args:
+        settings: of the run.
+        count: of micro-batches.
+        parts: into which the mesh cuts each of them.
+        grouped: streams whose rows refer to each other; their groups stay whole.
+
+    Returns:
+        `accumulate`, and the groups that have to become more; None where there are too few rows.
+    """
+    changes, pieces = {"accumulate": count}, parts * count
+    for name, stream in settings.streams.items():
+        numbers = [n for n in (stream.batch_size, stream.images) if n is not None]
+        groups = stream.groups or 1
+        if name not in grouped and groups == 1:
+            possible = [groups] if stream.batch_size % pieces == 0 else []
+        else:  # of two rows at least: one has nothing to be compared with
+            multiples = range(pieces, min(numbers) // 2 + 1, pieces)
+            possible = [n for n in multiples if n >= groups and not any(m % n for m in numbers)]
+        if not possible:
+            return None
+        if possible[0] != groups:
+            changes[f"streams.{name}.groups"] = possible[0]
+    return changes
 
 
 def rows(settings: Settings, parts: int) -> dict[str, tuple[float, float]]:
