@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import time
@@ -186,7 +187,12 @@ def test_row_15_a_worker_says_only_what_the_run_cannot(tmp_path):
     loader = open_streams({"text": stream("text", f"jsonl:{tmp_path}/x.jsonl", 4)}).loaders["text"]
     with pytest.raises(test_streams.TooManySkips) as caught:
         loader.example(0, worker._Account("text"))
-    assert str(caught.value) == "stream 'text': 100 records in a row could not be used\n"
+    said = str(caught.value)
+    assert said.startswith("stream 'text': 100 records in a row could not be used; the last was re")
+    assert re.search(r"x\.jsonl \(.*x\.jsonl, line \d\) \(empty text\)\. Repair the data, or", said)
+    assert said.endswith(
+        "`unified-fm data check` names all such records\n"
+    )  # the table is the run's
 
 
 def test_how_many_processes_suit(monkeypatch):
