@@ -236,6 +236,13 @@ def test_train_and_val_are_splits_of_a_folder(tmp_path):
     assert read.class_names == ["more", "test", "train", "val"]
 
 
+def test_a_folder_without_folders_has_no_splits(tmp_path):
+    for name in ("1.jpg", "1.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"a split is a folder, and there is none in .*without it"):
+        source.open_source(f"folder:{tmp_path}:train")
+
+
 def test_splits_of_captioned_images(tmp_path):
     for name in ("train/1", "val/2"):
         (tmp_path / name).parent.mkdir()

@@ -10,7 +10,7 @@ from unified_fm.data import source
 from unified_fm.data.official import WrongFile
 from unified_fm.data.shards import ChangedShard
 from unified_fm.data.skips import Skip
-from unified_fm.data.sources import _delimited
+from unified_fm.data.sources import _cells, _delimited
 
 
 def read(spec):
@@ -131,7 +131,7 @@ def test_both_ways_to_find_rows_agree(tmp_path):
     text = 'image,text\n1,"a, ""b""\n\nc"\n2,d\n"3","e"\n'
     file = write(tmp_path / "a.csv", text)
     quick = source.open_source(f"csv:{file}")
-    ends = _delimited._walk(str(file), ",", "")
+    ends = _delimited._walk(str(file), _cells.Form(","), "")
     assert ends.tolist() == [end for end in quick._tables[0].spans[:, 1].tolist()]
 
 
@@ -148,9 +148,13 @@ def test_a_quote_that_nothing_closes(tmp_path):
         ("a;b\n1;2\n", r"has one column, 'a;b', where cells end at ','; .*\?delimiter=;"),
         ("image\ttext\n", r"if they end at '\\t': tsv:"),
         ("a,b\n1,2\n", r"columns 'a', 'b'; none is known .*Say which is which"),
+        ("image|text\n1|2\n", r"has one column, 'image\|text', .*\?delimiter=\|"),
+        ("image;text, more\n1;2\n", r"has 2 columns, 'image;text', .*\?delimiter=;"),
         ("text,text\n", "two columns are called 'text'"),
         ("", "a.csv is empty"),
         ("a,b\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("a,b\n".encode("utf-16-le"), "is UTF-16; save it as UTF-8"),
+        ("a,b\n".encode("utf-16-be"), "is UTF-16; save it as UTF-8"),
         (b"\x1f\x8b\x08\0\0\0", r"is compressed \(gzip\).*gunzip"),
     ],
 )

@@ -1,10 +1,15 @@
 """The loader's processes: the same batches as from threads, and what their faults come to."""
 
+import collections
+import contextlib
 import json
 import os
+import re
 import signal
 import struct
+import threading
 import time
+import types
 from multiprocessing import connection
 
 import numpy as np
@@ -155,6 +160,81 @@ def test_row_26_a_process_that_dies_or_hangs_is_named_and_its_work_made_again(ki
 
 
 @pytest.mark.slow
+def test_row_26_a_process_that_hangs_is_named_long_before_it_is_ended(caplog):
+    """With the patience of a run that says nothing of it; it is not ended, and goes on."""
+    streams = open_streams(processes=2)
+    taken = take(streams, 2)
+    while not streams.start().source.ready:
+        taken += take(streams, 1)
+    pid = streams.start().source.pids[1]
+    os.kill(pid, signal.SIGSTOP)
+    struck, named = time.monotonic(), []
+
+    def watch():
+        while time.monotonic() - struck < 60 and f"(process {pid})" not in caplog.text:
+            time.sleep(0.05)
+        named.append(time.monotonic() - struck)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    while watching.is_alive():
+        taken += take(streams, 1)
+    assert named[0] < 10
+    taken += take(streams, 3)
+    if "says no more" in caplog.text:  # stopped while it was answering: another one takes its place
+        assert gone(pid)
+    else:
+        said = rf"\(process {pid}\) has not got on for 7 s at stream '\w+', record \d+ of .*"
+        assert len(re.findall(f"{said}after 120 s another", caplog.text)) == 1
+        assert streams.start().source.pids[1] == pid
+    streams.close()
+    assert_same(taken, take(open_streams(), len(taken)))
+
+
+def test_row_26_a_slow_process_is_named_once(monkeypatch, caplog):
+    """Processes of a made-up clock: what is said, when, and how often."""
+    monkeypatch.setattr(workers, "WorkerProcess", lambda *about: None)
+    monkeypatch.setattr(workers.connection, "wait", lambda lines, timeout: [])
+    loaders = open_streams().loaders
+    options = {"starts": dict.fromkeys(loaders, 0), "patience": 120.0}
+    made = workers.Workers(loaders, processes=2, stop=threading.Event(), **options)
+    clock, progress = [100.0], [(0, 0)]
+    monkeypatch.setattr(worker_process.time, "monotonic", lambda: clock[0])
+    slow = object.__new__(WorkerProcess)
+    slow.number, slow.ready, slow.tasks, slow.line = 1, False, collections.deque(), None
+    slow.process = types.SimpleNamespace(pid=9)
+    slow._seen, slow._read_progress = (0, 0), lambda: progress[0]
+    slow._gets_on()
+    made._workers = [slow]
+
+    def said(seconds):
+        clock[0] += seconds
+        made._look()
+        lines = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return lines
+
+    who = "worker 1 of the loader (process 9) has not got on for "
+    assert said(6.9) == []
+    assert said(0.2) == [f"{who}7 s before it was ready; after 600 s another one takes its place"]
+    assert said(90.0) == []
+    slow.start()
+    slow.tasks.append(worker_process.Task(0, "text", [3, 4]))
+    assert said(6.9) == []
+    record = loaders["text"].index_of(3)
+    text = f"{who}7 s at stream 'text', record {record} of synthetic:text:50; after 120 s another"
+    assert said(0.2) == [f"{text} one takes its place"] and said(90.0) == []
+    progress[0] = (0, 1)  # it gets on, and is slow again
+    assert said(50.0) == [] and said(6.9) == [] and len(said(0.2)) == 1
+    made._opening = 100.0  # what opening may take is not slow
+    slow.ready, slow.tasks = False, collections.deque()
+    slow._gets_on()
+    assert said(99.0) == [] and len(said(2.0)) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"), [("kill-once", "was ended by SIGKILL"), ("hang-once", "has not got on")]
 )
@@ -222,7 +302,12 @@ def test_row_15_a_worker_says_only_what_the_run_cannot(tmp_path):
     loader = open_streams({"text": stream("text", f"jsonl:{tmp_path}/x.jsonl", 4)}).loaders["text"]
     with pytest.raises(test_streams.TooManySkips) as caught:
         loader.example(0, worker._Account("text"))
-    assert str(caught.value) == "stream 'text': 100 records in a row could not be used\n"
+    said = str(caught.value)
+    assert said.startswith("stream 'text': 100 records in a row could not be used; the last was re")
+    assert re.search(r"x\.jsonl \(.*x\.jsonl, line \d\) \(empty text\)\. Repair the data, or", said)
+    assert said.endswith(
+        "`unified-fm data check` names all such records\n"
+    )  # the table is the run's
 
 
 def test_how_many_processes_suit(monkeypatch):

@@ -1,7 +1,6 @@
 """What the doctor measures: boxes, copies, lengths, and what it makes of the numbers."""
 
 import io
-import re
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 from tests.doctor.bad_records import encoded, picture
 from unified_fm.data import images, tokenizer
 from unified_fm.data.pipelines import regions, text
-from unified_fm.doctor import box_forms, duplicates, findings, pictures, remarks, summary, texts
+from unified_fm.doctor import box_forms, duplicates, findings, pictures, summary, texts
 from unified_fm.doctor.findings import Findings
 
 BYTES = tokenizer.load("bytes")
@@ -163,66 +162,6 @@ def test_findings_outlive_their_process(tmp_path):
     later.measure("size", np.array([5, 6], np.int32))
     again.join(later)
     assert again.column("size").tolist() == [[3, 4], [5, 6]]
-
-
-def made(**changes):
-    """Numbers of a source with which all is well."""
-    base = {
-        "records": {"in the source": 1000, "read": 1000, "used": 1000, "skipped": 0, "failed": 0},
-        "skipped": {},
-        "failed": {},
-        "parts": {"seen": 0, "dropped": {}},
-        "files": {"left out": [], "records in them, about": 0},
-        "copies": {},
-        "speed": {"records of a batch": 8},
-    }
-    return base | changes
-
-
-def entry(count):
-    return {"count": count, "records": [{"record": 0, "place": "", "image": "", "detail": "x"}]}
-
-
-def skipped(count):
-    records = {"in the source": 1000, "read": 1000, "used": 1000 - count, "skipped": count}
-    return made(records=records | {"failed": 0}, skipped={"no text": entry(count)})
-
-
-@pytest.mark.parametrize(
-    ("numbers", "max_skip", "level", "says"),
-    [
-        (made(), 0.01, "note", None),
-        (skipped(10), 0.01, "note", r"10 of 1,000 records \(1 %\) cannot be used: 10 no text; oth"),
-        (skipped(11), 0.01, "stop", r"max_skip=0.01 allows 1 %"),
-        (skipped(1), 0.0, "stop", r"max_skip=0 allows 0 %"),
-        (made(parts={"seen": 100, "dropped": {"box": entry(2)}}), 0.01, "stop", "2 of 100 parts"),
-        (made(parts={"seen": 200, "dropped": {"box": entry(2)}}), 0.01, "note", "are dropped"),
-        (made(failed={"KeyError": entry(1)}), 0.01, "stop", r"1 records end a run: Key.*\(x\)"),
-        (
-            made(files={"left out": [{"reason": "r", "file": "f"}], "records in them, about": 99}),
-            0.01,
-            "stop",
-            r"1 files are left out, with about 99 records: f \(r\)",
-        ),
-        (
-            made(boxes={"box_format": "xywh", "boxes": 9, "fit their image": 3,
-                        "likely mistake": "they look like x", "cannot be told": ""}),
-            0.01,
-            "mar",
-            "box_format='xywh' fits 33 % of the boxes; they look like x",
-        ),
-        (made(copies={"records": {"copies": 11, "of": 1000}}), 0.01, "mar", "are copies of"),
-        (made(copies={"records": {"copies": 9, "of": 1000}}), 0.01, "note", "are copies of"),
-    ],
-)  # fmt: skip
-def test_the_verdict_follows_the_numbers(numbers, max_skip, level, says):
-    found = remarks.of(numbers, max_skip)
-    if says is None:
-        assert found == []
-    else:
-        assert found[0].level == level
-        assert re.search(says, found[0].says)
-    assert remarks.verdict(found) == (remarks.VERDICTS[level], int(level != "note"))
 
 
 def test_a_picture_that_is_given_as_pixels_is_measured():

@@ -96,16 +96,11 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
     if settings is not None and options.chips:  # refused before anything is read
         step = seconds_of_step(settings, options.chips, options.chip)
 
+    name = f"{options.chips} x {options.chip} at {100 * MFU:.0f} % of the peak"
+
     def speed(made: Mapping[str, Any]) -> dict[str, Any]:
-        alone = made["speed"]["hours of one core for an epoch"]
-        said: dict[str, Any] = {}
-        if processes > 1:
-            hours = float(f"{alone / processes:.3g}")
-            said[f"hours of {processes} cores for an epoch"] = hours
-        if step:
-            name = f"{options.chips} x {options.chip} at {100 * MFU:.0f} % of the peak"
-            said[name] = on_chips(made["speed"], step)
-        return said
+        said = on_cores(made["speed"], processes)
+        return said | ({name: on_chips(made["speed"], step)} if step else {})
 
     try:
         outcome = check.check(
@@ -199,6 +194,19 @@ def seconds_of_step(settings: Settings, chips: int, name: str) -> float:
 
     peak = known.chip(name).flops
     return flops.total(flops.of_step(settings)).necessary / (chips * peak * MFU)
+
+
+def on_cores(speed: Mapping[str, Any], processes: int) -> dict[str, float]:
+    """Hours of an epoch where several processes read at once; nothing for one.
+
+    Args:
+        speed: of the check.
+        processes: how many.
+    """
+    if processes < 2:
+        return {}
+    hours = speed["hours of one core for an epoch"] / processes
+    return {f"hours of {processes} cores for an epoch": float(f"{hours:.3g}")}
 
 
 def on_chips(speed: Mapping[str, Any], step: float) -> dict[str, float]:

@@ -141,17 +141,22 @@ class Loader(Batching):
         epoch, first, among = self.order.visit(self.in_cycle(slot))
         index = first
         account: Skips | None = skips or self.skips
+        last = ""
         for attempt in range(_ATTEMPTS):
             rng = self._rng(self.seed, epoch, index, attempt)
-            example = self.load(index, rng, account, epoch=met)
-            if example is not None:
-                return example
+            try:
+                return self._used(index, rng, account, met).arrays
+            except Skip as skip:
+                if attempt == _ATTEMPTS - 1:
+                    named = name_record(self.source, self.entry.source, index)
+                    last = f"; the last was {named} ({skip})"
             replacement = example_rng(self.seed, epoch, first, -1 - attempt)
             index = among[int(replacement.integers(len(among)))]
             account = None  # it is counted in its own slot: an epoch counts each record once
         raise TooManySkips(
-            f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used\n"
-            f"{(skips or self.skips).table()}"
+            f"stream {self.name!r}: {_ATTEMPTS} records in a row could not be used{last}. Repair"
+            " the data, or name other data as its source; `unified-fm data check` names all such"
+            f" records\n{(skips or self.skips).table()}"
         )
 
     def epochs(self, slots: int) -> list[float]:
@@ -234,19 +239,26 @@ class Loader(Batching):
             yield from (example for example in found.examples if example is not None)
 
     def load(
-        self, index: int, rng: np.random.Generator, skips: Skips | None, *, epoch: int = 0
+        self, index: int, rng: np.random.Generator, skips: Skips | None
     ) -> dict[str, Any] | None:
         """The arrays of one record; None if it cannot be used. It is counted in `skips`, if given.
 
         Raises:
             TooManySkips: more records are unusable than the config allows.
         """
-        found = self._read(index, rng, skips, epoch=epoch)
+        found = self._read(index, rng, skips)
         return None if found is None else found.arrays
 
-    def _read(
-        self, index: int, rng: np.random.Generator, skips: Skips | None, *, epoch: int = 0
-    ) -> Example | None:
+    def _read(self, index: int, rng: np.random.Generator, skips: Skips | None) -> Example | None:
+        try:
+            return self._used(index, rng, skips, 0)
+        except Skip:
+            return None
+
+    def _used(
+        self, index: int, rng: np.random.Generator, skips: Skips | None, epoch: int
+    ) -> Example:
+        """A record and its arrays; either way it is counted. Raises `Skip`: it cannot be used."""
         example = None
 
         def record():
@@ -260,7 +272,7 @@ class Loader(Batching):
         except Skip as skip:
             if skips is not None:
                 skips.skip(skip, record, epoch=epoch)
-            return None
+            raise
         except Exception as error:
             error.add_note(f"in stream {self.name!r}, {record()}")
             raise

@@ -22,7 +22,9 @@ from unified_fm.data.worker import PROGRESS, Setup, tokenizer_of
 
 GRACE = 2.0  # seconds in which workers end by themselves
 _STACKS = 0.2  # seconds to print them in
-_MESSAGE = 30  # seconds between two parts of one message: without a limit the run would hang, too
+# Seconds between two parts of one message, which are written at once: without a limit the run would
+# hang, too, and with GRACE it is to be known within ten.
+_MESSAGE = 6
 _START = """
 import json, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is for the run
@@ -50,6 +52,7 @@ class WorkerProcess:
     Attributes:
         number: its place among the others.
         ready: whether it has opened the sources.
+        named: whether it was said of it that it does not get on.
         tasks: what it was given and has not done; the first is worked on.
         free: numbers of pieces of memory in which nothing lies that is still to be read.
         process: of the system.
@@ -59,7 +62,7 @@ class WorkerProcess:
         self.number = number
         self.free = list(range(pieces))
         self._memory: dict[int, mmap.mmap] = {}
-        self.ready = False
+        self.ready = self.named = False
         self.tasks: collections.deque[Task] = collections.deque()
         self._since = time.monotonic()  # when it was last seen to do something, or given work
         # What it writes down before each example; also what a dead one has written can be read.
@@ -83,12 +86,13 @@ class WorkerProcess:
 
     def start(self) -> None:
         """It said that it is ready."""
-        self.ready, self._since = True, time.monotonic()
+        self.ready = True
+        self._gets_on()
 
     def give(self, task: Task) -> None:
         """One more task; if it has ended, that is found by who reads."""
         if not self.tasks:
-            self._since = time.monotonic()
+            self._gets_on()
         self.tasks.append(task)
         with contextlib.suppress(OSError):
             # The piece used last first: few are ever made where few are needed.
@@ -111,13 +115,17 @@ class WorkerProcess:
         """It has done its first task."""
         if self.tasks.popleft().number != number:
             raise RuntimeError(f"{self} answered {number}, which was not its turn")
-        self._since = time.monotonic()
+        self._gets_on()
 
     def silent(self) -> float:
         """Seconds for which it has owed an answer and has not got on."""
         if (progress := self._read_progress()) != self._seen:
-            self._seen, self._since = progress, time.monotonic()
+            self._seen = progress
+            self._gets_on()
         return time.monotonic() - self._since if self.tasks or not self.ready else 0.0
+
+    def _gets_on(self) -> None:
+        self._since, self.named = time.monotonic(), False
 
     def slot(self) -> int | None:
         """The slot that it is at, or was when it ended; None: it has nothing to do."""

@@ -4,8 +4,9 @@ Threads share one interpreter, which is busy with a single one of them at a time
 process ends near some hundreds of pictures per second, however many cores there are. What is in a
 batch does not depend on who makes it, since the numbers drawn for an example are a function of
 (seed, epoch, index). A worker is a fresh interpreter, never a fork of one in which JAX has threads.
-One that ends or says nothing any more is named in the log, and another one makes again what it had
-to; if that one fails there, too, the record is named, and the run ends.
+One that does not get on is soon named in the log. One that ends, or says nothing for long, is
+named, too, and another one makes again what it had to; if that one fails there as well, the run
+ends with the record's name.
 """
 
 import collections
@@ -36,6 +37,7 @@ _AHEAD = 512  # examples of a stream that are made ahead, about, where two batch
 _MANY_CORES, _MANY_PIXELS, _MOST = 8, 5_000_000, 16  # see `suitable`; values of 33 pictures
 _POSIX = os.name == "posix"  # elsewhere no descriptor goes from one process to another
 _LOOK = 0.2  # seconds between two looks whether all is well
+_SLOW = 7.0  # seconds for an example, after which that is said
 _START_PATIENCE = 600.0  # seconds to open the sources, at least
 _SLOWER = 4  # times as long as in the run, for each worker: all of them open at once
 
@@ -96,7 +98,8 @@ class Workers:
         self.processes = processes
         self._loaders, self._patience, self._stop = loaders, patience, stop
         opening = sum(loader.opening for loader in loaders.values())
-        self._start_patience = max(patience, _START_PATIENCE, _SLOWER * processes * opening)
+        self._opening = _SLOWER * processes * opening  # seconds that a worker may well take for it
+        self._start_patience = max(patience, _START_PATIENCE, self._opening)
         self._starts = dict(starts)  # as they are now
         self._tasks = _in_order(loaders, self._starts)
         self._again: collections.deque[Task] = collections.deque()  # of workers that failed
@@ -206,9 +209,16 @@ class Workers:
                 self._take(worker, *message)
         for worker in list(self._workers):
             patience = self._patience if worker.ready else self._start_patience
+            slow = _SLOW if worker.ready else max(_SLOW, self._opening)
             if (waited := worker.silent()) > patience:
                 worker.kill()
                 self._replace(worker, f"has not got on for {waited:.0f} s, and was ended")
+            elif waited > slow and not worker.named:
+                worker.named = True
+                _log.warning(
+                    "%s has not got on for %.0f s%s; after %.0f s another one takes its place",
+                    *(worker, waited, self._where(worker), patience),
+                )
 
     def _take(self, worker: WorkerProcess, what: str, *message: Any) -> None:
         """One message of a worker."""
@@ -234,11 +244,9 @@ class Workers:
 
     def _replace(self, worker: WorkerProcess, why: str) -> None:
         """Lets another worker do what this one had to, unless that has been tried before."""
-        slot, doing = worker.slot(), -1 - worker.number
-        where = " with nothing to do" if worker.ready else " before it was ready"
-        if slot is not None:
-            task = worker.tasks[0]
-            where, doing = f" at {self._record(task.stream, slot)}", task.number
+        where, doing = self._where(worker), -1 - worker.number
+        if worker.tasks:
+            doing = worker.tasks[0].number
         self._failures[doing] += 1
         if self._failures[doing] > 1:
             raise WorkerFailed(f"{worker} {why}{where}, as one before it; {_REPAIR}")
@@ -249,10 +257,15 @@ class Workers:
         place = self._workers.index(worker)
         self._workers[place] = WorkerProcess(worker.number, self._setup, self._pieces)
 
-    def _record(self, stream: str, slot: int) -> str:
+    def _where(self, worker: WorkerProcess) -> str:
+        """Where a worker is, or was when it ended: " at stream 'text', record 7 of ..."."""
+        slot = worker.slot()
+        if slot is None:
+            return " with nothing to do" if worker.ready else " before it was ready"
+        stream = worker.tasks[0].stream
         loader = self._loaders[stream]
         named = name_record(loader.source, loader.entry.source, loader.index_of(slot))
-        return f"stream {stream!r}, {named}"
+        return f" at stream {stream!r}, {named}"
 
 
 _REPAIR = (

@@ -16,7 +16,7 @@ from unified_fm.doctor import page, pool, remarks, summary
 from unified_fm.doctor.reading import Job, Reading
 from unified_fm.doctor.remarks import Remark
 
-_VERSION = 1  # of what a state holds
+_VERSION = 2  # of what a state holds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,7 @@ def lines(outcome: Outcome) -> list[str]:
             first = entry["records"][0]
             named = first["place"] or f"record {first['record']}"
             named += f", image {first['image']}" if first["image"] else ""
+            named += f" ({first['detail']})" if first["detail"] else ""
             said.append(f"  {entry['count']:>8,}  {mark}{reason}; the first: {named}")
     for remark in outcome.remarks:
         said.append(f"{remark.level}: {remark.says}" + (f"; {remark.do}" if remark.do else ""))

@@ -7,7 +7,7 @@ from typing import Any
 from unified_fm import choices
 from unified_fm.data.batching import Entry
 from unified_fm.data.skips import Skip
-from unified_fm.data.source import open_source
+from unified_fm.data.source import name_record, open_source
 from unified_fm.data.sources.base import Source
 from unified_fm.doctor.reading import Job
 
@@ -40,8 +40,9 @@ def job_of(
     """
     if stream and stream not in streams:
         raise ValueError(f"no stream {stream!r}; {choices.possible(stream, streams)}")
-    if not stream:
-        kind = kind_of(open_source(source))
+    guessed = not stream
+    if guessed:
+        kind = kind_of(open_source(source), source)
         if not streams:
             stream, streams = "data", {"data": _plain(kind)}
         else:
@@ -50,20 +51,30 @@ def job_of(
     # Weights are of the config's own sources; by themselves records are the same without.
     weights = entry.weights if entry.source == source else None
     entry = dataclasses.replace(entry, source=source, weights=weights)
-    return Job(stream=stream, entry=entry, seed=seed, tokenizer=tokenizer, limit=limit)
+    return Job(
+        stream=stream, entry=entry, seed=seed, tokenizer=tokenizer, limit=limit, guessed=guessed
+    )
 
 
-def kind_of(source: Source) -> str:
+def kind_of(source: Source, spec: str) -> str:
     """The pipeline that the first records are for: "regions", "image_text", ...
 
+    Args:
+        source: opened.
+        spec: its string, for the message.
+
     Raises:
-        ValueError: none of them has a field of which a pipeline of the library makes anything.
+        ValueError: none of them has a field of which a pipeline of the library makes anything;
+            with the fields there are, and why records cannot be read.
     """
     fields: set[str] = set()
-    for index in range(min(_LOOKED_AT, len(source))):
+    skips: dict[str, list[tuple[int, Skip]]] = {}
+    looked_at = min(_LOOKED_AT, len(source))
+    for index in range(looked_at):
         try:
             example = source[index]
-        except Skip:
+        except Skip as skip:
+            skips.setdefault(skip.reason, []).append((index, skip))
             continue
         fields |= _present(example)
     for pipeline, needed in (
@@ -75,10 +86,17 @@ def kind_of(source: Source) -> str:
     ):
         if needed <= fields:
             return pipeline
+    reasons = "".join(
+        f"\n  {len(found)} {reason}; the first: {name_record(source, spec, found[0][0])}:"
+        f" {found[0][1].detail}"
+        for reason, found in skips.items()
+    )
+    if not fields:
+        raise ValueError(f"of the first {looked_at} records of {spec} none can be used{reasons}")
     raise ValueError(
-        f"the first {min(_LOOKED_AT, len(source))} records have neither `image` nor `text`; found:"
-        f" {', '.join(sorted(fields)) or 'no usable record'}. Name the stream that reads them, with"
-        " --config=... --stream=..."
+        f"the first {looked_at} records have neither `image` nor `text`; found:"
+        f" {', '.join(sorted(fields))}. Name the stream that reads them, with --config=..."
+        f" --stream=...{reasons}"
     )
 
 

@@ -127,6 +127,8 @@ def _texts(made: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ("words of a text", _spread(found["words of a text"])),
         ("letters of a text", _spread(found["letters of a text"])),
     ]
+    if lost := found["with letters that are lost"]:
+        rows.append(("with letters that are no UTF-8", f"{lost:,}"))
     for by in ("max_words", "max_len"):
         if cut := found.get(f"cut by {by}"):
             texts, words = share(cut["texts"], found["texts"]), share(cut["words"], found["words"])

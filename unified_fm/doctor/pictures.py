@@ -12,12 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from unified_fm.data import images
+from unified_fm.data import fields, images
 from unified_fm.data.pipelines.base import ImageOptions
 from unified_fm.data.skips import Skip
 from unified_fm.doctor.findings import Findings
 
 _SIDE = 36  # pixels that a JPEG keeps at least when it is decoded for its hashes
+_LONGEST = 4096  # characters of a path
+# What a name may be that holds no picture, whatever its value ends in.
+_READ = ("id", "text", "label", "regions", "question", "answers", "sentences", "objects", "row")
 
 
 def look(example: dict[str, Any], pipeline: Any, index: int, found: Findings) -> bytes:
@@ -41,6 +44,16 @@ def look(example: dict[str, Any], pipeline: Any, index: int, found: Findings) ->
     return seen
 
 
+def look_elsewhere(example: dict[str, Any], found: Findings) -> None:
+    """Counts the fields that hold a picture under another name, where an example has none."""
+    if any(True for _ in _of(example)):
+        return
+    there = [name for name in example if name not in _READ and _may_be(example[name])]
+    found.add("records", "with pictures elsewhere", bool(there))
+    for name in there:
+        found.add("pictures elsewhere", name)
+
+
 def digest(content: bytes) -> np.ndarray:
     """u64[2]: bytes that are the same have the same, and no others that will ever be met."""
     return np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), np.uint64)
@@ -62,6 +75,29 @@ def _of(example: dict[str, Any]) -> Iterator[Any]:
     several = example.get("images")
     if isinstance(several, list | tuple):
         yield from several
+
+
+def _may_be(value: Any) -> bool:
+    """Whether a value looks like a picture: by the ending of a path or an address, or its bytes."""
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    if isinstance(value, dict) and set(value) <= {"bytes", "path"}:  # as `datasets` keeps them
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        path = value.partition("?")[0].lower()
+        return len(path) < _LONGEST and path.endswith(fields.IMAGE_ENDINGS)
+    if isinstance(value, bytes):
+        try:
+            return bool(images.Picture(value, max_pixels=images.MOST_PIXELS).height)
+        except Skip:
+            return False
+    return False
+
+
+def takes(pipeline: Any) -> bool:
+    """Whether a pipeline makes anything of pictures."""
+    # `classify` has the options of both, and says which it uses.
+    return isinstance(pipeline, ImageOptions) and vars(pipeline).get("inputs", "image") == "image"
 
 
 def _header(picture: images.Picture, found: Findings) -> None:

@@ -31,6 +31,7 @@ class Job:
         seed: of the run.
         tokenizer: a path, as `tokenizer.load` takes it; "bytes": none that says anything.
         limit: records to read, from the first on; 0: all.
+        guessed: whether the records have told which stream it is, and not the user.
     """
 
     stream: str
@@ -38,6 +39,7 @@ class Job:
     seed: int = 0
     tokenizer: str = "bytes"
     limit: int = 0
+    guessed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Reading:
     ) -> None:
         try:
             pipeline = self.loader.pipeline
+            pictures.look_elsewhere(example, found)
             seen = pictures.look(example, pipeline, index, found)
             said = texts.look(example, pipeline, self.tokenizer, index, found)
             boxed = box_forms.look(example, pipeline, found)

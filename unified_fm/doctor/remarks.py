@@ -10,6 +10,8 @@ from typing import Any
 from unified_fm.data.skips import Skips, TooManySkips
 
 MAR_WORDS_CUT = 0.05  # of all words, by max_len and max_words together
+MAR_LOST = 0.01  # of all texts: letters that are no UTF-8
+MAR_ELSEWHERE = 0.01  # of all records: a picture under a name that nobody reads
 MAR_UNKNOWN = 0.01  # of all pieces: the vocabulary is of another language or spelling
 MAR_COPIES = 0.01  # of all records: the same picture and texts as another one
 NOTE_PADDING = 0.5  # of all positions of texts
@@ -47,6 +49,7 @@ def of(made: Mapping[str, Any], max_skip: float) -> list[Remark]:
         *_records(made, max_skip),
         *_files(made, max_skip),
         *_parts(made, max_skip),
+        *_elsewhere(made),
         *_boxes(made),
         *_texts(made),
         *_copies(made),
@@ -147,6 +150,20 @@ def _parts(made: Mapping[str, Any], max_skip: float) -> Iterator[Remark]:
         yield Remark("note", text)
 
 
+def _elsewhere(made: Mapping[str, Any]) -> Iterator[Remark]:
+    found = made.get("pictures elsewhere")
+    if found is None:
+        return
+    names = list(found["fields"])
+    mars = found["wanted"] and found["records"] > MAR_ELSEWHERE * made["records"]["read"]
+    yield Remark(
+        "mar" if mars else "note",
+        f"{found['records']:,} of {made['records']['read']:,} records have no picture, and what"
+        f" looks like one under a name that is not read: {', '.join(names)}",
+        f"call it `image`; in a table ?image={names[0]} does it",
+    )
+
+
 def _boxes(made: Mapping[str, Any]) -> Iterator[Remark]:
     boxes = made.get("boxes", {})
     if boxes.get("likely mistake"):
@@ -161,6 +178,13 @@ def _texts(made: Mapping[str, Any]) -> Iterator[Remark]:
     texts = made.get("texts")
     if texts is None:
         return
+    if lost := texts["with letters that are lost"]:
+        yield Remark(
+            "mar" if lost > MAR_LOST * texts["texts"] else "note",
+            f"{share(lost, texts['texts'])} of the texts have letters that are lost: bytes that are"
+            " no UTF-8 (U+FFFD stands for them)",
+            "not UTF-8? Save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD >NEW",
+        )
     by = [name for name in ("max_len", "max_words") if f"cut by {name}" in texts]
     cut = sum(texts[f"cut by {name}"]["words"] for name in by)
     if cut:

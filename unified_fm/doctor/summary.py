@@ -10,7 +10,7 @@ import numpy as np
 
 from unified_fm.data import boxes
 from unified_fm.data.pipelines.base import ImageOptions, TextOptions
-from unified_fm.doctor import box_forms, duplicates
+from unified_fm.doctor import box_forms, duplicates, pictures
 from unified_fm.doctor.findings import Findings
 from unified_fm.doctor.reading import Reading
 
@@ -52,6 +52,12 @@ def of(reading: Reading, found: Findings, *, lengths: bool, configured: bool) ->
     }
     if found.table("pictures")["opened"]:
         made["pictures"] = _pictures(reading, found, configured=configured)
+    if found.table("pictures elsewhere"):
+        made["pictures elsewhere"] = {
+            "records": records["with pictures elsewhere"],
+            "fields": _counted(found, "pictures elsewhere"),
+            "wanted": reading.job.guessed or pictures.takes(reading.loader.pipeline),
+        }
     if found.table("texts")["all"]:
         made["texts"] = _texts(reading, found, lengths=lengths)
     if found.table("boxes")["all"]:
@@ -161,6 +167,7 @@ def _texts(reading: Reading, found: Findings, *, lengths: bool) -> Tree:
         "words": words["all"],
         "words of a text": _spread_of(found.table("text_words")),
         "letters of a text": _spread_of(found.table("text_letters")),
+        "with letters that are lost": texts["with letters that are lost"],
         "cut by max_words": {
             "texts": texts["cut by max_words"],
             "words": words["cut by max_words"],

@@ -15,6 +15,7 @@ from unified_fm.doctor.pictures import digest
 
 LONGEST = 50_000  # characters of a text that are tokenised; of the rest as many words are assumed
 MOST_TOKENS = 4096  # longer texts are counted as so long
+LOST = "\ufffd"  # stands for bytes that are no UTF-8
 _ANY = 10**6  # words: no limit
 
 
@@ -85,6 +86,8 @@ def _lengths(
     found.add("words", "all", words)
     found.add("text_words", str(min(words, MOST_TOKENS)))
     found.add("text_letters", str(min(len(text), 100 * MOST_TOKENS)))
+    if LOST in text:
+        found.add("texts", "with letters that are lost")
     if (kept := len(cut.split())) < words:
         found.add("texts", "cut by max_words")
         found.add("words", "cut by max_words", words - kept)

@@ -331,7 +331,7 @@ class ImageOptions(Pipeline):
             Skip: there is none, or it is unusable.
         """
         if example.get("image") is None:
-            raise Skip("no image")
+            raise Skip("no image", f"the record has {', '.join(sorted(map(str, example)))}")
         if isinstance(example["image"], images.Picture):
             return example["image"]
         return images.Picture(example["image"], max_pixels=self.max_pixels)
@@ -379,5 +379,7 @@ def label(example: dict[str, Any]) -> np.int32:
     """
     value = example.get("label")
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise Skip("no usable label", repr(value)[:80])
+        is_name = isinstance(value, str)
+        advice = "; names of a table's classes are numbered by ?classes=FILE" if is_name else ""
+        raise Skip("no usable label", repr(value)[:80] + advice)
     return np.int32(value)

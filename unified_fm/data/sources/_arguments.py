@@ -136,8 +136,12 @@ def refuse_packed(path: str, start: bytes, why: str = "the records of it cannot 
 
 
 def refuse_wide(path: str, start: bytes) -> None:
-    """Refuses text of two-byte characters. Raises official.WrongFile."""
-    if start.startswith(_WIDE):
+    """Refuses text of two-byte characters, with a byte order mark or a first letter of ASCII.
+
+    Raises:
+        official.WrongFile: the first two bytes say so.
+    """
+    if start.startswith(_WIDE) or b"\0" in start[:2]:
         raise official.WrongFile(f"{path} is UTF-16; save it as UTF-8")
 
 

@@ -1,5 +1,6 @@
 """Tables: which column is which of our fields, and what the classes are called."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -79,15 +80,20 @@ def find(
             names[field] = (found[0],)
         elif guesses and field in guesses:
             names[field] = (guesses[field],)
-    if not names and not set(_OTHERS) & set(there):
-        known = [name for possible in _NAMES.values() for name in possible]
+    if not names and not known(there):
+        possible = ", ".join([*itertools.chain(*_NAMES.values()), *_OTHERS])
         raise ValueError(
             f"{where} has the columns {', '.join(map(repr, there))}; none is known"
-            f" ({', '.join([*known, *_OTHERS])}). Say which is which: ?text=COLUMN&image=COLUMN"
+            f" ({possible}). Say which is which: ?text=COLUMN&image=COLUMN"
         )
     given = _classes(options["classes"], where) if "classes" in options else []
     own = (class_names or {}).get(names["label"][0], ()) if "label" in names else ()
     return Columns(names, {name: k for k, name in enumerate(given)}, given or list(own))
+
+
+def known(there: Sequence[str]) -> bool:
+    """Whether any of these names of columns is known."""
+    return not {*itertools.chain(*_NAMES.values()), *_OTHERS}.isdisjoint(there)
 
 
 def same(first: Sequence[str], other: Collection[str], path: str, first_path: str) -> None:

@@ -1,14 +1,12 @@
 """Tables as text, a row a record: what `csv:` and `tsv:` have in common."""
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import math
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,15 +15,15 @@ from unified_fm import buckets, choices
 from unified_fm.data import official
 from unified_fm.data.sections import Sections
 from unified_fm.data.skips import Skip
-from unified_fm.data.sources import _arguments, _columns, _lines, base
+from unified_fm.data.sources import _arguments, _cells, _columns, _lines, base
 
 _log = logging.getLogger(__name__)
 
-_MAX_ROW = 200_000_000
 _QUOTE, _BREAK, _RETURN = ord('"'), ord("\n"), ord("\r")
 _LISTS = ("regions", "elems", "images", "objects", "sentences", "answers", "box")
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")
 _BOM = 3  # bytes
+_SIGNS = {",": "csv:", "\t": "tsv:", ";": "?delimiter=;", "|": "?delimiter=|"}  # how it is said
 
 
 class Delimited(base.Source):
@@ -47,15 +45,12 @@ class Delimited(base.Source):
             ValueError: columns of which none is known, other columns in another file, a quote that
                 nothing closes, a file that is compressed or UTF-16.
         """
-        parts = _arguments.parse(argument, self.form, (*_columns.OPTIONS, "quotes", "delimiter"))
+        options = (*_columns.OPTIONS, "quotes", "delimiter", "escape")
+        parts = _arguments.parse(argument, self.form, options)
         where = f"{self.form}:{argument}"
         files = _arguments.find(parts, self.form, f".{self.form}")
         self.problems = [("missing file", path) for path in files.missing]
-        self._delimiter = parts.options.get("delimiter", self.delimiter)
-        if len(self._delimiter) != 1 or not self._delimiter.isascii():
-            raise ValueError(f"{where}: a delimiter is one ASCII character")
-        quotes = parts.options.get("quotes", "fields")
-        self._quoted = choices.check(f"{where}: quotes", quotes, ("fields", "none")) == "fields"
+        self._form = _form(parts.options, self.delimiter, where)
         self._roots = [parts.root or buckets.path(path).parent for path in files.found]
         self._tables = [self._index(path) for path in files.found]
         headers = [self._header(table) for table in self._tables]
@@ -73,11 +68,14 @@ class Delimited(base.Source):
         """Raises `Skip` for a row that does not fit the header, or whose image path is refused."""
         which, row = self._sections.locate(index)
         table, header = self._tables[which], self._headers[which]
-        if table.size(row + 1) > _MAX_ROW:
-            raise Skip("oversized record", f"{table.size(row + 1):,} bytes; at most {_MAX_ROW:,}")
-        cells = self._cells(table.read(row + 1).decode("utf-8", errors="replace"))
+        if (size := table.size(row + 1)) > _cells.MAX_ROW:
+            raise Skip("oversized record", f"{size:,} bytes; at most {_cells.MAX_ROW:,}")
+        text = table.read(row + 1).decode("utf-8", errors="replace")
+        cells = self._form.read(text)
         if len(cells) != len(header):
             found = f"{len(cells)}; the header has {len(header)}"
+            if not self._form.escape and f"\\{self._form.delimiter}" in text:
+                found += "; if a \\ makes the sign behind it a part of the cell, say ?escape=\\"
             raise Skip("wrong number of columns", found)
         rows = zip(header, cells, strict=True)
         given: dict[str, Any] = {name: cell for name, cell in rows if name and cell}
@@ -97,12 +95,13 @@ class Delimited(base.Source):
         return f"{table.file.path}, line {self._line(table, row + 1)}"
 
     def _index(self, path: str) -> _lines.Lines:
-        if not self._quoted:
+        form, quotes = self._form, _Quotes(self._form.delimiter)
+        if not form.quoted and not form.escape:
             return _lines.index(path)
-        quotes = _Quotes(self._delimiter)
         table = _lines.index(path, quotes.breaks)
-        if quotes.odd or quotes.inside:  # within a cell, or closed by nothing: read cell by cell
-            found = _walk(path, self._delimiter, f"{self.form}:{path}?quotes=none")
+        if quotes.odd or quotes.inside or (form.escape and len(table.spans)):
+            # Quotes within a cell, closed by nothing, or escaped: it is read cell by cell.
+            found = _walk(path, form, f"{self.form}:{path}")
             table = _lines.index(path, lambda start, block: _between(found, start, len(block)))
         elif quotes.spanning:
             _log.info(
@@ -116,33 +115,16 @@ class Delimited(base.Source):
         path = table.file.path
         if not len(table.spans):
             raise official.WrongFile(f"{path} is empty: its first line has the names of the fields")
+        line = table.read(0).decode("utf-8", "replace")
         try:
-            names = [name.strip() for name in self._cells(table.read(0).decode("utf-8", "replace"))]
+            names = [name.strip() for name in self._form.read(line)]
         except Skip as skip:
             raise official.WrongFile(f"{path}, line 1: {skip}") from skip
         for name in names:
             if name and names.count(name) > 1:
                 raise official.WrongFile(f"{path}: two columns are called {name!r}")
-        other = {",": "\t;", "\t": ",;"}.get(self._delimiter, ",\t;")
-        if len(names) == 1 and (used := [sign for sign in other if sign in names[0]]):
-            raise official.WrongFile(
-                f"{path} has one column, {official.shown(names[0])}, where cells end at"
-                f" {self._delimiter!r}; if they end at {used[0]!r}: "
-                + ({",": "csv:", "\t": "tsv:"}.get(used[0]) or f"?delimiter={used[0]}")
-            )
+        _refuse_joined(path, line, names, self._form.delimiter)
         return names
-
-    def _cells(self, row: str) -> list[str]:
-        csv.field_size_limit(_MAX_ROW)  # of the process: 128 kB would not hold an image
-        quoting = csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE
-        lines = io.StringIO(row.removesuffix("\r"), newline="")
-        try:
-            rows = list(csv.reader(lines, delimiter=self._delimiter, quoting=quoting))
-        except csv.Error as error:
-            raise Skip("damaged row", str(error)) from error
-        if len(rows) > 1:
-            raise Skip("damaged row", "a line break within it")
-        return rows[0] if rows else []
 
     def _line(self, table: _lines.Lines, row: int) -> int:
         return _lines.number_at(table.file.path, int(table.spans[row, 0]))
@@ -173,31 +155,65 @@ class _Quotes:
         return breaks[outside]
 
 
-def _walk(path: str, delimiter: str, advice: str) -> np.ndarray:
-    """i64[n]: the line breaks that end a row, where quotes stand within fields, too.
+def _form(options: Mapping[str, str], delimiter: str, where: str) -> _cells.Form:
+    """How the cells are written. Raises ValueError: an option that says nothing of the kind."""
+    delimiter = options.get("delimiter", delimiter)
+    if len(delimiter) != 1 or not delimiter.isascii():
+        raise ValueError(f"{where}: a delimiter is one ASCII character")
+    quotes = choices.check(f"{where}: quotes", options.get("quotes", "fields"), ("fields", "none"))
+    escape = options.get("escape", "")
+    if "escape" in options and (
+        len(escape) != 1 or not escape.isascii() or escape in delimiter + '"'
+    ):
+        raise ValueError(
+            f"{where}: escape is {escape!r}; it is one ASCII character, neither the delimiter nor a"
+            " quote: ?escape=\\"
+        )
+    return _cells.Form(delimiter, quotes == "fields", escape)
+
+
+def _refuse_joined(path: str, line: str, names: Sequence[str], delimiter: str) -> None:
+    """Refuses a header whose names are joined by another sign. Raises official.WrongFile."""
+    for sign, said in _SIGNS.items():
+        parts = [part.strip().strip('"') for part in line.split(sign)]
+        alone = len(names) == 1 and len(parts) > 1
+        if sign != delimiter and (alone or (not _columns.known(names) and _columns.known(parts))):
+            many = "one column" if len(names) == 1 else f"{len(names)} columns"
+            raise official.WrongFile(
+                f"{path} has {many}, {official.shown(names[0])}, where cells end at {delimiter!r};"
+                f" if they end at {sign!r}: {said}"
+            )
+
+
+def _walk(path: str, form: _cells.Form, source: str) -> np.ndarray:
+    """i64[n]: the line breaks that end a row, where quotes stand within fields, or escapes.
 
     Raises:
-        official.WrongFile: nothing closes a quote.
+        official.WrongFile: nothing closes a quote; `source` is how the table is named, to say how
+            it may be read.
     """
-    sign = re.escape(delimiter.encode())
-    # As the module csv reads it: only at the start of a cell does a quote open anything.
-    cell = re.compile(
-        rb'(?:"(?:[^"]|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)(%b|\n|\Z)' % (sign, sign, sign, sign)
-    )
-    found, position = [], 0
+    found = []
     with _whole(path) as data:
         position = _BOM if data[:_BOM] == b"\xef\xbb\xbf" else 0
         while position < len(data):
-            match = cell.match(data, position)
+            match = form.of_bytes.match(data, position)
             if match is None:
                 raise official.WrongFile(
                     f"{path}, line {_lines.number_at(path, position)}: a quote opens a cell and"
-                    f" nothing closes it. If quotes are ordinary characters there: {advice}"
+                    f" nothing closes it. If quotes are ordinary characters there:"
+                    f" {source}?quotes=none" + _escaped(data, position, source, form)
                 )
-            if match[1] == b"\n":
+            if match["end"] == b"\n":
                 found.append(match.end() - 1)
             position = match.end()
     return np.array(found, np.int64)
+
+
+def _escaped(data: Any, position: int, source: str, form: _cells.Form) -> str:
+    """That quotes may be escaped, where it looks like it; else ""."""
+    if form.escape or data.find(_cells.ESCAPED.encode(), position) < 0:
+        return ""
+    return f". If {_cells.ESCAPED} stands for a quote: {source}?escape=\\"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@
 
 FILE may be a folder (its *.csv) or a pattern (`*`, `{00..12}`); all files have the same columns.
 A cell in quotes may have commas and line breaks; `?quotes=none` makes quotes ordinary characters.
+A quote in such a cell is written twice, or as \\" where `?escape=\\` says so (Spark, MySQL).
 Taken as `image`: image, binary, img, file_name, filepath, image_path; as `text`: text, desc,
 caption, captions, sentence; as `id`: id, image_id; `label`, `regions` (JSON). `?text=COLUMN` says
 it otherwise. All other columns are passed on under their names; empty cells are left out.

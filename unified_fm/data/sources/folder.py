@@ -91,6 +91,11 @@ def _parts(argument: str) -> tuple[str, str]:
     directory, split = buckets.cut(argument)
     if not split or not buckets.isdir(directory):
         raise FileNotFoundError(f"folder:{argument}: no such folder{official.beside(argument)}")
+    if not _folders(directory):
+        raise official.WrongFile(
+            f"folder:{argument}: a split is a folder, and there is none in {directory}; without it:"
+            f" folder:{directory}"
+        )
     if split not in _folders(directory):
         raise official.no_split(split, _folders(directory), f"folder:{directory}")
     return directory, split

@@ -61,12 +61,17 @@ class Source(base.Source):
         lines = self._lines[which]
         if lines.size(line) > _MAX_LINE:
             raise Skip("oversized record", f"{lines.size(line):,} bytes; at most {_MAX_LINE:,}")
+        raw = lines.read(line)
+        # As others write whole files, in one line or in many.
+        advice = "; is the file one array? Write one JSON object a line"
+        advice = advice if not line and raw.lstrip().startswith(b"[") else ""
         try:
-            record = json.loads(lines.read(line).decode("utf-8", errors="replace"))
+            record = json.loads(raw.decode("utf-8", errors="replace"))
         except (ValueError, RecursionError) as error:
-            raise Skip("invalid JSON", str(error)) from error
+            raise Skip("invalid JSON", f"{error}{advice}") from error
         if not isinstance(record, dict):
-            raise Skip("invalid JSON", f"a line is an object; found {type(record).__name__}")
+            found = type(record).__name__
+            raise Skip("invalid JSON", f"a line is an object; found {found}{advice}")
         return fields.example_of(record, self._roots[which], index)
 
     def place(self, index: int) -> str:
