@@ -253,7 +253,11 @@ class Prepared:
 
         Args:
             teacher_params: as `load_teachers` gives them.
+
+        Raises:
+            ValueError: rules that decide no parameter; what is in `init` does not fit.
         """
+        build.check_used(self.params, self.settings.rules.plain())
         init = jax.jit(self.init_params, out_shardings=self.shardings.params)
         params = init({} if teacher_params is None else teacher_params)
         if source := self.settings.plain()["init"]:

@@ -33,9 +33,10 @@ def get_config(argument: str = "") -> ConfigDict:
         for split in ("val", "testA", "testB")
     }
     c.checkpoint = dict(every="1 epoch", best="val/val/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "smoke"))
+    if recipe == "demo":
         _demo(c)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

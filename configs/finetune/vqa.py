@@ -52,11 +52,12 @@ def get_config(argument: str = "") -> ConfigDict:
     c.evaluate.every = "1 epoch"
     c.evaluate.evaluators = dict(dev=dict(name="vqa", like="task", source=_source("val2014")))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "easy", "smoke"))
+    if recipe == "demo":
         _demo(c, "vqa", DEMO_CLASSES)
-    elif argument == "easy":
+    if recipe == "easy":
         _demo(c, "easy_vqa", EASY_CLASSES)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

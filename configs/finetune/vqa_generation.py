@@ -56,9 +56,10 @@ def get_config(argument: str = "") -> ConfigDict:
     dev = dict(name="vqa_generation", like="task", source=_source("val2014"), batch_size=QUESTIONS)
     c.evaluate.evaluators = dict(dev=dev, written=dict(method="written", **dev))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "smoke"))
+    if recipe == "demo":
         _demo(c)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

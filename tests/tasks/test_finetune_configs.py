@@ -1,10 +1,14 @@
 """Every config in configs/finetune: two steps, evaluated, on files in the official layouts."""
 
+import itertools
 import json
+import re
 
 import pytest
 
+from tests.convert.test_convert_checkpoint import folder
 from tests.tasks import finetuning
+from unified_fm.config import chosen, python
 from unified_fm.config import file as config_file
 from unified_fm.evaluators.predicted import CHOSEN
 
@@ -28,11 +32,12 @@ CONFIGS = {
     "captioning:scst": ("dev/cider", {"dev": 1}),
     "refcoco": ("val/val/accuracy", {"val": 2, "testA": 2, "testB": 2}),
     "retrieval": ("val/mean_recall", {"val": 6}),
+    "retrieval:flickr": ("val/mean_recall", {"val": 6}),
 }
 QUICK = ("glue:stsb",)  # one of them is in the plain suite
 # Tables of other columns and labels, which the tests of the source read one by one.
 ALIKE = tuple(f"glue:{task}" for task in ("cola", "sst2", "mrpc", "qqp", "qnli", "rte", "wnli"))
-VARIANTS = ("image_classification:layerwise", "captioning:scst")
+VARIANTS = ("image_classification:layerwise", "captioning:scst", "retrieval:flickr")
 
 
 def _marks(name):
@@ -41,7 +46,36 @@ def _marks(name):
     return pytest.mark.nightly if name in ALIKE + VARIANTS else pytest.mark.slow
 
 
-@pytest.mark.parametrize("path", sorted((finetuning.ROOT / "configs/finetune").glob("*.py")))
+PATHS = sorted((finetuning.ROOT / "configs/finetune").glob("*.py"))
+
+
+def _read(path, *words):
+    """The config, or None where the words are refused because they exclude each other."""
+    try:
+        return python.read(":".join([f"{path}", *([",".join(words)] if words else [])]))
+    except ValueError as error:
+        assert "after ':' exclude each other; one of " in str(error), error
+        return None
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_two_arguments_both_count_or_are_refused(path):
+    with pytest.raises(ValueError, match=r"unknown argument 'x' after ':'; ") as caught:
+        python.read(f"{path}:x")
+    words = re.search(r"Possible: (.*)\.", str(caught.value))[1].split(", ")
+    assert {"demo", "smoke"} <= {*words}
+    plain = _read(path)
+    alone = {word: _read(path, word) for word in words}
+    assert None not in alone.values()
+    for pair in itertools.combinations(words, 2):
+        both = _read(path, *pair)
+        assert both == _read(path, *reversed(pair)), pair
+        for word, other in (pair, pair[::-1]):
+            if both is not None and alone[other] != plain:  # the other is no mere default
+                assert both != alone[word], f"{other} is dropped of {pair}"
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_every_task_has_a_demo_that_fits_the_quick_starts_model(path):
     name = "glue:sst2,demo" if path.stem == "glue" else f"{path.stem}:demo"
     settings = config_file.load(f"finetune/{name}", ["init.path=scratch"])
@@ -49,6 +83,27 @@ def test_every_task_has_a_demo_that_fits_the_quick_starts_model(path):
     assert entry["source"].startswith("demo:") and settings.model["text"]["width"] == 64
     assert entry.get("size", 48) == 48 and entry.get("max_len", 0) <= 32
     assert "test" in settings.evaluate.evaluators or path.stem in ("glue", "refcoco")
+
+
+IMAGENET = (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "mean"),
+    [
+        ("", {"image_mean": [0.5, 0.4, 0.3]}, (0.5, 0.4, 0.3)),
+        ("", {}, (0.5, 0.5, 0.5)),
+        (":official", {"image_mean": [0.5, 0.4, 0.3]}, IMAGENET),
+    ],
+)
+def test_images_are_normalised_as_by_the_start(words, file, mean, tmp_path):
+    there = folder("vit_small", tmp_path / "vit")[0]
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(file))
+    spec, size = f"finetune/image_classification{words}", there["image_size"]
+    changes = [f"init=vit:{tmp_path / 'vit'}", f"streams.task.size={size}"]
+    changes.append(f"streams.task.patch_size={there['patch_size']}")
+    settings = config_file.load(spec, changes)
+    assert chosen.model(settings.model).mean == mean
 
 
 @pytest.fixture(scope="module")
