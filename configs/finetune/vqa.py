@@ -1,7 +1,7 @@
 """VQA v2 with a classifier over a list of answers; X-FM's rate, length and size (section 3.3).
 
     unified-fm data answers data/vqa/v2_mscoco_{train,val}2014_annotations.json \\
-        --to=data/vqa/answers.json                                   (once; the run keeps a copy)
+        --to=data/vqa/answers.json                                  # once; the run keeps a copy
     unified-fm train --config=finetune/vqa --config.init=runs/xfm --workdir=runs/vqa
 
 A list of another length is told to the pipeline and to the head:

@@ -1,6 +1,7 @@
 """VQA v2 by a decoder that ranks a list of answers, X-FM's published way (sections 3.3 and 4.2).
 
-    unified-fm data answers ... > data/vqa/answers.json          (once; the run keeps a copy)
+    unified-fm data answers data/vqa/v2_mscoco_{train,val}2014_annotations.json \\
+        --to=data/vqa/answers.json                                  # once; the run keeps a copy
     unified-fm train --config=finetune/vqa_generation --config.init=runs/xfm --workdir=runs/vqa
 
 The decoder starts from the fusion encoder; its positions and segments, which that does not have,
