@@ -10,8 +10,6 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
-from unified_fm.inference.abilities import NotTrained
-
 MOST_IMAGES, MOST_HITS, MOST_CHARACTERS = 64, 20, 1000
 FORMS = ("fill_mask_alone", "fill_mask_over_image")
 _WORDS = 5  # of a mask, and answers
@@ -81,15 +79,6 @@ def describe(model: Any, path: str | None) -> str:
     return model.caption(_image(path))
 
 
-def fills(model: Any, form: str) -> bool:
-    """Whether a model fills masks: `form` is "fill_mask_alone" or "fill_mask_over_image"."""
-    try:
-        model.need(form)
-    except NotTrained:
-        return False
-    return True
-
-
 def warming(model: Any, path: str) -> list[tuple[str, Callable[[], Any]]]:
     """(what, a call) that compiles what the tabs will ask, for an image at `path`."""
     calls = {
@@ -99,7 +88,7 @@ def warming(model: Any, path: str) -> list[tuple[str, Callable[[], Any]]]:
         "fill_mask": lambda: [
             words(model, "a [MASK]", path if over else None)
             for over, form in enumerate(FORMS)
-            if fills(model, form)
+            if model.has(form)
         ],
         "answer": lambda: answer(model, path, "what is it?"),
         "caption": lambda: describe(model, path),
