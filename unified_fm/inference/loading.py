@@ -139,7 +139,12 @@ def _run(place: Place, dtype: str) -> _Found:
         params=params,
         preprocessing=_chosen(made),
         heads=_heads(ready, params, made, assets.kept_class_names(place.folder)),
-        facts={"step": step, "averaged": averaged, "config": place.config},
+        facts={
+            "step": step,
+            "averaged": averaged,
+            "commit": assets.kept_commit(place.folder),
+            "config": place.config,
+        },
     )
 
 
