@@ -131,3 +131,24 @@ def test_a_config_trains_evaluates_and_keeps_the_best(name, data, tmp_path, monk
         report = json.loads((tmp_path / "predictions" / f"{evaluator}-2.json").read_text())
         assert {"ci95", "value"} <= report["metrics"][report["headline"]].keys()
         assert (CHOSEN in report["notes"]) == (evaluator == best.partition("/")[0])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder for the demo corpus, of which each config makes the parts that it reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIFIED_FM_DATA", str(tmp_path_factory.mktemp("demo")))
+        yield
+
+
+DEMOS = [f"{path.stem}:demo" for path in PATHS if path.stem != "glue"]
+DEMOS += ["glue:sst2,demo", "vqa:easy"]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_demo_trains_on_its_own_corpus(name, corpus, tmp_path, monkeypatch):
+    two = ("init=scratch", "total_steps=2", "checkpoint.every=2")
+    with finetuning.quick(monkeypatch):
+        assert finetuning.train(name, tmp_path, *two) == 0
+    assert any(metric.startswith("test/") for metric in finetuning.metrics(tmp_path)[2])

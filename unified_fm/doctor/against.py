@@ -26,7 +26,7 @@ def pairs(found: Findings, theirs: Findings) -> list[tuple[int, int, str]]:
     if any(len(columns) < 2 for columns in both):
         return []  # one of them has no pictures
     count = len(both[0][0])
-    content, hashes, grey, records = map(np.concatenate, both)
+    content, hashes, grey, records = (np.concatenate(columns) for columns in both)
     seen: dict[int, tuple[int, str]] = {}
     for how, groups in (
         (SAME, duplicates.same(content)),
