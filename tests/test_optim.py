@@ -185,5 +185,5 @@ def test_named_rate_rules():
     ]:
         assert rules.match(path, build.named_rules("lr_scale", "correct")) == correct
         assert rules.match(path, build.named_rules("lr_scale", "official")) == official
-    with pytest.raises(ValueError, match="Possible: correct, official, plain"):
+    with pytest.raises(ValueError, match="Possible: correct, layerwise:DECAY, official, plain"):
         build.named_rules("lr_scale", "offical")

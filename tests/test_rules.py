@@ -56,6 +56,18 @@ def test_rules_that_decide_nothing_are_found():
     ]
 
 
+def test_rules_that_decide_nothing_are_refused_but_for_the_rest():
+    rules.check_used(TREE, [("heads/.*|temperature", 2.0), ("text/.*", 1.0), (".*", 3.0)])
+    wanted = (
+        r"config.rules.lr_scale: 2 rule\(s\) decide no parameter:\n"
+        r"  txet/.\*\n  text/layer_01/.\*\n"
+        "Is a path misspelt, .* Paths begin with heads, temperature, text; "
+    )
+    with pytest.raises(ValueError, match=wanted):
+        given = [("txet/.*", 2.0), ("text/layer_01/.*", 2.0), (".*", 1.0)]
+        rules.check_used(TREE, given, what="config.rules.lr_scale")
+
+
 def test_one_path():
     assert rules.match("a/b", [("b", 1), ("a/.*", 2)]) == 2
     with pytest.raises(ValueError, match="'c'"):

@@ -93,6 +93,26 @@ def unused(tree: Any, rules: Rules) -> list[str]:
     return [pattern.pattern for pattern in patterns if pattern not in deciding]
 
 
+def check_used(tree: Any, rules: Rules, *, what: str = "rules") -> None:
+    """Refuses rules that decide no parameter of `tree`; only the last, ".*", may find none left.
+
+    Args:
+        tree, rules, what: as of `assign`.
+
+    Raises:
+        ValueError: with the first ten such rules and what the paths begin with.
+    """
+    idle = [pattern for pattern in unused(tree, rules) if pattern != ".*"]
+    if idle:
+        tops = sorted({name.split("/")[0] for name in names(tree)})
+        title = f"{what}: {len(idle)} rule(s) decide no parameter:"
+        raise ValueError(
+            f"{choices.listed(title, idle)}\n"
+            "Is a path misspelt, not of this model, or matched by a rule above? Paths begin with"
+            f" {', '.join(tops)}; `unified-fm show params` lists them."
+        )
+
+
 def _first(name: str, compiled: Sequence[tuple[re.Pattern[str], Any]]) -> Any:
     """The first pair whose pattern matches the whole of `name`, or None."""
     return next((pair for pair in compiled if pair[0].fullmatch(name)), None)

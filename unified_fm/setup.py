@@ -206,8 +206,7 @@ class Prepared:
     def rate(self, updates: int) -> float:
         """The learning rate after so many updates."""
         numbers = self.settings.optimizer
-        told: dict[str, Any] = numbers.schedule.plain()
-        told["warmup"] = self.steps.warmup
+        told: dict[str, Any] = numbers.schedule.plain() | {"warmup": self.steps.warmup}
         schedule = schedules.build(total_steps=self.steps.total, **told)
         return float(jnp.asarray(numbers.lr * schedule(jnp.asarray(updates))))
 
@@ -249,9 +248,12 @@ class Prepared:
     def fresh_state(self, teacher_params: Any = None) -> step.TrainState:
         """The state of step 0 on the mesh, with parameters from the seed or from `init`.
 
+        Raises ValueError: rules that decide no parameter, or an `init` that does not fit.
+
         Args:
             teacher_params: as `load_teachers` gives them.
         """
+        build.check_used(self.params, self.settings.rules.plain())
         init = jax.jit(self.init_params, out_shardings=self.shardings.params)
         params = init({} if teacher_params is None else teacher_params)
         if source := self.settings.plain()["init"]:
@@ -354,9 +356,8 @@ def prepare(
 
 
 def _shapes(settings: Settings, tokenizer: Tokenizer) -> Mapping[str, Any]:
-    extra = teacher_cache.examples(settings)
     configs = {name: stream.plain() for name, stream in settings.streams.items()}
-    specs = streams.spec(configs, tokenizer=tokenizer, extra=extra)
+    specs = streams.spec(configs, tokenizer=tokenizer, extra=teacher_cache.examples(settings))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), specs)
 
 

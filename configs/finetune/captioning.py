@@ -57,7 +57,9 @@ def get_config(argument: str = "") -> ConfigDict:
     c.evaluate.every = "5 epochs"
     c.evaluate.evaluators = dict(dev=dict(name="captioning", like="task", source=f"{SOURCE}:val"))
     c.checkpoint = dict(every="5 epochs", best="dev/cider", keep=1)
-    if argument == "demo":
+    for other in ("scst", "smoke"):
+        settings.one_of(argument, ("demo", other))
+    if "demo" in argument:
         _demo(c)
     if "scst" in argument:
         _scst(c, writing)

@@ -29,6 +29,7 @@ PUBLISHED = dict(
     rte=(1e-5, 16, 20),
     wnli=(1e-5, 16, 5),  # ours
 )
+RECIPES = ("demo", "sentences", "smoke")
 HEADLINE = dict(cola="matthews", mrpc="mean", qqp="mean", stsb="mean")
 
 
@@ -36,11 +37,13 @@ def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: a task, and "smoke", "demo" or "sentences".
+        argument: a task and one of `RECIPES`, joined by a comma, or less.
     """
-    c = settings.start(argument, known=(*PUBLISHED, "demo", "sentences", "smoke"))
-    words = argument.split(",")
-    task = next((word for word in words if word in PUBLISHED), "sst2")
+    c = settings.start(argument, known=(*PUBLISHED, *RECIPES))
+    task = settings.one_of(argument, tuple(PUBLISHED)) or "sst2"
+    recipe = settings.one_of(argument, RECIPES)
+    for own in ("demo", "sentences"):  # sentiment: of sst2 alone
+        settings.one_of(argument, (own, *(other for other in PUBLISHED if other != "sst2")))
     rate, batch, epochs = PUBLISHED[task]
     source = f"glue:data/glue/{TASKS[task].folder}"
     c.init = dict(path=None, fresh=["glue_head/.*"], leave=[".*"])
@@ -57,11 +60,11 @@ def get_config(argument: str = "") -> ConfigDict:
         for name, split in (splits or dict(dev="dev")).items()
     }
     c.checkpoint = dict(every="1 epoch", best=f"dev/{HEADLINE.get(task, 'accuracy')}", keep=1)
-    if "demo" in words:
+    if recipe == "demo":
         _demo(c)
-    if "sentences" in words:
+    if recipe == "sentences":
         _sentences(c)
-    if "smoke" in words:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

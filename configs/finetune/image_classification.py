@@ -3,31 +3,35 @@
     unified-fm train --config=finetune/image_classification --config.init=runs/xfm --workdir=...
 
 `--config.streams.task.source=folder:DIR` and the number of classes, as two options of the objective
-and the evaluator's source, make it any other set. Arguments after a colon, joined by commas:
-`layerwise` is a recipe with a decay of the rate by layer, an average of the parameters and a linear
-head, as BEiT's and MAE's are; its numbers are ours. `smoke` runs two steps of a tiny model, `demo`
-a small one on written digits. A value with the comment "ours" is not the published one.
+and the evaluator's source, make it any other set. Pixels are normalised as by what it starts from;
+`official` takes ImageNet's mean and deviation, as X-FM does whatever it was pre-trained with.
+
+Arguments after a colon, joined by commas: `official`; `layerwise`, a recipe with a decay of the
+rate by layer, an average of the parameters and a linear head, as BEiT's and MAE's are, whose
+numbers are ours; `smoke`, two steps of a tiny model. `demo` alone is a small model on written
+digits. A value with the comment "ours" is not the published one.
 """
 
 from ml_collections import ConfigDict
 
 from unified_fm.config import quick, settings
 from unified_fm.data.streams import stream
-from unified_fm.optim.layerwise import layerwise
 
 DEVICES = 8  # ours: the published batch of 128 is that of one device, of an unknown number
-LAYERS = 12  # of the base size
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config.
 
     Args:
-        argument: any of "demo", "layerwise" and "smoke", joined by commas.
+        argument: any of "layerwise", "official" and "smoke", joined by commas; or "demo".
     """
-    c = settings.start(argument, known=("demo", "layerwise", "smoke"))
+    c = settings.start(argument, known=("demo", "layerwise", "official", "smoke"))
+    for other in ("layerwise", "official", "smoke"):
+        settings.one_of(argument, ("demo", other))
     c.init = dict(path=None, fresh=["class_head/.*"], leave=[".*"])
-    c.model = dict(of="init", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    c.model = dict(of="init")  # ours: and its mean and deviation of pixels
     learnt = dict(classes=1000, head="deep", label_smoothing=0.1, mixup=0.8, cutmix=1.0)
     learnt |= dict(switch=0.5, erasing=0.25)
     c.streams = dict(
@@ -49,6 +53,8 @@ def get_config(argument: str = "") -> ConfigDict:
         dev=dict(name="image_classification", like="task", source="folder:data/imagenet/val")
     )
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
+    if "official" in argument:
+        c.model.update(IMAGENET)
     if "layerwise" in argument:
         _layerwise(c)
     if "demo" in argument:
@@ -58,14 +64,12 @@ def get_config(argument: str = "") -> ConfigDict:
     return c
 
 
-def _layerwise(c: ConfigDict, decay: float = 0.65) -> None:
+def _layerwise(c: ConfigDict) -> None:
     """All of it ours, after BEiT-2's and MAE's habits."""
     c.streams.task.objectives.image_classification.head = "linear"
     c.optimizer.update(lr=5e-4, weight_decay=0.05)
     c.optimizer.schedule.update(warmup="20 epochs", end=1e-6 / 5e-4)
-    # The last layer is one step below the head.
-    below = [(path, decay * scale) for path, scale in layerwise("vision", LAYERS, decay)]
-    c.rules.update(lr_scale=[*below, (".*", 1.0)], weight_decay="correct")
+    c.rules.update(lr_scale="layerwise:0.65", weight_decay="correct")
     c.ema = 0.9999
     c.evaluate.params = "ema"
 

@@ -31,9 +31,10 @@ def get_config(argument: str = "") -> ConfigDict:
         dev=dict(name="nlvr2", like="task", source="nlvr2:data/nlvr2/dev.json")
     )
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "smoke"))
+    if recipe == "demo":
         _demo(c)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

@@ -34,9 +34,10 @@ def get_config(argument: str = "") -> ConfigDict:
         val=dict(name="refcoco", like="task", source=f"refcoco:{SET}_val.json@{IMAGES}")
     )
     c.checkpoint = dict(every="1 epoch", best="val/val/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "smoke"))
+    if recipe == "demo":
         _demo(c)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

@@ -56,9 +56,11 @@ def get_config(argument: str = "") -> ConfigDict:
     val |= dict(same="ids", candidates=0, mean=True, options=dict(size=384, **words))
     c.evaluate.evaluators = dict(val=val)
     c.checkpoint = dict(every="1 epoch", best="val/reranked/mean_recall", keep=1)
-    if argument == "demo":
+    for other in ("flickr", "smoke"):
+        settings.one_of(argument, ("demo", other))
+    if "demo" in argument:
         _demo(c)
-    elif "smoke" in argument:
+    if "smoke" in argument:
         _smoke(c)
     return c
 

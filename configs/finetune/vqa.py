@@ -1,7 +1,7 @@
 """VQA v2 with a classifier over a list of answers; X-FM's rate, length and size (section 3.3).
 
     unified-fm data answers data/vqa/v2_mscoco_{train,val}2014_annotations.json \\
-        --to=data/vqa/answers.json                                   (once; the run keeps a copy)
+        --to=data/vqa/answers.json                                  # once; the run keeps a copy
     unified-fm train --config=finetune/vqa --config.init=runs/xfm --workdir=runs/vqa
 
 A list of another length is told to the pipeline and to the head:
@@ -52,11 +52,12 @@ def get_config(argument: str = "") -> ConfigDict:
     c.evaluate.every = "1 epoch"
     c.evaluate.evaluators = dict(dev=dict(name="vqa", like="task", source=_source("val2014")))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "easy", "smoke"))
+    if recipe == "demo":
         _demo(c, "vqa", DEMO_CLASSES)
-    elif argument == "easy":
+    if recipe == "easy":
         _demo(c, "easy_vqa", EASY_CLASSES)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

@@ -1,6 +1,7 @@
 """VQA v2 by a decoder that ranks a list of answers, X-FM's published way (sections 3.3 and 4.2).
 
-    unified-fm data answers ... > data/vqa/answers.json          (once; the run keeps a copy)
+    unified-fm data answers data/vqa/v2_mscoco_{train,val}2014_annotations.json \\
+        --to=data/vqa/answers.json                                  # once; the run keeps a copy
     unified-fm train --config=finetune/vqa_generation --config.init=runs/xfm --workdir=runs/vqa
 
 The decoder starts from the fusion encoder; its positions and segments, which that does not have,
@@ -56,9 +57,10 @@ def get_config(argument: str = "") -> ConfigDict:
     dev = dict(name="vqa_generation", like="task", source=_source("val2014"), batch_size=QUESTIONS)
     c.evaluate.evaluators = dict(dev=dev, written=dict(method="written", **dev))
     c.checkpoint = dict(every="1 epoch", best="dev/accuracy", keep=1)
-    if argument == "demo":
+    recipe = settings.one_of(argument, ("demo", "smoke"))
+    if recipe == "demo":
         _demo(c)
-    elif argument:
+    if recipe == "smoke":
         _smoke(c)
     return c
 

@@ -1,9 +1,11 @@
 """From a `config.json` to the options of a model of ours."""
 
+import json
+
 import pytest
 
 from unified_fm.convert.errors import ConversionError
-from unified_fm.convert.hf_models import model_options
+from unified_fm.convert.hf_models import model_options, read
 
 SIZES = {
     "num_hidden_layers": 2,
@@ -74,6 +76,23 @@ def test_bert_and_roberta_differ_in_their_positions():
 def test_images(given, expected):
     options = model_options({**IMAGE, **SIZES, **given})
     assert {key: options[key] for key in expected} == expected
+
+
+def test_the_files_of_a_folder_also_tell_how_pixels_are_normalised(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", **IMAGE, **SIZES}))
+    assert "mean" not in read(tmp_path)
+    beside = tmp_path / "preprocessor_config.json"
+    beside.write_text(json.dumps({"image_mean": [0.5, 0.4, 0.3], "do_resize": True}))
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        found = read(path)
+        assert found["mean"] == (0.5, 0.4, 0.3) and "std" not in found
+    beside.write_text(json.dumps({"image_std": [0.5, 0.5]}))
+    with pytest.raises(ConversionError, match=r"preprocessor_config.json: image_std is \[0.5, 0.5"):
+        read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **TEXT, **SIZES}))
+    assert "std" not in read(tmp_path)  # a model of texts has no pixels
+    (tmp_path / "config.json").unlink()
+    assert read(tmp_path) is None
 
 
 @pytest.mark.parametrize(("written", "end"), [(2, None), (49, 49)])

@@ -141,6 +141,32 @@ def test_what_was_read_is_kept_until_it_is_written_down(written, tmp_path, monke
     assert not (out / "check.state.npz").exists()
 
 
+def test_pictures_that_another_source_has_too_are_named(tmp_path, capsys):
+    for name, numbers in (("test", (0, 1, 2, 3)), ("train", (9, 1, 8, 2))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for place, number in enumerate(numbers):
+            side = 90 if (name, number) == ("train", 2) else 120  # it only looks the same
+            bad_records.picture(number, side).save(folder / f"{place}.png")
+        lines = [json.dumps({"image": f"{k}.png", "text": f"of {name}"}) for k in range(4)]
+        (folder / "x.jsonl").write_text("\n".join(lines))
+    test, train = (f"jsonl:{tmp_path}/{name}/x.jsonl" for name in ("test", "train"))
+    out = tmp_path / "out"
+    given = ["data", "check", test, f"--out={out}", "--quiet", "--jobs=0"]
+    assert cli.main([*given, f"--against={train}"]) == 1
+    said = capsys.readouterr().out
+    assert f"mar: 2 of 4 pictures (50 %) are among the 4 of {train}: 1 the same, 1 look" in said
+    found = [json.loads(line) for line in (out / "against.jsonl").read_text().splitlines()]
+    assert [(each["record"], each["there"]["record"], each["how"]) for each in found] == [
+        (1, 1, "the same"),
+        (2, 3, "looks the same"),
+    ]
+    assert found[0]["there"]["place"] == f"{tmp_path}/train/x.jsonl, line 2"
+    assert json.loads((out / "check.json").read_text())["against"]["records"] == found
+    assert {path.name for path in out.iterdir()} == {"check.json", "check.html", "against.jsonl"}
+    assert cli.main([*given, "--against=demo:nowhere"]) == 2
+
+
 def test_a_record_is_named_by_its_own_image(written):
     reading = Reading(job_of(written, "regions"))
     _ = reading.source[3]  # as whoever looks at the data before they are read

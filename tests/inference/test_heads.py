@@ -11,9 +11,10 @@ from unified_fm.checkpoint import store
 from unified_fm.config import saved
 from unified_fm.config.settings import Settings
 from unified_fm.data.streams import stream
-from unified_fm.inference import heads
+from unified_fm.inference import heads, questions
 from unified_fm.inference.abilities import NotTrained
 from unified_fm.inference.items import BadItem
+from unified_fm.page import tabs
 
 IMAGES = [runs.picture(name) for name in runs.COLOURS]
 
@@ -64,7 +65,8 @@ def agrees(found, names, logits):
 def test_two_images_and_a_sentence(tmp_path):
     pixels = {"size": 16, "patch_size": 8, "max_len": 12}
     model, predict = make(tmp_path, "nlvr2", {"nlvr2": 1.0}, **pixels)
-    assert "classify" in model.tasks
+    assert questions.possible(model) == ["--task=classify", "--task=encode"]
+    assert len(tabs.absent(model)) == len(tabs.NAMES)
     item = ((IMAGES[0], IMAGES[1]), "a red square")
     batch = arrays(model, item)
     assert batch["images"].shape == (1, 2, 16, 16, 3) and "label" not in batch

@@ -14,6 +14,7 @@ from tests.inference import runs
 from unified_fm.commands import convert
 from unified_fm.data import tokenizer_training
 from unified_fm.inference.abilities import NotTrained
+from unified_fm.runtime import revision
 
 ONE = {"devices": jax.devices()[:1], "batch_size": 4}
 
@@ -45,6 +46,7 @@ def test_info_says_what_it_is_and_json_keeps_it(model, workdir):
     assert {*info["sha256"]} == {"parameters", "config", "tokenizer"}
     assert tuple(info["tasks"]) == model.tasks
     assert info["dtype"] == "float32"
+    assert info["commit"] == revision.commit()
     assert info["parameters"] == sum(info["parts"].values()) > 10_000
     assert {*info["lacks"]} == {"answer", "caption"}
     assert info["lacks"]["answer"].endswith("configs/finetune/vqa.py trains it")

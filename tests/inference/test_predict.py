@@ -67,7 +67,7 @@ def test_standard_input_and_texts_alone(call, model):
     assert lines[0]["text"] == pytest.approx(model.encode_text("a red square"), abs=1e-5)
 
 
-def test_masks_classes_and_what_cannot_be_done(call, model):
+def test_masks_classes_and_what_cannot_be_done(call, model, workdir):
     status, [line], _ = call("--task=fill_mask", "--text=a [MASK] square", "--k=2", "red.png")
     assert status == 0
     assert [len(words) for words in line["masks"]] == [2]
@@ -75,6 +75,9 @@ def test_masks_classes_and_what_cannot_be_done(call, model):
     assert sorted(name for name, _ in line["classes"]) == ["blue", "red"]
     status, lines, err = call("--task=caption", "red.png")
     assert (status, lines) == (2, []) and "no caption decoder; it can: encode_image" in err
+    flags = [line.partition(f"--run={workdir} --task=")[2] for line in err.splitlines()[2:]]
+    tasks = ["match", "locate", "fill_mask", "classify --labels=NAME,NAME", "encode"]
+    assert flags == [f"{task} FILE" for task in tasks]
 
 
 def test_fewer_than_one_word_and_a_label_without_an_image_are_said(call):

@@ -1,11 +1,14 @@
 """Rates by depth: exact values, and every parameter of a stack has one."""
 
+import json
+
 import pytest
 
 from tests.models import tiny_ufm, tiny_xfm
-from unified_fm import rules
+from unified_fm import rules, setup
+from unified_fm.config import file as config_file
 from unified_fm.optim import build
-from unified_fm.optim.layerwise import layerwise
+from unified_fm.optim.layerwise import layerwise, of_params
 
 
 def test_the_values_of_three_layers():
@@ -60,6 +63,51 @@ def test_every_parameter_of_UFM():
     assert {path.split("/")[0] for path, scale in scales.items() if scale == 7.0} == {
         *("encoder", "mlm_head", "image_head")  # of the encoder its last norm
     }
+
+
+SMALL = {"width": 16, "heads": 2, "mlp_width": 32}
+STARTS = {
+    "a deeper X-FM": ({"name": "xfm", "vision": SMALL | {"layers": 14}}, "vision", 14),
+    "UFM": ({"name": "ufm", "vocab_size": 300, "encoder": SMALL | {"layers": 2}}, "encoder", 2),
+    "ViT": ({"name": "vit", "vision": SMALL | {"layers": 3}}, "vision", 3),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_config_counts_the_layers_of_what_it_starts_from(start, tmp_path):
+    model, stack, layers = STARTS[start]
+    (tmp_path / "config.json").write_text(json.dumps({"model": model}))
+    spec = "finetune/image_classification:layerwise"
+    settings = config_file.load(spec, [f"init={tmp_path}"])
+    params = setup.prepare(settings).params
+    values = build.assigned_rules(params, settings.rules.plain())["lr_scale"]
+    scales = {"/".join(path.split("/")[:2]): scale for path, scale in rules.named_leaves(values)}
+    found = {path: scale for path, scale in scales.items() if path.startswith(f"{stack}/layer_")}
+    expected = {f"{stack}/layer_{i:02d}": 0.65 ** (layers - i) for i in range(layers)}
+    assert found == pytest.approx(expected)
+    assert scales["patch_embed/kernel"] == pytest.approx(0.65 ** (layers + 1))
+    assert {scale for path, scale in scales.items() if path.startswith("class_head/")} == {1.0}
+    assert scales[f"{stack}/norm"] == 1.0
+
+
+def test_a_model_without_layers_has_no_rates_by_layer():
+    with pytest.raises(ValueError, match=r"layerwise:0.5 needs .*\(text, vision, .* has mlp_head"):
+        of_params({"mlp_head": {"kernel": 0}}, 0.5)
+
+
+@pytest.mark.parametrize("text", ["layerwise:", "layerwise:2", "layerwise:much"])
+def test_a_decay_that_is_none_is_refused_without_a_model(text):
+    with pytest.raises(ValueError, match=r"layerwise:DECAY needs a number in \(0, 1\], found"):
+        build.named_rules("lr_scale", text)
+
+
+def test_a_list_that_misses_its_parameters_is_refused_before_the_run():
+    given = [("vision/layer_02/.*", 0.5), (".*", 1.0)]
+    settings = config_file.load(
+        "finetune/image_classification:smoke", [f"rules.lr_scale={given!r}"]
+    )
+    with pytest.raises(ValueError, match=r"rules.lr_scale: 1 rule\(s\) decide no parameter"):
+        setup.prepare(settings).fresh_state()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import configparser
 import pathlib
 import sys
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.inference import runs
 from unified_fm import cli
-from unified_fm.page import asking, guard, serving
+from unified_fm.page import asking, guard, serving, tabs
 
 
 @pytest.fixture
@@ -112,6 +113,20 @@ def test_a_bad_upload_is_a_sentence_without_a_folder(model, tmp_path, name, cont
 def test_what_is_missing_is_said(model, red, ask, said):
     with pytest.raises(ValueError, match=said):
         ask(model, red)
+
+
+def test_tabs_that_are_absent_are_named_with_what_trains_them(model):
+    assert tabs.absent(model) == [
+        "Ask: no head or decoder for answers; configs/finetune/vqa.py trains it",
+        "Describe: no caption decoder; configs/finetune/captioning.py trains it",
+    ]
+    gr = mock.MagicMock()
+    tabs.build(model, gr)
+    assert [call.args[0] for call in gr.Tab.call_args_list] == [
+        *("Match", "Find", "Locate", "Masked words", "About"),
+    ]
+    told = gr.Markdown.call_args_list[1].args[0]
+    assert told.startswith("There is no tab") and all(line in told for line in tabs.absent(model))
 
 
 def test_all_that_the_tabs_ask_is_compiled_beforehand(model, tmp_path):

@@ -44,6 +44,7 @@ def write_data(root: pathlib.Path) -> None:
         folder = data / "coco" / "train2014"
         official_files.write_mdetr(data / "refcoco", "refcoco+", split, folder)
     karpathy = official_files.write_karpathy(data / "coco")
+    official_files.write_karpathy(data / "flickr30k", flickr=True)
     rows = scorers.read_captions(karpathy, "train")
     found = caption_reward.training_frequencies([row.captions for row in rows])
     found.save(data / "coco" / "frequencies.json")

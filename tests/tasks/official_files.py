@@ -99,19 +99,19 @@ def write_image(path: pathlib.Path, size=(40, 30)) -> str:
     return str(path)
 
 
-def write_karpathy(root: pathlib.Path) -> pathlib.Path:
+def write_karpathy(root: pathlib.Path, flickr: bool = False) -> pathlib.Path:
     """Six images of four splits; the first of "test" has six captions."""
     images = []
+    folder = "" if flickr else "val2014"
     for number, split in enumerate(["train", "restval", "val", "test", "test", "train"]):
         name = f"COCO_val2014_{number:012d}.jpg"
-        write_image(root / "val2014" / name)
+        write_image(root / folder / name)
         captions = [f"picture {number} caption {k}" for k in range(6 if number == 3 else 5)]
         images.append(
-            {
-                "filepath": "val2014",
+            ({} if flickr else {"filepath": folder, "cocoid": 100 + number})
+            | {
                 "filename": name,
                 "imgid": number,
-                "cocoid": 100 + number,
                 "split": split,
                 "sentids": [10 * number + k for k in range(len(captions))],
                 "sentences": [
@@ -120,7 +120,8 @@ def write_karpathy(root: pathlib.Path) -> pathlib.Path:
                 ],
             }
         )
-    return write_json(root / "dataset_coco.json", {"dataset": "coco", "images": images})
+    name = "flickr30k" if flickr else "coco"
+    return write_json(root / f"dataset_{name}.json", {"dataset": name, "images": images})
 
 
 VQA_ANSWERS = {

@@ -3,7 +3,7 @@
     WORKDIR/assets/tokenizer-1a2b3c4d5e6f.json   the tokenizer, of whatever files it was loaded from
     WORKDIR/assets/assets.json                   {"tokenizer": that name, "preprocessing":
         {stream: options}, "class_names": {stream: names by label}, "files": {stream: {option of
-        its pipeline: name of the copy}}}
+        its pipeline: name of the copy}}, "commit": of the library, where it is known}
 
 A tokenizer is known by its content and not by its path, and so is a file that an option of a
 pipeline names (VQA's answer list): the same one may lie elsewhere when the run goes on, and another
@@ -24,6 +24,7 @@ from unified_fm.config.changes import data_changes
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
+from unified_fm.runtime import revision
 
 _ABOUT = "assets.json"
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def keep(workdir: Any, tokenizer: tokenizers.Tokenizer, loaders: Mapping[str, An
             for stream, named in ((s, _files(loader)) for s, loader in loaders.items())
             if named
         },
+        "commit": revision.commit(),
     }
     text = json.dumps(about, indent=1, default=str)
     if not (folder / _ABOUT).exists() or (folder / _ABOUT).read_text() != text:
@@ -91,6 +93,18 @@ def kept_preprocessing(workdir: Any) -> dict[str, dict[str, Any]]:
     found = _about(workdir).get("preprocessing", {})
     if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
         raise _damaged(workdir, "preprocessing is no object of objects")
+    return found
+
+
+def kept_commit(workdir: Any) -> str:
+    """The library's commit when the run began or went on last; "" where it is not known.
+
+    Raises:
+        ValueError: `assets.json` is damaged.
+    """
+    found = _about(workdir).get("commit", "")
+    if not isinstance(found, str):
+        raise _damaged(workdir, f"commit is {found!r}")
     return found
 
 

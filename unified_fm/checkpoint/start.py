@@ -301,8 +301,7 @@ def model_of(init: Any) -> dict[str, Any] | None:
     """The name and options of the model that runs foreign weights, if their folder tells them."""
     if not isinstance(init, str) or not is_foreign(init):
         return None
-    config = weights.read_config(families.fetch(families.parse(init)[1]))
-    return hf_models.model_options(config) if config else None
+    return hf_models.read(families.fetch(families.parse(init)[1]))
 
 
 def tokenizer_of(text: str) -> str | None:

@@ -17,11 +17,13 @@ _CHECK = """Reads SOURCE once, as a training run does, and says what is wrong wi
     unified-fm data check jsonl:my/pairs.jsonl --config=xfm_base --tokenizer=data/roberta-base
     unified-fm data check demo:scenes/train --config=quickstart --stream=regions --out=check/scenes
     unified-fm data check webdataset:shards --config=xfm_base:chips=256 --chips=256 --chip=v5e
+    unified-fm data check coco:test.json@images --against=jsonl:my/pairs.jsonl    # seen before?
 
 The readers, rules and random numbers are those of the stream in the first epoch, so the counts are
 those of the run's log. Without --config the pipeline that fits the first records reads them, with
 its defaults. OUT/check.json has the numbers and names every record, OUT/check.html shows pictures
-of what is refused. Interrupted, the same command goes on where it stopped.
+of what is refused. --against reads another source, too, and says which pictures are in both: they
+are in OUT/against.jsonl. Interrupted, the same command goes on where it stopped.
 
 Exit status: 0 fine; 1 something would stop a run or mar it; 2 refused, as a run would be;
 130 interrupted.
@@ -54,6 +56,9 @@ def add(commands: Any) -> None:
                 "--chips", type=_count, default=0, help="for hours of an epoch on them"
             )
             made.add_argument("--chip", default="v5e", help="as `unified-fm plan` names it (v5e)")
+            made.add_argument(
+                "--against", metavar="SOURCE", help="say which pictures this one has, too"
+            )
             made.add_argument("--quiet", action="store_true", help="no progress")
         else:
             page = Path("show.html")
@@ -110,6 +115,7 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
             lengths=settings is not None or bool(options.tokenizer),
             configured=settings is not None,
             speed=speed,
+            other=_other(options.against),
             quiet=options.quiet,
         )
     except pool.Stopped as stopped:
@@ -121,6 +127,13 @@ def _check(options: argparse.Namespace, settings: Settings | None) -> int:
     print("\n".join(check.lines(outcome)))
     print(f"wrote {options.out / 'check.json'} and {options.out / 'check.html'}")
     return outcome.status
+
+
+def _other(source: str | None) -> Any:
+    """How the source is read whose pictures are compared; its texts do not count."""
+    from unified_fm.doctor import choosing
+
+    return None if source is None else choosing.job_of(source, {})
 
 
 def _show(options: argparse.Namespace, settings: Settings | None) -> int:

@@ -18,6 +18,7 @@ def table(config: Settings) -> str:
     """One line per parameter, then the count per top-level module and the total."""
     alone = chosen.without_teachers(config)
     shapes = setup.prepare(alone, tokenizer=tokenizers.load("bytes")).params
+    build.check_used(shapes, config.rules.plain())
     values = build.assigned_rules(shapes, config.rules.plain())
     where = rules.assign(shapes, sharding.named_rules(config.rules.sharding))
     rows = [("parameter", "shape", "count", "lr", "decay", "frozen", "sharding")]

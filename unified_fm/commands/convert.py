@@ -64,7 +64,7 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     if options.verify:
         status = verify.tensors(table, foreign, params, options.allow)
         status |= verify.outputs(path, config, params)
-    told = _told(options.family, config)
+    told = _told(options.family, path)
     checkpoint.save_params(options.to, params)
     if told:
         path = workdir.absolute(options.to) / BESIDE
@@ -73,14 +73,14 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     return status
 
 
-def _told(family: str, config: Mapping) -> dict:
+def _told(family: str, path: str) -> dict:
     """What is kept beside parameters: what they cannot tell, and the model that runs them."""
-    told = {"source": source.of_hf(family, config)}
+    told = {"source": source.of_hf(family, read_config(path))}
     try:
-        told["model"] = hf_models.model_options(config)
+        if model := hf_models.read(path):
+            told["model"] = model
     except ConversionError as error:
-        if config:
-            print(f"no model of ours is kept beside the parameters: {error}")
+        print(f"no model of ours is kept beside the parameters: {error}")
     return told if told["source"] else {}
 
 

@@ -24,8 +24,8 @@ with paths below this folder. --text goes with every item that has none.
 
 Every line has the item's `id`: the record's own, the path of an image, or FILE:LINE. An item that
 cannot be used has `error` in place of the rest; it is named on standard error, and the exit status
-is 1. Status 2: nothing was asked (no such run, or one that cannot do this). The programs that were
-compiled are kept in ~/.cache/unified_fm.
+is 1. Status 2: nothing was asked (no such run, or one that cannot do this: what it can is listed).
+The programs that were compiled are kept in ~/.cache/unified_fm.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from pathlib import Path
 
 from unified_fm.inference.abilities import NotTrained
 from unified_fm.inference.loading import load
-from unified_fm.inference.questions import TASKS, Answers, Question
+from unified_fm.inference.questions import TASKS, Answers, Question, possible
 from unified_fm.inference.records import Record, read
 from unified_fm.runtime import compiler
 
@@ -62,9 +62,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             batch_size=options.batch_size,
             plugins=[name for name in options.plugins.split(",") if name],
         )
-        answers = Answers(model, question)
-    except (NotTrained, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    try:
+        answers = Answers(model, question)
+    except NotTrained as error:
+        print(f"{parser.prog}: {error}\nPossible with this one:", file=sys.stderr)
+        for flags in possible(model):
+            print(f"    {parser.prog} --run={options.run} {flags} FILE", file=sys.stderr)
         return 2
     return _ask(answers, options.files, options.batch_size)
 

@@ -18,7 +18,6 @@ import logging
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from unified_fm.commands import _outputs
 from unified_fm.commands import _starts as starts
 from unified_fm.data.source import open_source
 from unified_fm.demo import corpus, packages
+from unified_fm.runtime import revision
 from unified_fm.scoreboard import fit, page, tasks
 from unified_fm.scoreboard.board import Board, Task, cells
 from unified_fm.scoreboard.cell import Cell
@@ -198,21 +198,10 @@ def _facts(board: Board, command: str) -> dict[str, str]:
         facts["checkpoint"] = f"{board.init}, {board.checkpoint}"
     if taught := {task.teacher for task in board.tasks} - {""}:
         facts["teachers"] = ", ".join(sorted(taught))
-    if commit := _commit():
+    if commit := revision.commit():
         facts["commit"] = commit
     host = f"{platform.machine()}, {os.cpu_count()} cores"
     return facts | {"device": f"{jax.device_count()} x {device.device_kind} ({host})"}
-
-
-def _commit() -> str:
-    """Of the clone that this is run from; "" of an installed library."""
-    try:
-        folder = pathlib.Path(__file__).parent
-        asked = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @contextlib.contextmanager

@@ -131,7 +131,9 @@ class Optimizer(Record):
 class Rules(Record):
     """Numbers of each parameter by its path: [(path regex, value)], or the name of such a list."""
 
-    lr_scale: _Rules = setting(None, "factor of the learning rate: plain, correct, official")
+    lr_scale: _Rules = setting(
+        None, "factor of the learning rate: plain, correct, official, layerwise:DECAY"
+    )
     weight_decay: _Rules = setting(None, "factor of the weight decay: plain, correct, official")
     frozen: _Rules = setting(None, "true: the parameter stays as it is")
     sharding: _Rules = setting(None, "where it lies on the mesh: replicate, fsdp, tensor")

@@ -5,11 +5,13 @@
 The result is what a config's `c.model` or a teacher's `model` holds.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from unified_fm.convert import config_values, matching
 from unified_fm.convert.errors import ConversionError
+from unified_fm.convert.readers import weights
 
 GELU = {
     "gelu": "erf",
@@ -19,7 +21,25 @@ GELU = {
     "quick_gelu": "quick",
 }
 ACTIVATIONS = {"erf": "gelu", "tanh": "gelu_new", "quick": "quick_gelu"}  # and back
+PIXELS = "preprocessor_config.json"  # the file that tells how images are normalised
 OLD_CLIP_END = 2  # the eos_token_id of old CLIP files: they mean the highest id of each text
+
+
+def read(path: str | os.PathLike) -> dict[str, Any] | None:
+    """The name and the options of our model for a folder, or for the folder of a file.
+
+    With the `mean` and `std` of its images, if a `preprocessor_config.json` tells them: else they
+    are those that models of this kind mostly have.
+
+    Raises:
+        ConversionError: as `model_options`; or no three numbers for a mean.
+        CheckpointFormatError: a file of them is no JSON object.
+    """
+    config = weights.read_config(path)
+    if not config:
+        return None
+    options = model_options(config)
+    return options | (_normalisation(path) if "image_size" in options else {})
 
 
 def model_options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +96,18 @@ def _image(config: Mapping) -> dict[str, Any]:
             f"{sizes['patch_size']}; ours have 3 channels and a whole number of patches"
         )
     return sizes
+
+
+def _normalisation(path: str | os.PathLike) -> dict[str, Any]:
+    told = weights.read_config(path, PIXELS)
+    found = {}
+    for ours, theirs in {"mean": "image_mean", "std": "image_std"}.items():
+        if (values := told.get(theirs)) is None:
+            continue
+        if not isinstance(values, list) or [type(x) for x in values] != [float] * 3:
+            raise ConversionError(f"{PIXELS}: {theirs} is {values!r}; three numbers are needed")
+        found[ours] = tuple(values)
+    return found
 
 
 def _beit(config: Mapping) -> dict[str, Any]:

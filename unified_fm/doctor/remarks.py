@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unified_fm.data.skips import Skips, TooManySkips
+from unified_fm.doctor import against
 
 MAR_WORDS_CUT = 0.05  # of all words, by max_len and max_words together
 MAR_LOST = 0.01  # of all texts: letters that are no UTF-8
@@ -53,6 +54,7 @@ def of(made: Mapping[str, Any], max_skip: float) -> list[Remark]:
         *_boxes(made),
         *_texts(made),
         *_copies(made),
+        *_against(made),
         *_pictures(made),
     ]
     return sorted(found, key=lambda remark: LEVELS.index(remark.level))
@@ -274,6 +276,25 @@ def _copies(made: Mapping[str, Any]) -> Iterator[Remark]:
     if copies.get("pictures of nearly one colour"):
         plain = _pictures_are(copies["pictures of nearly one colour"])
         yield Remark("note", f"{plain} of nearly one colour")
+
+
+def _against(made: Mapping[str, Any]) -> Iterator[Remark]:
+    found = made.get("against")
+    if found is None:
+        return
+    there = f"the {found['pictures there']:,} of {found['source']}"
+    shared = found[against.SAME] + found[against.ALIKE]
+    if not shared:
+        yield Remark("note", f"none of the {found['pictures']:,} pictures is among {there}")
+        return
+    part = f"{shared:,} of {found['pictures']:,} pictures ({share(shared, found['pictures'])})"
+    yield Remark(
+        "mar",
+        f"{part} are among {there}: {found[against.SAME]:,} the same, {found[against.ALIKE]:,} look"
+        " the same",
+        "against.jsonl names them: leave them out of what is trained on, or say that it has seen"
+        " them",
+    )
 
 
 def _pictures(made: Mapping[str, Any]) -> Iterator[Remark]:

@@ -19,6 +19,7 @@ def info(parts: Parts) -> dict[str, Any]:
     | key | |
     | --- | --- |
     | `path`, `kind`, `step`, `model` | where it is from |
+    | `commit` | of the library that trained a run; "" where it is not known |
     | `tasks`, `lacks` | the methods that work; of the others what is missing |
     | `parameters`, `parts` | their number; {first part of their names: their number} |
     | `sha256` | hashes of parameters, config and tokenizer |

@@ -20,7 +20,6 @@ from unified_fm.checkpoint import assets, store
 from unified_fm.config import chosen, saved
 from unified_fm.config.settings import Settings
 from unified_fm.convert import config_values, families, hf_models
-from unified_fm.convert.readers import weights
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.data.pipelines import base as pipelines
 from unified_fm.data.pipelines.base import ImageOptions, TextOptions
@@ -142,7 +141,12 @@ def _run(place: Place, dtype: str) -> _Found:
         params=params,
         preprocessing=_chosen(made),
         heads=_heads(ready, params, made, assets.kept_class_names(place.folder)),
-        facts={"step": step, "averaged": averaged, "config": place.config},
+        facts={
+            "step": step,
+            "averaged": averaged,
+            "commit": assets.kept_commit(place.folder),
+            "config": place.config,
+        },
     )
 
 
@@ -167,8 +171,7 @@ def _weights(place: Place, dtype: str) -> _Found:
 
 def _foreign(place: Place, dtype: str) -> _Found:
     """A folder of Hugging Face, by the family that its `model_type` names."""
-    model = hf_models.model_options(place.config)
-    model |= _normalisation(place)
+    model = hf_models.read(place.folder) or {}
     return _alone(place, model, families.load(place.config["model_type"], place.folder), dtype)
 
 
@@ -201,20 +204,6 @@ def _alone(place: Place, model: Mapping[str, Any], params: Any, dtype: str) -> _
         preprocessing=Preprocessing(image, text, text),
         heads=heads,
     )
-
-
-def _normalisation(place: Place) -> dict[str, Any]:
-    """`mean` and `std` of the image channels, if the folder says them."""
-    file = place.folder / "preprocessor_config.json"
-    if not file.exists() or place.config["model_type"] in ("bert", "roberta"):
-        return {}
-    told = weights.parse_object(file.name, file.read_bytes())
-    names = {"mean": "image_mean", "std": "image_std"}
-    found = {ours: told[theirs] for ours, theirs in names.items() if theirs in told}
-    for name, values in found.items():
-        if not isinstance(values, list) or [type(x) for x in values] != [float] * 3:
-            raise ValueError(f"{file}: {names[name]} is {values!r}; three numbers are needed")
-    return {name: tuple(values) for name, values in found.items()}
 
 
 def _precise(model: Mapping[str, Any], dtype: str) -> dict[str, Any]:

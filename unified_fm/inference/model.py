@@ -46,6 +46,10 @@ class Model:
         """
         self._parts.abilities.need(task)
 
+    def has(self, task: str) -> bool:
+        """Whether a method, or a form of one (`abilities`), works."""
+        return self._parts.abilities.has(task)
+
     @functools.cached_property
     def info(self) -> dict[str, Any]:
         """What this is: sizes, transform, tasks, hashes; as JSON keeps it."""

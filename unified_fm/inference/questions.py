@@ -49,6 +49,20 @@ class Question:
         return ("image",) if self.task == "classify" and self.labels else _FIELDS[self.task]
 
 
+# Flags -> the abilities of which one will do; the tasks of fine-tuned heads first.
+_FLAGS = {
+    "--task=classify": ("class_head",),
+    **{f"--task={task}": (task,) for task in ("answer", "caption", "match", "locate", "fill_mask")},
+    "--task=classify --labels=NAME,NAME": ("similarity",),
+    "--task=encode": ("encode_image", "encode_text"),
+}
+
+
+def possible(model: Model) -> list[str]:
+    """The flags of `unified-fm predict` by which a model can be asked, the best of it first."""
+    return [flags for flags, abilities in _FLAGS.items() if any(map(model.has, abilities))]
+
+
 class Answers:
     """A model that answers a question about records."""
 

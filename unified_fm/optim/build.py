@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from unified_fm import rules as path_rules
-from unified_fm.optim import moments, norms, schedules
+from unified_fm.optim import layerwise, moments, norms, schedules
 from unified_fm.optim.merge.base import Adam, as_merge
 from unified_fm.optim.settled import settled
 
@@ -93,8 +93,8 @@ def build(
         merge: the first link, from `{group: gradient tree}` to one tree.
         settings: AdamW's numbers.
         total_steps: length of the schedule.
-        rules: `lr_scale`, `weight_decay` and `frozen`, each a rule list or the name of one of
-            `NAMED_RULES`; a missing one is the default.
+        rules: `lr_scale`, `weight_decay` and `frozen`, each a rule list or the name of one (see
+            `named_rules`); a missing one is the default.
         project: `(path regex, (low, high))`: these parameters are moved back into the interval
             after the update, without a gradient (X-FM 1.5: the temperature). A `jnp.clip` inside
             the loss would kill the gradient at the border.
@@ -140,20 +140,46 @@ def assigned_rules(params: Any, rules: Mapping[str, Any] | None = None) -> dict[
     Raises:
         ValueError: an unknown name of a rule list, or a parameter that no rule matches.
     """
-    return {
-        kind: path_rules.assign(params, named_rules(kind, (rules or {}).get(kind)), what=kind)
-        for kind in _DEFAULT_RULES
-    }
+    given = {kind: named_rules(kind, (rules or {}).get(kind), params) for kind in _DEFAULT_RULES}
+    return {kind: path_rules.assign(params, found, what=kind) for kind, found in given.items()}
 
 
-def named_rules(kind: str, value: Any) -> Rules:
-    """Returns the rule list that `value` is or names; None is the default list.
+def check_used(params: Any, rules: Mapping[str, Any]) -> None:
+    """Refuses lists with rules that decide no parameter, before a run begins.
+
+    Those with a name are for models of every kind, so they may have some.
+
+    Args:
+        params, rules: as of `build`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: with these rules.
+    """
+    for kind in _DEFAULT_RULES:
+        if (value := rules.get(kind)) is not None and not isinstance(value, str):
+            path_rules.check_used(params, value, what=f"config.rules.{kind}")
+
+
+def named_rules(kind: str, value: Any, params: Any = None) -> Rules:
+    """Returns the rule list that `value` is or names; None is the default list.
+
+    Args:
+        kind: "lr_scale", "weight_decay" or "frozen".
+        value: a list, or a name of `NAMED_RULES`; of `lr_scale` also "layerwise:DECAY".
+        params: the parameter tree or its shapes, of which the layers are counted; None: there is
+            none yet, and the name alone is looked at.
+
+    Raises:
+        ValueError: an unknown name, or a model that the list cannot be made for.
     """
     value = _DEFAULT_RULES[kind] if value is None else value
-    return path_rules.named(value, NAMED_RULES[kind], kind)
+    known = NAMED_RULES[kind]
+    if kind == "lr_scale":
+        if isinstance(value, str) and value.startswith(layerwise.NAME):
+            decay = layerwise.decay_of(value)
+            return [] if params is None else layerwise.of_params(params, decay)
+        known = {**known, f"{layerwise.NAME}DECAY": []}  # for the message
+    return path_rules.named(value, known, kind)
 
 
 def clip(max_norm: float | None) -> optax.GradientTransformation:

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from unified_fm.data import images
 from unified_fm.inference import items
-from unified_fm.inference.abilities import NotTrained
 
 MOST_IMAGES, MOST_HITS, MOST_CHARACTERS = 64, 20, 1000
 FORMS = ("fill_mask_alone", "fill_mask_over_image")
@@ -89,15 +88,6 @@ def describe(model: Any, path: str | None) -> str:
     return model.caption(_image(path))
 
 
-def fills(model: Any, form: str) -> bool:
-    """Whether a model fills masks: `form` is "fill_mask_alone" or "fill_mask_over_image"."""
-    try:
-        model.need(form)
-    except NotTrained:
-        return False
-    return True
-
-
 def warming(model: Any, path: str) -> list[tuple[str, Callable[[], Any]]]:
     """(what, a call) that compiles what the tabs will ask, for an image at `path`."""
     calls = {
@@ -107,7 +97,7 @@ def warming(model: Any, path: str) -> list[tuple[str, Callable[[], Any]]]:
         "fill_mask": lambda: [
             words(model, "a [MASK]", path if over else None)
             for over, form in enumerate(FORMS)
-            if fills(model, form)
+            if model.has(form)
         ],
         "answer": lambda: answer(model, path, "what is it?"),
         "caption": lambda: describe(model, path),

@@ -75,7 +75,10 @@ def application(model: Any, gr: Any, host: str, say: Any = None) -> Iterator[Gua
         uploads = Path(folder).resolve() / "uploads"
         uploads.mkdir()
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-        warm(model, Path(folder), say or (lambda line: None))
+        say = say or (lambda line: None)
+        for line in tabs.absent(model):
+            say(f"no tab {line}")
+        warm(model, Path(folder), say)
         page = tabs.build(model, gr, samples.scenes(uploads))
         app = gr.mount_gradio_app(
             fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

@@ -10,7 +10,19 @@ from typing import Any
 
 from unified_fm.page import asking
 
+NAMES = {  # of the tabs, by the methods that they ask
+    "match": "Match",
+    "search": "Find",
+    "locate": "Locate",
+    "fill_mask": "Masked words",
+    "answer": "Ask",
+    "caption": "Describe",
+}
 Samples = Sequence[tuple[str, str]]  # (path of an image, its caption)
+_NOT_HERE = (
+    "There is no tab for what this checkpoint cannot do. Whatever it can, also what no tab is for, "
+    "`unified-fm predict` asks."
+)
 _KEEP = ["download", "fullscreen"]  # not "share", which sends what is shown to a hub
 # Small images are shown larger.
 STYLE = ".image-frame img, #box img { width: 100%; height: 100%; object-fit: contain; }"
@@ -26,18 +38,13 @@ def build(model: Any, gr: Any, samples: Samples = ()) -> Any:
         gr: the module gradio.
         samples: to click on.
     """
-    tabs = {
-        "match": ("Match", _match),
-        "search": ("Find", _find),
-        "locate": ("Locate", _locate),
-        "fill_mask": ("Masked words", _masked_words),
-        "answer": ("Ask", _ask),
-        "caption": ("Describe", _describe),
-    }
+    tabs = (_match, _find, _locate, _masked_words, _ask, _describe)
     page = gr.Blocks(analytics_enabled=False, title="unified_fm", delete_cache=(3600, 3600))
     with page:
         gr.Markdown(f"# unified_fm: {model.info['model']}")
-        for task, (name, tab) in tabs.items():
+        if lines := absent(model):
+            gr.Markdown("\n".join([f"{_NOT_HERE}\n", *(f"- {line}" for line in lines)]))
+        for (task, name), tab in zip(NAMES.items(), tabs, strict=True):
             if task in model.tasks:
                 with gr.Tab(name):
                     tab(model, gr, samples)
@@ -47,6 +54,12 @@ def build(model: Any, gr: Any, samples: Samples = ()) -> Any:
     # One answer at a time, and eight that wait; others are told that the page is busy.
     page.queue(max_size=8, default_concurrency_limit=1)
     return page
+
+
+def absent(model: Any) -> list[str]:
+    """A line for each tab that a model has none of: its name, what is missing, what trains it."""
+    lacks = model.info["lacks"]
+    return [f"{name}: {lacks[task]}" for task, name in NAMES.items() if task in lacks]
 
 
 def _match(model: Any, gr: Any, samples: Samples) -> None:
@@ -112,7 +125,7 @@ def _locate(model: Any, gr: Any, samples: Samples) -> None:
 
 
 def _masked_words(model: Any, gr: Any, samples: Samples) -> None:
-    alone, over = (asking.fills(model, form) for form in asking.FORMS)
+    alone, over = (model.has(form) for form in asking.FORMS)
     with gr.Row():
         with gr.Column():
             text = gr.Textbox(label="Text with [MASK]")

@@ -55,10 +55,10 @@ def _open_file(path: pathlib.Path) -> Mapping[str, np.ndarray]:
         raise CheckpointFormatError(f"{path.name}: {error}") from error
 
 
-def read_config(path: str | os.PathLike) -> dict:
-    """The `config.json` of a folder or beside a file; {} where there is none."""
+def read_config(path: str | os.PathLike, name: str = "config.json") -> dict:
+    """The `config.json` of a folder or beside a file, or another such object; {} without one."""
     path = pathlib.Path(path)
-    file = (path if path.is_dir() else path.parent) / "config.json"
+    file = (path if path.is_dir() else path.parent) / name
     return _read_json(file) if file.is_file() else {}
 
 
