@@ -147,7 +147,7 @@ def test_D7_numbers_that_do_not_fit_each_other(flags, message):
         (["model.text.heads=3"], "config.model: width 32 is not a multiple of heads 3"),
         (["model.text.dropout=1.0"], "config.model: dropout is 1.0; it must be in [0, 1)"),
         (["model.text.width=64"], "the widths must be equal"),
-        (["model.attention=fast"], "config.model: attention is 'fast'; did you mean"),
+        (["model.attention=fast"], "config.model: attention is 'fast'; Possible: auto"),
         (["model.position_offset=clip"], "config.model: position_offset is 'clip'; Possible"),
         (
             ["streams.regions.groups=3"],

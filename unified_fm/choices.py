@@ -36,7 +36,7 @@ def listed(title: str, lines: Sequence[str]) -> str:
     return "\n  ".join([title, *lines[:_SHOWN]]) + more
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.55) -> str | None:
     """The most similar of the names, if one is similar at all.
 
     Args:

@@ -19,14 +19,16 @@ from unified_fm.page import asking, samples, serving, tabs
 class Model:
     """Answers as `unified_fm.inference.model.Model` does, and notes what it is asked."""
 
-    info = types.MappingProxyType({"model": "xfm"})
-
     def __init__(self, *lacks):
+        self.info = {"model": "xfm", "lacks": dict.fromkeys(lacks, "no head")}
         self.tasks = tuple(name for name in METHODS if name not in lacks)
-        self._lacks, self.asked = lacks, []
+        self.asked = []
+
+    def has(self, task):
+        return task not in self.info["lacks"]
 
     def need(self, task):
-        if task in self._lacks:
+        if not self.has(task):
             raise NotTrained(f"no {task}")
 
     def match(self, image, text):
