@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from unified_fm.data import images, masking, randaugment, tokenizer
+from unified_fm.data import boxes, images, masking, randaugment, tokenizer
 from unified_fm.data.order import example_rng
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
@@ -114,3 +114,61 @@ def test_masked_tokens(special_tokens):
         expected = encoded.ids.copy()
         expected[chosen] = np.where(fate < 0.8, words.mask_id, np.where(fate < 0.9, drawn, ids))
         assert (found["text_masked"] == expected).all() and found["text_masked"].dtype == np.int32
+
+
+def box_read(values, height, width, box_format, orientation):
+    """Corners in the upright image, or what is wrong; the clipping value by value."""
+    if orientation in (5, 6, 7, 8):
+        height, width = width, height
+    if not np.isfinite(values).all():
+        return "box has NaN or infinity"
+    corners = boxes.corners_of(values, box_format, height, width)
+    if corners[2] <= corners[0] or corners[3] <= corners[1]:
+        return "box of zero or negative size"
+    limits = [width, height] * 2
+    clipped = [min(max(v, 0.0), float(limit)) for v, limit in zip(corners, limits, strict=True)]
+    for value, inside, limit in zip(corners, clipped, limits, strict=True):
+        if abs(value - inside) > max(2.0, 0.02 * limit):
+            return "box outside its image"
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return "box outside its image"
+    if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1 - 1e-6:
+        return "box below one pixel"
+    return boxes._upright(clipped, orientation, height, width)
+
+
+def box_advices(values, height, width, box_format, frame, orientation):
+    """What else it would fit, each time read as a whole."""
+    turned = {"stored": orientation, "upright": 1}
+    other = "upright" if frame == "stored" else "stored"
+    ways = [(kind, frame, kind) for kind in ("unit", "xyxy", "xywh") if kind != box_format]
+    ways.append((box_format, other, other))
+    fractions = max(values) <= 1 and min(values) >= 0
+    return [
+        boxes._ADVICE[advice]
+        for kind, seen, advice in ways
+        if (advice == other or (kind == "unit") == fractions)
+        and not isinstance(box_read(values, height, width, kind, turned[seen]), str)
+    ]
+
+
+@pytest.mark.parametrize("box_format", boxes.FORMATS)
+def test_boxes_and_what_they_would_fit(box_format):
+    rng = np.random.default_rng(len(box_format))
+    edges = [-10, -2, -1.5, 0, 0.5, 1, 1.5, 38, 40, 42, 42.5, 58, 60, 62, 63, np.nan, np.inf]
+    edges += [1e308, -1e308]  # times the width they are infinite
+    met = set()
+    for turn in range(3000):
+        values = rng.uniform(-5, 65, 4) if turn % 3 else rng.choice(edges, 4)
+        values = (values / (1 if turn % 2 else 64)).tolist()
+        orientation, frame = int(rng.integers(1, 9)), boxes.FRAMES[turn // 2 % 2]
+        found, problem = boxes.parse(values, 40, 60, box_format=box_format, orientation=orientation)
+        expected = box_read(values, 40, 60, box_format, orientation)
+        assert (problem or found.tolist()) == expected
+        how = {"box_format": box_format, "frame": frame, "orientation": orientation}
+        seen = orientation if frame == "stored" else 1
+        fits = not isinstance(box_read(values, 40, 60, box_format, seen), str)
+        advices = boxes.mistakes(values, 40, 60, **how, fits=fits)
+        assert advices == box_advices(values, 40, 60, **how)
+        met |= {problem, *advices}
+    assert len(met) == 5 + 4  # every problem and none; two other formats, both frames

@@ -180,8 +180,8 @@ def test_A4_a_few_bad_boxes_bring_no_advice():
     parts = Parts()
     for corners in drawn(200):
         box = written(corners, "xywh", HEIGHT, WIDTH)
-        fits = boxes.mistakes(box, HEIGHT, WIDTH, box_format="xywh", frame="upright", orientation=1)
-        parts.test(fits, failed=False)
+        how = {"box_format": "xywh", "frame": "upright", "orientation": 1, "fits": True}
+        parts.test(boxes.mistakes(box, HEIGHT, WIDTH, **how), failed=False)
     for _ in range(5):
         parts.test([], failed=True)
     assert parts.advice() == ""

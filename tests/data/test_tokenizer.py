@@ -1,5 +1,6 @@
 """Tokenizers: specials, word starts, cutting, local files, deterministic training."""
 
+import copy
 import json
 import random
 import tracemalloc
@@ -49,6 +50,23 @@ def test_a_long_text_is_cut_and_still_ends_in_sep(wordpiece):
     encoded = wordpiece.encode("the dog runs the dog runs", 5)
     assert encoded.ids.tolist() == [2, 5, 6, 7, 3]
     assert encoded.mask.all()
+
+
+def test_short_texts_are_encoded_once_and_so_many_are_kept(wordpiece):
+    first = wordpiece.encode("the dog", 8)
+    assert wordpiece.encode("the dog", 8) is first
+    assert wordpiece.encode("the dog", 9).ids.shape == (9,)
+    assert wordpiece.encode("the dog", 8, "runs").length == first.length + 3
+    long = "the dog runs " * 3
+    assert wordpiece.encode(long, 8) is not wordpiece.encode(long, 8)
+    for array in (first.ids, first.mask, first.inside, first.word_start, first.segments):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    for number in range(5000):
+        wordpiece.encode(str(number), 3)
+    again = wordpiece.encode("the dog", 8)
+    assert again is not first and (again.ids == first.ids).all()
+    assert copy.deepcopy(wordpiece).encode("the dog", 8).ids.tolist() == first.ids.tolist()
 
 
 def test_byte_level_bpe_from_vocab_and_merges(tmp_path):

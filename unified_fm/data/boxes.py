@@ -47,15 +47,22 @@ class BoxOptions:
     ) -> tuple[np.ndarray | None, str]:
         """Checks one box as `parse` does; `parts` learns which other options it would fit."""
         size = picture.height, picture.width
+        values = numbers(box)
         found, problem = parse(
-            box,
+            values,
             *size,
             box_format=self.box_format,
             orientation=picture.orientation if self.exif == "stored" else 1,
         )
-        if numbers(box) is not None:
-            about = {"box_format": self.box_format, "frame": self.exif}
-            advices = mistakes(box, *size, **about, orientation=picture.orientation)
+        if values is not None:
+            advices = mistakes(
+                values,
+                *size,
+                box_format=self.box_format,
+                frame=self.exif,
+                orientation=picture.orientation,
+                fits=found is not None,
+            )
             parts.test(advices, failed=found is None)
         return found, problem
 
@@ -84,24 +91,31 @@ def parse(
     values = numbers(box)
     if values is None:
         return None, "box is not four numbers"
-    if not all(map(math.isfinite, values)):
-        return None, "box has NaN or infinity"
     if orientation in images.TRANSPOSED:
         height, width = width, height
-    x, y, right, bottom = corners_of(values, box_format, height, width)
-    if right <= x or bottom <= y:
-        return None, "box of zero or negative size"
-    clipped = []
-    for value, limit in ((x, width), (y, height), (right, width), (bottom, height)):
-        inside = min(max(value, 0.0), float(limit))
-        if abs(value - inside) > max(_TOLERANCE_PIXELS, _TOLERANCE_SHARE * limit):
-            return None, "box outside its image"
-        clipped.append(inside)
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, "box outside its image"
-    if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < 1 - _ROUNDING:
-        return None, "box below one pixel"
+    clipped = _clipped(values, height, width, box_format)
+    if isinstance(clipped, str):
+        return None, clipped
     return np.array(_upright(clipped, orientation, height, width)), ""
+
+
+def _clipped(values: list[float], height: int, width: int, box_format: str) -> list[float] | str:
+    """x0, y0, x1, y1 of a box, clipped to the image that it was drawn in; or what is wrong."""
+    if not all(map(math.isfinite, values)):
+        return "box has NaN or infinity"
+    x0, y0, x1, y1 = corners_of(values, box_format, height, width)
+    if x1 <= x0 or y1 <= y0:
+        return "box of zero or negative size"
+    for low, high, limit in ((x0, x1, width), (y0, y1, height)):
+        beyond = max(-low, low - limit, high - limit)
+        if beyond > max(_TOLERANCE_PIXELS, _TOLERANCE_SHARE * limit):
+            return "box outside its image"
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    if x1 <= x0 or y1 <= y0:
+        return "box outside its image"
+    if min(x1 - x0, y1 - y0) < 1 - _ROUNDING:
+        return "box below one pixel"
+    return [x0, y0, x1, y1]
 
 
 def numbers(box: Any) -> list[float] | None:
@@ -114,27 +128,39 @@ def numbers(box: Any) -> list[float] | None:
 
 
 def mistakes(
-    box: Any, height: int, width: int, *, box_format: str, frame: str, orientation: int
+    values: list[float],
+    height: int,
+    width: int,
+    *,
+    box_format: str,
+    frame: str,
+    orientation: int,
+    fits: bool,
 ) -> list[str]:
     """What a box would fit if it were meant otherwise than the config says: advice in words.
 
-    Any single box may fit by chance; `skips.Parts` asks how many of all do. `orientation` is the
-    image's, whatever `frame` of `FRAMES` the config says; the rest is as of `parse`.
+    Any single box may fit by chance; `skips.Parts` asks how many of all do.
+
+    Args:
+        values: from `numbers`.
+        height, width: of the upright image, in pixels.
+        box_format, frame: of `FORMATS` and `FRAMES`, as the config says.
+        orientation: the image's EXIF orientation, whatever the frame.
+        fits: whether it fits as the config says.
     """
-    values = numbers(box)
-    if values is None or not all(map(math.isfinite, values)):
-        return []
-    turned = orientation if frame == "stored" else 1
-    found = []
-    for other in ("unit", "xyxy", "xywh"):
-        if other == box_format or (other == "unit") != (max(values) <= 1 and min(values) >= 0):
-            continue
-        if parse(values, height, width, box_format=other, orientation=turned)[0] is not None:
-            found.append(_ADVICE[other])
-    other = "upright" if frame == "stored" else "stored"
-    turned = orientation if other == "stored" else 1
-    fits, _ = parse(values, height, width, box_format=box_format, orientation=turned)
-    return [*found, _ADVICE[other]] if fits is not None else found
+    upright, stored = (height, width), (height, width)
+    if orientation in images.TRANSPOSED:
+        stored = (width, height)
+    said, other = (stored, upright) if frame == "stored" else (upright, stored)
+    fractions = max(values) <= 1 and min(values) >= 0
+    found = [
+        _ADVICE[each]
+        for each in (("unit",) if fractions else ("xyxy", "xywh"))
+        if each != box_format and not isinstance(_clipped(values, *said, each), str)
+    ]
+    if other != said:
+        fits = not isinstance(_clipped(values, *other, box_format), str)
+    return [*found, _ADVICE["upright" if frame == "stored" else "stored"]] if fits else found
 
 
 _ADVICE = {

@@ -22,11 +22,13 @@ from unified_fm.data import special_tokens, tokenizer_files
 _CHARACTERS_PER_TOKEN = 64
 _ID_ROOM = 1.1  # ids per entry: a few may be unused
 _SPACE = "\u2581"  # begins a word in SentencePiece
+# Names of objects come again and again, captions hardly ever: so many short texts are kept encoded.
+_SHORT, _KEPT = 32, 4096  # characters, texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """One text, or a pair of them, as arrays of the length asked for.
+    """One text, or a pair of them, as arrays of the length asked for; they may be read-only.
 
     Attributes:
         ids: i32[L]; cls, pieces, sep, padding; of a pair cls, pieces, sep (RoBERTa: twice), pieces,
@@ -100,6 +102,7 @@ class Tokenizer:
         self._between = 1 if self._has_segments else 2  # seps between the two
         self.normal_ids = np.flatnonzero(~self.is_special).astype(np.int32)
         self._opens = _word_openers(inner, vocabulary, self.vocab_size)
+        self._kept = functools.lru_cache(maxsize=_KEPT)(self._to_keep)
 
     @property
     def extra_of_a_part(self) -> int:
@@ -135,6 +138,17 @@ class Tokenizer:
         Raises:
             ValueError: `max_len` leaves no room for cls and sep.
         """
+        if second is None and len(text) <= _SHORT:
+            return self._kept(text, max_len)
+        return self._encode(text, max_len, second)
+
+    def _to_keep(self, text: str, max_len: int) -> Encoded:
+        found = self._encode(text, max_len)
+        for array in (found.ids, found.mask, found.inside, found.word_start, found.segments):
+            array.setflags(write=False)
+        return found
+
+    def _encode(self, text: str, max_len: int, second: str | None = None) -> Encoded:
         between = 0 if second is None else self._between
         if max_len < 2 + between:
             what = "cls and sep alone need" if second is None else "cls and sep of a pair need"
