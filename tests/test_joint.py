@@ -50,15 +50,24 @@ def run(net, params, batches, streams, where=placement.NOWHERE, *, dropout=True,
     return jax.device_get((losses, gradient))
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(found, expected):
+    """Losses to 1e-6 of each, gradients to 1e-6 of each parameter's, as vectors.
+
+    Single elements are sums of terms that cancel: they differ by up to 2.2e-6 of their parameter's
+    largest, as the order of a float32 sum has it.
+    """
     assert found[0].keys() == expected[0].keys()
     for name, loss in expected[0].items():
-        np.testing.assert_allclose(found[0][name], loss, rtol=tolerance, err_msg=name)
+        np.testing.assert_allclose(found[0][name], loss, rtol=1e-6, err_msg=name)
     for (path, want), got in zip(
         jax.tree.leaves_with_path(expected[1]), jax.tree.leaves(found[1]), strict=True
     ):
-        scale = np.abs(want).max()
-        np.testing.assert_allclose(got, want, atol=1e-5 * scale + 1e-6, err_msg=str(path))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("key/bias"):  # moves no softmax: its gradient is 0, and rounding
+            assert max(np.abs(got).max(), np.abs(want).max()) < 1e-6, name
+            continue
+        want, got = (np.asarray(x, np.float64) for x in (want, got))
+        assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want), name
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +140,7 @@ def test_joined_passes_are_the_same_on_eight_devices(loop):
         shards=8, rows=lambda x: jax.lax.with_sharding_constraint(x, rows)
     )
     placed = jax.device_put(given[0], copies), jax.device_put(batches, rows), given[2]
-    assert_same(run(net, *placed, constrained), expected, tolerance=2e-6)
+    assert_same(run(net, *placed, constrained), expected)
 
 
 @pytest.mark.parametrize("remat", ways("dots", "none", "full"))
