@@ -51,14 +51,16 @@ def run(net, params, batches, streams, where=placement.NOWHERE, *, dropout=True,
 
 
 def assert_same(found, expected):
-    """Losses to 1e-6 of each, gradients to 1e-6 of each parameter's, as vectors.
+    """Losses to 1e-6 of each, the gradient to 1e-6 of its length, each parameter's to 2e-6.
 
-    Single elements are sums of terms that cancel: they differ by up to 2.2e-6 of their parameter's
-    largest, as the order of a float32 sum has it.
+    In float32, of which a rounding is 6e-8. Where a softmax is, terms cancel, and the order of sums
+    shows: parts of queries and keys in the fusion encoder differ by up to 1.3e-6, as measured; the
+    whole gradient by 3.5e-7, the losses by 1.9e-7.
     """
     assert found[0].keys() == expected[0].keys()
     for name, loss in expected[0].items():
         np.testing.assert_allclose(found[0][name], loss, rtol=1e-6, err_msg=name)
+    apart, length = [], []
     for (path, want), got in zip(
         jax.tree.leaves_with_path(expected[1]), jax.tree.leaves(found[1]), strict=True
     ):
@@ -67,7 +69,10 @@ def assert_same(found, expected):
             assert max(np.abs(got).max(), np.abs(want).max()) < 1e-6, name
             continue
         want, got = (np.asarray(x, np.float64) for x in (want, got))
-        assert np.linalg.norm(got - want) <= 1e-6 * np.linalg.norm(want), name
+        apart.append(np.linalg.norm(got - want))
+        length.append(np.linalg.norm(want))
+        assert apart[-1] <= 2e-6 * length[-1], name
+    assert np.linalg.norm(apart) <= 1e-6 * np.linalg.norm(length)
 
 
 @pytest.fixture(scope="module")
