@@ -51,11 +51,12 @@ def run(net, params, batches, streams, where=placement.NOWHERE, *, dropout=True,
 
 
 def assert_same(found, expected):
-    """Losses to 1e-6 of each, the gradient to 1e-6 of its length, each parameter's to 2e-6.
+    """Losses to 1e-6 of each, the gradient to 1e-6 of its length, each parameter's to 4e-6.
 
     In float32, of which a rounding is 6e-8. Where a softmax is, terms cancel, and the order of sums
-    shows: parts of queries and keys in the fusion encoder differ by up to 1.3e-6, as measured; the
-    whole gradient by 3.5e-7, the losses by 1.9e-7.
+    shows. As measured, single parameters' gradients differ by up to 1.3e-6 of their length where
+    passes are joined and 2.2e-6 between two scanned and unrolled layers; the whole gradient by
+    5.5e-7, losses by 2.2e-7.
     """
     assert found[0].keys() == expected[0].keys()
     for name, loss in expected[0].items():
@@ -71,7 +72,7 @@ def assert_same(found, expected):
         want, got = (np.asarray(x, np.float64) for x in (want, got))
         apart.append(np.linalg.norm(got - want))
         length.append(np.linalg.norm(want))
-        assert apart[-1] <= 2e-6 * length[-1], name
+        assert apart[-1] <= 4e-6 * length[-1], name
     assert np.linalg.norm(apart) <= 1e-6 * np.linalg.norm(length)
 
 
