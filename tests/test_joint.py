@@ -50,15 +50,30 @@ def run(net, params, batches, streams, where=placement.NOWHERE, *, dropout=True,
     return jax.device_get((losses, gradient))
 
 
-def assert_same(found, expected, tolerance=1e-6):
+def assert_same(found, expected):
+    """Losses to 1e-6 of each, the gradient to 1e-6 of its length, each parameter's to 4e-6.
+
+    In float32, of which a rounding is 6e-8. Where a softmax is, terms cancel, and the order of sums
+    shows. As measured, single parameters' gradients differ by up to 1.3e-6 of their length where
+    passes are joined and 2.2e-6 between two scanned and unrolled layers; the whole gradient by
+    5.5e-7, losses by 2.2e-7.
+    """
     assert found[0].keys() == expected[0].keys()
     for name, loss in expected[0].items():
-        np.testing.assert_allclose(found[0][name], loss, rtol=tolerance, err_msg=name)
+        np.testing.assert_allclose(found[0][name], loss, rtol=1e-6, err_msg=name)
+    apart, length = [], []
     for (path, want), got in zip(
         jax.tree.leaves_with_path(expected[1]), jax.tree.leaves(found[1]), strict=True
     ):
-        scale = np.abs(want).max()
-        np.testing.assert_allclose(got, want, atol=1e-5 * scale + 1e-6, err_msg=str(path))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("key/bias"):  # moves no softmax: its gradient is 0, and rounding
+            assert max(np.abs(got).max(), np.abs(want).max()) < 1e-6, name
+            continue
+        want, got = (np.asarray(x, np.float64) for x in (want, got))
+        apart.append(np.linalg.norm(got - want))
+        length.append(np.linalg.norm(want))
+        assert apart[-1] <= 4e-6 * length[-1], name
+    assert np.linalg.norm(apart) <= 1e-6 * np.linalg.norm(length)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +146,7 @@ def test_joined_passes_are_the_same_on_eight_devices(loop):
         shards=8, rows=lambda x: jax.lax.with_sharding_constraint(x, rows)
     )
     placed = jax.device_put(given[0], copies), jax.device_put(batches, rows), given[2]
-    assert_same(run(net, *placed, constrained), expected, tolerance=2e-6)
+    assert_same(run(net, *placed, constrained), expected)
 
 
 @pytest.mark.parametrize("remat", ways("dots", "none", "full"))

@@ -333,7 +333,8 @@ def test_row_08_the_same_losses_on_every_mesh_and_checkpoints_move_between_them(
 def test_S1_the_same_losses_in_every_order_of_the_devices():
     config = config_file.load("configs/xfm_base.py:smoke", IN_GROUPS)
     logs, _, _ = _train(config, "one")
-    for order in (range(8), [0, 2, 1, 3, 7, 5, 6, 4]):
+    drawn = [0, 2, 1, 3, 7, 5, 6, 4], [5, 1, 7, 0, 3, 6, 2, 4]
+    for order in (range(8), range(7, -1, -1), *drawn):
         devices = [jax.devices()[k] for k in order]
         _assert_close(_train(config, "data", devices=devices)[0], logs)
 
@@ -348,11 +349,18 @@ def test_micro_batches_on_a_mesh():
     _assert_close(cut, logs)
 
 
-@pytest.mark.nightly  # eleven compilations of X-FM
-def test_xfm_has_the_same_losses_on_every_mesh_of_eight():
-    changes = ["rules.sharding=tensor", "model.layer_loop=scan", *IN_GROUPS]
-    changes += [f"model.{stack}.heads=8" for stack in ("text", "vision", "fusion")]
-    config = config_file.load("configs/xfm_base.py:smoke", changes)
+@pytest.mark.nightly  # eleven compilations each
+@pytest.mark.parametrize(
+    ("name", "stacks", "changes"),
+    [
+        ("xfm_base:smoke", ("text", "vision", "fusion"), IN_GROUPS),
+        ("ufm_base:smoke,igm", ("encoder",), ["telemetry.every=0"]),  # gradients of both, masked
+    ],
+)
+def test_the_same_losses_on_every_mesh_of_eight(name, stacks, changes):
+    changes = ["rules.sharding=tensor", "model.layer_loop=scan", *changes]
+    changes += [f"model.{stack}.heads=8" for stack in stacks]
+    config = config_file.load(name, changes)
     logs, _, _ = _train(config, "one")
     sizes = [(d, f, 8 // (d * f)) for d in (1, 2, 4, 8) for f in (1, 2, 4, 8) if 8 % (d * f) == 0]
     assert len(sizes) == 10

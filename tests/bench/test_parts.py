@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -20,8 +21,30 @@ def small_products(monkeypatch):
 
 
 def printed(capsys, *flags):
+    """The lines before those that end every measurement."""
     assert bench.main(flags, "bench") == 0
-    return capsys.readouterr().out.splitlines()
+    *lines, product, memory = capsys.readouterr().out.splitlines()
+    assert product.startswith("product  ") and product.endswith("matrix product in float32")
+    assert memory.startswith("memory  ") and float(memory.split()[1]) > 0.05
+    return lines
+
+
+@pytest.mark.parametrize("what", bench._KINDS)
+def test_every_measurement_ends_with_the_product_and_the_memory(capsys, monkeypatch, what):
+    alone = bench._KINDS[what]._replace(measure=lambda *given: ["found"])
+    monkeypatch.setitem(bench._KINDS, what, alone)
+    assert printed(capsys, what, f"--config={TINY}") == ["found"]
+
+
+def test_bytes_of_a_loop_count_as_often_as_it_runs():
+    w = jnp.ones((64, 64))
+
+    def moved(length):
+        loop = jax.jit(lambda x: jax.lax.scan(lambda c, _: (c @ w, None), x, length=length)[0])
+        return measured.moved(loop.lower(w).compile())
+
+    each = (moved(40) - moved(20)) / 20
+    assert 3 * w.nbytes <= each <= 8 * w.nbytes  # two factors and their product, and copies
 
 
 def test_a_function_is_measured_with_its_products_and_bytes():

@@ -238,7 +238,7 @@ def test_what_the_log_says_of_masks_is_what_the_attention_gets():
         (texts, "row", {"padded texts": True}),
     ):
         looks = look_together([(memory, None, view)], shards=1)
-        _, mask = memory.seen((images, slots), None, looks.looks[0].view)
+        _, mask = memory.seen(images, slots, None, looks.looks[0].view)
         assert looks.masked() == told == {next(iter(told)): mask is not None}
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.models import tiny_xfm
-from unified_fm.models.memory import ImageMemory
+from unified_fm.bench import traced
+from unified_fm.models.memory import Fusing, ImageMemory
 
 ROWS = jnp.array([2, 0, 3, 3, 1, 0])  # repeats, and out of order
 
@@ -53,6 +54,33 @@ def naive(net, batches):
         return net.fuse(text=text, text_mask=text_mask, memory=memory)
 
     return {"row": fuse(region, mask), "image": fuse(image, None)}
+
+
+def test_images_are_copied_once_to_the_rows_of_regions(net, batches):
+    """For both views of a region, and once for the wrong image of each text."""
+
+    def fuse(net, batch):
+        views = net(batch)
+        common = {"text": views.text, "text_mask": batch["text_mask"], "memory": views.image_memory}
+        wrong = jnp.roll(jnp.arange(4), 1)
+        views = [{}, {"view": "image"}, {"rows": wrong}, {}]
+        return net.fuse_together([Fusing(**common, **view) for view in views])
+
+    def run(params, batch):
+        return nn.apply(fuse, net)({"params": params}, batch)
+
+    jaxpr = jax.make_jaxpr(run)(tiny_xfm.shapes(net), batches["regions"])
+    keys_or_values = (4, 1 + tiny_xfm.PATCHES, 2, 8)
+    copies = [e for e in equations(jaxpr) if e.primitive.name == "gather"]
+    assert sum(e.outvars[0].aval.shape == keys_or_values for e in copies) == 2 * 2
+
+
+def equations(jaxpr):
+    """All of a program, those of the programs inside it too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in traced.inside(equation.params):
+            yield from equations(inner)
 
 
 @pytest.mark.nightly

@@ -67,12 +67,10 @@ class Published:
 
     Attributes:
         options: how it runs.
-        losses: {"stream/loss": value} of its last step.
     """
 
     def __init__(self, process: subprocess.Popen, options: Options):
         self.options = options
-        self.losses: Mapping[str, float] = {}
         self._process = process
         self._seen: dict[str, float] | None = None
 
@@ -82,9 +80,7 @@ class Published:
         Raises:
             Ended: it has ended.
         """
-        found = self._asked("step")
-        self.losses = found["losses"]
-        return found["seconds"]
+        return self._asked("step")["seconds"]
 
     def run_alone(self, steps: int) -> float:
         """Makes so many steps after a first one, and ends; returns their median seconds.

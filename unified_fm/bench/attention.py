@@ -18,9 +18,8 @@ def report(settings: Settings, times: int) -> list[str]:
 
     Nothing is dropped. Returns the lines; what cannot run here says why.
     """
-    dtype = settings.model.get("dtype", "float32")
-    rate = machine.product_rate(dtype)
-    lines = measured.heading("attention", rate, dtype)
+    rate = machine.product_rate(settings.model.get("dtype", "float32"))
+    lines = measured.heading("attention")
     for name, shape in layer.shapes(settings).items():
         seen = shape.seen or shape.tokens
         config = shape.config

@@ -39,9 +39,8 @@ class Shape:
 
 def report(settings: Settings, times: int) -> list[str]:
     """Measures a layer of each encoder, as it is and with each `remat`; returns the lines."""
-    dtype = settings.model.get("dtype", "float32")
-    rate = machine.product_rate(dtype)
-    lines = measured.heading("layer", rate, dtype)
+    rate = machine.product_rate(settings.model.get("dtype", "float32"))
+    lines = measured.heading("layer")
     for name, shape in shapes(settings).items():
         lines.append(f"{name}: {shape.rows} x {shape.tokens} x {shape.config.width}")
         for remat in CHOICES["remat"]:

@@ -1,10 +1,11 @@
 """What the machine can do, and how much of it is used: the yardsticks of every measurement."""
 
+import functools
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,16 @@ SIZES = (1024, 2048, 4096, 8192)
 _ENOUGH = 3.0  # seconds for the products of one size: a larger one says nothing new
 
 
-def product_rate(dtype: str, sizes: Sequence[int] | None = None) -> float:
+@functools.cache
+def product_rate(dtype: str) -> float:
     """FLOP/s of the fastest of some square matrix products, of random numbers in this dtype.
 
-    On zeros or ones a GPU draws less power, and is faster than it is on anything real.
+    On zeros or ones a GPU draws less power, and is faster than it is on anything real. It is
+    measured once in a run.
     """
     best = 0.0
     product = jax.jit(jnp.matmul)
-    for size in sizes or SIZES:
+    for size in SIZES:
         keys = jax.random.split(jax.random.key(0))
         a, b = (jax.random.normal(key, (size, size), dtype) for key in keys)
         repeats = 1 if jax.default_backend() == "cpu" else 20
@@ -68,6 +71,15 @@ def cpu_seconds() -> float:
     """CPU time of this process so far, all threads together."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def closing(dtype: str) -> list[str]:
+    """The last lines of every measurement: the matrix product of the same run, and its memory."""
+    peak, of_what = peak_memory()  # first, since the product's matrices are large, too
+    return [
+        f"product       {product_rate(dtype) / 1e12:.3f} TFLOP/s, XLA's matrix product in {dtype}",
+        f"memory        {peak / 1e9:.2f} GB at most ({of_what})",
+    ]
 
 
 def peak_memory() -> tuple[int, str]:

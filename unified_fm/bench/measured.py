@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from unified_fm.bench import machine, traced
+from unified_fm.planning import hlo, work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class Measured:
     Attributes:
         seconds: median of its calls.
         flops: of its matrix products, loops counted as often as they run.
-        bytes: read and written, as XLA counts them for the compiled program; 0: it does not say.
+        bytes: read and written, see `moved`.
         temporary: bytes beside arguments and results.
         compiled_in: seconds, tracing included.
     """
@@ -37,12 +38,20 @@ class Measured:
         )
 
 
-def heading(what: str, product_rate: float, dtype: str) -> list[str]:
+def moved(program: Any) -> float:
+    """Bytes that a compiled program reads and writes on one device.
+
+    They are counted instruction by instruction, a loop's body as often as it runs; XLA's own
+    "bytes accessed" has it once.
+    """
+    return work.moved(hlo.parse(program.as_text()))
+
+
+def heading(what: str) -> list[str]:
     """The first lines of a table of `Measured`."""
     columns = f"{'ms':>10} {'GFLOP':>10} {'product':>8} {'MB':>10} {'temp MB':>10} {'compile s':>9}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    rate = f"matrix product {product_rate / 1e12:.3f} TFLOP/s in {dtype}"
-    return [f"{device}, {rate}", f"{what:<28} {columns}"]
+    return [device, f"{what:<28} {columns}"]
 
 
 def measure(fn: Callable, arguments: Sequence[Any], times: int) -> Measured:
@@ -65,11 +74,11 @@ def measure(fn: Callable, arguments: Sequence[Any], times: int) -> Measured:
 
     run()
     seconds = statistics.median(machine.timed(run) for _ in range(times))
-    costs, memory = program.cost_analysis() or {}, program.memory_analysis()
+    memory = program.memory_analysis()
     return Measured(
         seconds=seconds,
         flops=traced.flops(made["trace"].jaxpr),
-        bytes=costs.get("bytes accessed", 0.0),
+        bytes=moved(program),
         temporary=0 if memory is None else memory.temp_size_in_bytes,
         compiled_in=compiled_in,
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from unified_fm import plugins, setup
-from unified_fm.bench import machine, measured
+from unified_fm.bench import measured
 from unified_fm.config import chosen
 from unified_fm.config.settings import Settings
 from unified_fm.data import tokenizer as tokenizers
@@ -26,7 +26,7 @@ def report(settings: Settings, times: int) -> list[str]:
         settings = settings.replace(gradient_groups={"first": streams, "second": streams})
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), ready.params)
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    lines = measured.heading("merge", machine.product_rate("float32"), "float32")
+    lines = measured.heading("merge")
     lines.append(f"{len(settings.groups)} groups of {size / 1e6:.1f} M parameters")
     for name in plugins.names("optim.merge"):
         try:

@@ -34,27 +34,33 @@ _STEP = """The training step: samples per second, and how near to a matrix produ
 Where the config's sources or its tokenizer are not there, batches are drawn from their shapes.
 
     texts         tokens of the batches that are not padding
-    product       the largest rate of a few matrix products, measured here; beside PyTorch the
-                  better of both
-    mfu_model     of that rate, what the necessary FLOPs make up: each image's keys and values
-                  projected once, nothing padded
+    mfu_model     of the product's rate, beside PyTorch of the better of both, what the necessary
+                  FLOPs make up: each image's keys and values projected once, nothing padded
     mfu_official  the same with the FLOPs that the published program needs for these samples
     executed      the same with the products of the step as it is traced: padding and
                   rematerialisation included, loops counted as often as they run
-    memory        the most that was in use until now; on a CPU by the whole process
+    bytes         that the compiled program reads and writes, loops counted as often as they run
     temporary     what XLA needs beside the arguments and the results of a step
     alone         its products, each by itself at its own shape: what could not be saved if all else
                   were free (--products)
     compare       the same step with one other setting, alternating with it
     against       the published program's structure in plain PyTorch (a pass for each stream and
                   view, keys and values projected for every row of every pass, three updates a
-                  step), on the same batches and device, in a process of its own, alternating
+                  step), on the same batches and device, in a process of its own, alternating;
+                  with --torch-first all of its steps come before ours is compiled
+"""
+_CLOSING = """
+
+At the end stand, of this run:
+
+    product       the largest rate of a few matrix products
+    memory        the most that was in use until then; on a CPU by the whole process
 """
 _PARTS = """
 
 Columns: median milliseconds; FLOPs of the matrix products as traced; their share of the machine's
-own matrix product; bytes that the compiled program reads and writes, and those it needs beside
-arguments and results, both as XLA counts them; seconds of tracing and compiling.
+own matrix product; bytes that the compiled program reads and writes, loops counted as often as
+they run, and those it needs beside arguments and results; seconds of tracing and compiling.
 """
 _LAYER = """One layer of each encoder, forward and backward, as it is and with each remat.
 
@@ -75,7 +81,8 @@ First as the config says, then with 1, 2, ... threads in this process, then with
 """
 _COMPILE = """Tracing and compiling the step, for each layer_loop and remat; nothing is run.
 
-temp is what XLA needs beside arguments and results, on one device. With a compilation cache
+moved is what the program would read and write, loops counted as often as they run, temp what it
+needs beside arguments and results, on one device. With a compilation cache
 (JAX_COMPILATION_CACHE_DIR) the seconds are those of reading it."""
 
 
@@ -92,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     )
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, kind in _KINDS.items():
-        about = kind.about
+        about = kind.about.rstrip() + _CLOSING
         made = kinds.add_parser(name, help=about.splitlines()[0], description=about)
         _settings.add(made)
         made.set_defaults(compare=None)
@@ -107,7 +114,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             )
         other = _settings.load(parser, options, [*changes, options.compare])
     try:
-        print("\n".join(_KINDS[options.what].measure(settings, options, other)))
+        print("\n".join(_KINDS[options.what].measure(settings, options, other)), flush=True)
+        print("\n".join(machine.closing(step.dtype(settings))))
     except ValueError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0

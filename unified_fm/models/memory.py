@@ -2,8 +2,15 @@
 
 Several texts look at one image: its own caption, the masked copy, a wrong text, its regions.
 Its keys and values are projected once a layer for all of them, and texts that look at the same row
-attend to it side by side, as more queries of one attention. Only where a text looks at another
-row's image are keys and values gathered.
+attend to it side by side, as more queries of one attention. Keys and values are copied in three
+places: those of another row's image, those of a region's image to the region's row (once for all
+that look at the row, whichever its view), and, since a region has a slot 0 of its own, once more
+for the view of the region alone.
+
+The copy to the region's row could go if all regions of an image were queries of one attention.
+But their number varies, from none to `max_regions`, and shapes are static: each image would need
+places for the most. Published are 96 rows of 80 images and up to 5 each, so 400 places: attention
+scores of four times as many rows, which take more memory than the copies (docs/performance.md).
 """
 
 import dataclasses
@@ -48,25 +55,34 @@ class ImageMemory:
     slot_mask: jax.Array | None = None
     groups: int = flax.struct.field(pytree_node=False, default=1)
 
-    def seen(self, keys: Any, rows: jax.Array | None, view: str) -> tuple[Any, jax.Array | None]:
+    def images(self, tree: Any, rows: jax.Array | None) -> Any:
+        """Arrays of the images that some rows show, tree of f[B' ...] of a tree of f[I ...].
+
+        Args:
+            tree: of arrays with an image in each place of axis 0.
+            rows: i32[B'], rows of the batch inside their group; None = every row once, in order.
+        """
+        if self.image_index is not None:  # several rows may show the same image
+            rows = self._take(self.image_index, rows)
+        return self._take(tree, rows)
+
+    def seen(
+        self, whole: Any, slots: Any, rows: jax.Array | None, view: str
+    ) -> tuple[Any, jax.Array | None]:
         """What some rows see of arrays of images.
 
         Args:
-            keys: (of images: tree of f[I 1+N ...], of slot 0 of regions: tree of f[R ...] or None).
-            rows: i32[B'], rows of the batch inside their group; None = every row once, in order.
+            whole: of the images that the rows show, see `images`: tree of f[B' 1+N ...].
+            slots: of slot 0 of regions: tree of f[R ...], or None.
+            rows: see `images`.
             view: "row" = what belongs to the row (its region); "image" = the row's whole image.
 
         Returns:
             (tree of f[B' 1+N ...], mask bool[B' 1+N] or None for all True).
         """
-        whole, slots = keys
-        images = rows  # rows are numbers of rows; several may show the same image
-        if self.image_index is not None:
-            images = self._take(self.image_index, rows)
-        whole = self._take(whole, images)
         mask = self.mask(view)
         if mask is self.slot_mask:
-            return whole, self._take(mask, images)
+            return whole, self.images(mask, rows)
         slots, mask = self._take((slots, mask), rows)
         # The patches of the whole image stay; the mask says which of them the region has.
         whole = jax.tree.map(lambda x, slot: x.at[:, 0].set(slot), whole, slots)
@@ -128,10 +144,13 @@ class Looks:
         projected = self._project(attention)
         queries = rows.cut(spread(rows, attention.query(y)))
         found: list[Any] = [None] * len(queries)
+        shown: dict[Any, Any] = {}  # both views of some rows are of the same images
         for look in self.looks:
-            (keys, values), mask = self.memories[look.memory].seen(
-                projected[look.memory], look.rows, look.view
-            )
+            memory, (images, slots) = self.memories[look.memory], projected[look.memory]
+            at = look.memory, id(look.rows)
+            if at not in shown:
+                shown[at] = memory.images(images, look.rows)
+            (keys, values), mask = memory.seen(shown[at], slots, look.rows, look.view)
             mask = None if mask is None else mask[:, None, None]
             asked = jnp.concatenate([queries[part] for part in look.parts], axis=1)
             keep = self._keep(attention, rows, look, asked.shape[1], keys.shape[1])

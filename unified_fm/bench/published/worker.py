@@ -3,8 +3,8 @@
     python -m unified_fm.bench.published.worker FOLDER
 
 FOLDER has `program.json` and `batches.npz`. Lines of JSON come in and go out: {"do": "step"} is
-answered by {"seconds": ..., "losses": {...}}, "memory" by the most bytes used, "product" by the
-FLOP/s of a matrix product. The process ends when nothing can come in any more.
+answered by {"seconds": ...}, "memory" by the most bytes used, "product" by the FLOP/s of a matrix
+product. The process ends when nothing can come in any more.
 """
 
 import json
@@ -42,8 +42,7 @@ def main(folder: str) -> None:
 
 def _answer(program: Program, asked: str, half: bool) -> dict:
     if asked == "step":
-        seconds, losses = program.timed()
-        return {"seconds": seconds, "losses": losses}
+        return {"seconds": program.timed()}
     if asked == "memory":
         return {"bytes": _memory(program.device)}
     return {"rate": product_rate(program.device, torch.bfloat16 if half else torch.float32)}
