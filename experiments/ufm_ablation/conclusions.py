@@ -15,6 +15,7 @@ from experiments.ufm_ablation.arms import arms as planned
 
 LOSSES = {"image": "drawings/image/classify", "text": "words/cross_entropy"}
 PROBES = ("objects/accuracy", "digits/accuracy", "topics/accuracy")
+OTHER = {"image": "text", "text": "image"}
 SEPARATE = {"image": "vit_only", "text": "bert_only"}
 FULL = "joint_kd_igm"  # the paper's method: teachers and masks
 LOOKS = (8, 16)  # seeds at which it may be decided
@@ -195,6 +196,18 @@ def repaired(scores: Scores, stream: str, arm: str) -> Interval | None:
     return share(*pair) if len(pair[0]) > 1 else None
 
 
+def paid(scores: Scores, stream: str, arm: str) -> Interval | None:
+    """What an arm loses on a stream against `joint`; None where fewer than two seeds have both."""
+    lost = scores.values(stream, {arm: 1, "joint": -1})
+    return interval(lost) if len(lost) > 1 else None
+
+
+def allowed(scores: Scores, stream: str) -> float:
+    """Nats that the repair of the other stream may cost this one."""
+    whole = deficit(scores, stream)
+    return NATS if whole is None else WIDTH * whole.mean
+
+
 def decision(scores: Scores, stream: str) -> str:
     """Whether the full method comes close to separate training on a stream, at no other's cost.
 
@@ -209,12 +222,11 @@ def decision(scores: Scores, stream: str) -> str:
         return "nothing to repair"
     if part.high < HALF:
         return "refuted"
-    other = {"image": "text", "text": "image"}[stream]
+    other = OTHER[stream]
     if why := scores.absent(other, "joint", SEPARATE[other], FULL):
         return f"cannot be said: {why}"
-    lost, whole = scores.values(other, {FULL: 1, "joint": -1}), deficit(scores, other)
-    allowed = NATS if whole is None else WIDTH * whole.mean
-    spared = len(lost) > 1 and interval(lost).high <= allowed
+    lost = paid(scores, other, FULL)
+    spared = lost is not None and lost.high <= allowed(scores, other)
     return "confirmed" if part.low >= HALF and spared else "undecided"
 
 

@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from experiments import bigram, pages
-from experiments.statistics import Interval, interval
-from experiments.ufm_ablation import outcome, plots
+from experiments.statistics import interval
+from experiments.ufm_ablation import outcome, plots, sentences
 from experiments.ufm_ablation.arms import arms as planned
 from experiments.ufm_ablation.conclusions import (
     CONTRASTS,
-    LOOKS,
     LOSSES,
     PROBES,
     SEPARATE,
     Scores,
     counted,
-    decision,
     deficit,
     look,
-    masking,
     open_contrasts,
     rejected,
-    repaired,
     same,
 )
 from unified_fm import files
@@ -39,29 +35,6 @@ TEMPERED = {
     "text": "words_tempered/cross_entropy",
 }
 _TEMPERATURE = {stream: f"{m.split('/')[0]}/temperature" for stream, m in TEMPERED.items()}
-# What stands above a sentence, in the words of the rules.
-QUOTES = {
-    "deficit": (
-        "If H1 is not rejected on a stream, its R is not reported: there is nothing to repair."
-    ),
-    "decision": (
-        "*Confirmed* on a stream if R of joint_kd_igm has a lower bound >= .5 and the other "
-        "stream's CI excludes a loss > 20 % of its joint deficit (or > .05 nats where there is "
-        "none). *Refuted* if the upper bound is < .5. Else undecided."
-    ),
-    "masking": (
-        '"Gradient masking confirmed" needs a gain over joint_static **and** H5 better; a gain '
-        'with H5 equivalent = "partition helps, selection does not".'
-    ),
-    "H5": ("better if CI < 0, **equivalent if the 90 % CI lies within +-20 % of the deficit**."),
-    "look": (
-        "One look at 8; extend once to 16 if any primary CI contains both 0 and half the deficit "
-        "(alpha .025 per look)."
-    ),
-    "probes": "A downstream metric counts only if separate - scratch >= 3 SD on gate seeds.",
-    "gate": 'A stream that passes nowhere is reported "not testable here".',
-    "void": "A non-finite loss voids the arm, reported",
-}
 
 
 def rules() -> str:
@@ -109,7 +82,7 @@ def write(
     final = state == "final"
     parts = ["# UFM ablation, version 2: the outcome", "", _head(scores, state, shows_nothing), ""]
     if scores.void:
-        parts += [_quote("void"), ""]
+        parts += [sentences.quote("void"), ""]
         parts += [f"`{arm}` is void: a step was not finite.\n" for arm in scores.void]
     parts += [
         "Does joint training of one encoder on images and on text lose against two separate ones, "
@@ -119,9 +92,14 @@ def write(
         "",
     ]
     if final:
-        parts += ["## Decision", "", *_decisions(scores), ""]
-        parts += ["## What joint training loses, and who repairs it", "", _quote("deficit"), ""]
-        parts += [f"- {said}" for stream in LOSSES for said in _repairs(scores, stream)]
+        parts += ["## Decision", "", *sentences.decisions(scores), ""]
+        parts += [
+            "## What joint training loses, and who repairs it",
+            "",
+            sentences.quote("deficit"),
+            "",
+        ]
+        parts += [f"- {said}" for stream in LOSSES for said in sentences.repairs(scores, stream)]
     else:
         parts += ["## Arms against joint training, so far"]
     parts += ["", "![a dot for each seed, the mean and its interval, arm by arm](plot.svg)", ""]
@@ -156,8 +134,8 @@ def _head(scores: Scores, state: str, shows_nothing: bool) -> str:
     if state == "extended":
         names = ", ".join(open_contrasts(scores))
         return (
-            f"{_quote('look')}\n\n**{count}, no decision at this look**: that is so of {names}. "
-            f"Seeds {scores.seeds} to {2 * scores.seeds - 1} follow."
+            f"{sentences.quote('look')}\n\n**{count}, no decision at this look**: that is so of "
+            f"{names}. Seeds {scores.seeds} to {2 * scores.seeds - 1} follow."
         )
     return f"**{count}.** {_labels(scores)}".rstrip()
 
@@ -165,25 +143,6 @@ def _head(scores: Scores, state: str, shows_nothing: bool) -> str:
 def _labels(scores: Scores) -> str:
     limited = scores.gate.get("optimisation_limited")
     return "This run is **optimisation-limited**: see the gate." if limited else ""
-
-
-def _quote(name: str) -> str:
-    return f"> {QUOTES[name]}"
-
-
-def _decisions(scores: Scores) -> Iterable[str]:
-    second = scores.seeds == LOOKS[1]
-    yield from (_quote("look"), "")
-    yield "This is the second look." if second else "That is so of none: this look is the last."
-    yield ""
-    if not all(scores.testable(stream) for stream in LOSSES):
-        yield from (_quote("gate"), "", _tried(scores.gate), "")
-    yield from (_quote("decision"), "")
-    yield from (f"- {stream}: **{decision(scores, stream)}**." for stream in LOSSES)
-    yield from ("", _quote("H5"), "")
-    yield f"- H5: **{same(scores) or 'neither is shown'}**."
-    yield from ("", _quote("masking"), "")
-    yield f"- Gradient masking: **{masking(scores)}**."
 
 
 def contrasts(scores: Scores, *, final: bool = True) -> list[str]:
@@ -201,28 +160,13 @@ def contrasts(scores: Scores, *, final: bool = True) -> list[str]:
         values = scores.of_contrast(name)
         said = "one seed" if len(values) else "not run"
         if len(values) > 1:
-            said = _nats(interval(values))
+            said = sentences.nats(interval(values))
         mark = "(Holm)" if name in survive else ""
         if final and name == "H5":
             mark = f"{mark} {same(scores)}".strip()
         cells = [name, contrast.stream, terms, contrast.sign, said, mark]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
-
-
-def _repairs(scores: Scores, stream: str) -> Iterable[str]:
-    whole = deficit(scores, stream)
-    if why := scores.absent(stream, "joint", SEPARATE[stream]):
-        yield f"{stream}: cannot be said: {why}"
-        return
-    if whole is None:
-        yield f"{stream}: `joint` is not shown to lose against `{SEPARATE[stream]}`"
-        return
-    yield f"{stream}: `joint` loses {_nats(whole)} nats against `{SEPARATE[stream]}`"
-    for arm in scores.arms:
-        if arm.startswith("joint_") and (part := repaired(scores, stream, arm)):
-            ends = f"[{100 * part.low:+.0f}, {100 * part.high:+.0f}]"
-            yield f"{stream}: `{arm}` repairs {100 * part.mean:.0f} % {ends}"
 
 
 def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
@@ -239,7 +183,7 @@ def _table(scores: Scores, floors: Mapping[str, float]) -> list[str]:
         rows.append(f"| *{label}* | {' | '.join(cells)} |")
     rows += ["", "Losses in nats on held-out examples, lower is better; accuracies as shares."]
     if not all(each["counts"] for each in counted.values()):
-        rows += ["", _quote("probes"), "", "(†) does not count by this rule."]
+        rows += ["", sentences.quote("probes"), "", "(†) does not count by this rule."]
     return rows
 
 
@@ -262,7 +206,7 @@ def _gate(gate: Mapping[str, Any] | None) -> list[str]:
     for stream, passed in gate.get("passes", {}).items():
         said = "passes" if passed else "does not pass: **not testable here**"
         lines.append(f"- {stream}: {said}.")
-    lines.append(f"- {_tried(gate)}")
+    lines.append(f"- {sentences.tried(gate)}")
     if at_edge := _at_edge(gate):
         lines.append(f"- {at_edge}")
     if ratios := gate.get("static_losses"):
@@ -283,17 +227,6 @@ def _gate(gate: Mapping[str, Any] | None) -> list[str]:
     if tried := gate.get("candidates"):
         lines += ["", *_candidates(tried)]
     return lines
-
-
-def _tried(gate: Mapping[str, Any]) -> str:
-    """How far the gate went, and which streams pass at any of the sizes that it tried."""
-    tried, of = gate.get("candidates", []), gate.get("of", 0)
-    anywhere = [s for s in LOSSES if any(each["passes"][s] for each in tried)]
-    rest = f"; the {of - len(tried)} others, which cost more, were not" if of > len(tried) else ""
-    return (
-        f"Sizes and lengths tried: {len(tried)} of {of}{rest}. Passing at any of them: "
-        f"{', '.join(anywhere) or 'neither stream'}."
-    )
 
 
 def _at_edge(gate: Mapping[str, Any]) -> str:
@@ -367,7 +300,3 @@ def _limits(scores: Scores, gate: Mapping[str, Any] | None, final: bool) -> Iter
     missing = [name for name in CONTRASTS if not len(scores.of_contrast(name))]
     if missing:
         yield f"Nothing about {', '.join(missing)}: an arm was not run, or is void."
-
-
-def _nats(found: Interval) -> str:
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"

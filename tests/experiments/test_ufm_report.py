@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments import bigram
-from experiments.ufm_ablation import conclusions, outcome, plots, report
+from experiments.ufm_ablation import conclusions, outcome, plots, report, sentences
 from tests.experiments.ufm_results import results
 
 LOST = {"bert_only": 5.0, "joint": 5.1}
@@ -74,7 +74,7 @@ def test_A2_no_decision_before_all_seeds_are_there():
     text = report.write(found)
     assert "**interim, n = 3, no decision.**" in text and "## Decision" not in text
     found = results(LOST | {"joint_kd_igm": 5.01}, GAINED)
-    assert "- text: **confirmed**." in report.write(found)
+    assert "- text: **confirmed**: R of" in report.write(found)
     assert "- image: **nothing to repair**." in report.write(found)
     assert "shows nothing" in report.write(found, shows_nothing=True)
     assert "## Decision" not in report.write(found, shows_nothing=True)
@@ -154,7 +154,7 @@ def test_a_void_arm_is_no_loss_that_is_not_there(arm):
 def test_before_the_second_look_nothing_is_decided():
     text = report.write(spread(5.07))
     assert "**n = 8, no decision at this look**: that is so of H2. Seeds 8 to 15 follow." in text
-    assert report.QUOTES["look"] in text and "## Decision" not in text
+    assert sentences.QUOTES["look"] in text and "## Decision" not in text
 
 
 def test_a_stream_that_passes_nowhere_is_not_testable():
@@ -172,7 +172,7 @@ def test_a_stream_that_passes_nowhere_is_not_testable():
         "of": 9,
     }
     text = report.write(results(LOST | {"joint_kd_igm": 5.01}, GAINED), gate=gate)
-    assert "- image: **not testable here**." in text and "- text: **confirmed**." in text
+    assert "- image: **not testable here**." in text and "- text: **confirmed**: R of" in text
     assert "**optimisation-limited**" in text.splitlines()[2]
     assert "| 24, 2, 1500 | 0.006, 0.003, 0.0015 | 4.900 | +0.012 | +0.100, +0.110, +0.100 " in text
     assert "digits/accuracy (†)" in text and "topics/accuracy (†)" not in text
@@ -184,11 +184,48 @@ def test_every_sentence_stands_below_its_rule():
     """The rules are those of the README, word for word, and the page has them whole."""
     text = report.write(results(LOST | {"joint_kd_igm": 5.01}, GAINED))
     rules = " ".join(report.rules().split())
-    for name, quote in report.QUOTES.items():
+    for name, quote in sentences.QUOTES.items():
         assert quote in rules, name
     assert report.rules() in text
     for name, sentence in (("decision", "- text: **"), ("masking", "- Gradient masking: **")):
-        assert text.index(f"> {report.QUOTES[name]}") < text.index(sentence)
+        assert text.index(f"> {sentences.QUOTES[name]}") < text.index(sentence)
+
+
+def test_a_decision_stands_beside_the_numbers_that_it_looks_at():
+    said = list(sentences.decisions(conclusions.Scores(results(
+        LOST | {"joint_kd_igm": 5.02, "joint_kd": 5.0, "bert_kd": 4.7},
+        GAINED | {"joint_kd_igm": 0.8}, noise=1e-6,
+    ))))  # fmt: skip
+    assert (
+        "- text: **undecided**: R of `joint_kd_igm` is 80 % [+80, +80], and on the image stream it "
+        "loses +0.1000 [+0.1000, +0.1000] nats against `joint`, where more than 0.050 has to be "
+        "excluded."
+    ) in said
+    assert (
+        "- H4: **the other way round**: a teacher changes the loss of `joint` by -0.1000 [-0.1000, "
+        "-0.1000], of `bert_only` by -0.3000 [-0.3000, -0.3000]."
+    ) in said
+
+
+@pytest.mark.parametrize(
+    ("bert_kd", "noise", "said"),
+    [(5.0, 1e-6, "KD repairs sharing"), (4.917, 1e-2, "not shown"), (None, 0, "cannot be said")],
+)
+def test_whether_a_teacher_repairs_sharing_or_merely_teaches(bert_kd, noise, said):
+    found = results(LOST | {"joint_kd": 5.0, "bert_kd": bert_kd or 5.0}, noise=noise)
+    if bert_kd is None:
+        found["arms"]["bert_kd"]["seeds"] = {}
+    assert said in sentences._taught(conclusions.Scores(found))
+
+
+def test_what_an_arm_repairs_stands_beside_what_the_other_stream_pays():
+    scores = conclusions.Scores(results(
+        LOST | {"joint_per_task_adam": 5.05}, GAINED | {"joint_per_task_adam": 0.9}, noise=1e-6
+    ))  # fmt: skip
+    assert (
+        "text: `joint_per_task_adam` repairs 50 % [+50, +50]; on the image stream +0.2000 [+0.2000,"
+        " +0.2000] nats to `joint`"
+    ) in list(sentences.repairs(scores, "text"))
 
 
 def test_the_floors_stand_beside_the_losses_and_the_teachers_say_how_sure_they_are():
