@@ -105,6 +105,28 @@ def _taught(scores: Scores) -> str:
     return f"{said}: a teacher changes the loss of `joint` by {together}, of `bert_only` by {alone}"
 
 
+def outcomes(scores: Scores) -> dict[str, str]:
+    """{what is claimed: what came out}, as docs/claims.md says it; at the last look."""
+    helps, sure = scores.of_contrast("H3"), rejected(scores)
+    teachers = f"H3 **{'holds' if 'H3' in sure else 'is not shown'}**: {nats(interval(helps))} nats"
+    beside = ", ".join(
+        f"`{arm}` {_percent(part)}"
+        for arm in ("joint_igm", "joint_igm_random", "joint_static")
+        if (part := repaired(scores, "text", arm))
+    )
+    adam = repaired(scores, "text", "joint_per_task_adam")
+    kept = "H6" in sure and adam is not None
+    return {
+        "teachers": f"on words {teachers}. H4: {_taught(scores)}",
+        "masks": f"**{masking(scores)}**: of what `joint` loses on words, {beside} repaired",
+        "both": "; ".join(
+            f"{stream}: **{decision(scores, stream)}**{_why(scores, stream)}"
+            for stream in ("text", "image")
+        ),
+        "adam": f"repairs {_percent(adam)} on words (Holm)" if kept else "no gain shown",
+    }
+
+
 def repairs(scores: Scores, stream: str) -> Iterable[str]:
     """What `joint` loses on a stream, how much of it each arm repairs, and at what cost."""
     whole = deficit(scores, stream)

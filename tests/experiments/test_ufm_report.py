@@ -1,5 +1,6 @@
 """The UFM ablation: what is concluded from numbers, and its page, say no more than the rules."""
 
+import json
 import re
 
 import pytest
@@ -275,3 +276,15 @@ def test_the_runs_take_size_rates_and_weights_from_the_gate(tmp_path):
         *("model.encoder.width=24", "model.encoder.layers=2", "model.encoder.mlp_width=96"),
         "total_steps=1500",
     ]
+
+
+def test_what_is_committed_says_what_its_numbers_say():
+    """The page and docs/claims.md are those of results.json; by hand nobody has changed any."""
+    here = report.README.parent
+    found, gate = json.loads((here / "results.json").read_text()), outcome.read()
+    page = (here / "report.md").read_text()
+    command = re.search("- Command: `(.*)`", page)
+    assert command and report.write(found, gate=gate, command=command[1]) == page
+    claims = (here.parents[1] / "docs/claims.md").read_text()
+    for sentence in sentences.outcomes(conclusions.counted(found, gate)).values():
+        assert f" {sentence} |" in claims
