@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from tests.data import vocabularies
-from unified_fm.data import tokenizer, tokenizer_training
+from unified_fm.data import sentencepiece_file, tokenizer, tokenizer_training
 
 pytestmark = pytest.mark.torch
 
@@ -210,3 +210,16 @@ def test_D4_a_damaged_sentencepiece_model_is_refused_by_one_error(tmp_path):
         except ValueError:
             found["refused"] += 1
     assert min(found.values()) > 50
+
+
+def test_D4_a_table_of_characters_whose_root_leads_out_of_it_is_refused(tmp_path):
+    """The root is followed whatever it says; with the bit of a leaf it was once not looked at."""
+    good, path = train(normalization_rule_name="nmt_nfkc_cf"), tmp_path / "root.model"
+    (normaliser,) = (value for number, value in sentencepiece_file._fields(good) if number == 3)
+    root = good.find(dict(sentencepiece_file._fields(normaliser))[2]) + 4
+    data = bytearray(good)
+    data[root + 2] ^= 0x3C
+    data[root + 3] |= 0x80
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="a table of characters that leads out of itself"):
+        tokenizer.load(path)

@@ -205,6 +205,7 @@ def _check_charsmap(data: bytes) -> None:
     units, texts = np.frombuffer(data, "<u4", size // 4, 4), data[4 + size :]
     texts.decode("utf-8")
     leaf = units >> 31 == 1
+    leaf[0] = False  # the root is followed whatever it says
     below = np.arange(len(units), dtype=np.uint32) ^ (units >> 10) << ((units & 512) >> 6)
     inside = (below | 255) < len(units)  # the children of one lie in a block of 256
     ends = below[~leaf & inside & (units >> 8 & 1 == 1)]  # where a match ends, the text is said
