@@ -39,6 +39,7 @@ Changes = Mapping[str, Any]  # {dotted path of a setting: value; None takes it o
 _TEACHERS = (1000, 1001)  # their seeds, which no student has; those of the students take turns
 _PATHS = ("tokenizer", "teachers")  # settings that say where something lies on this machine
 _PAUSE = 20.0  # seconds between two lines about progress
+_KNOWN = 0.01  # share of the work behind which the rest can be told: before it lies compiling
 _log = logging.getLogger(__name__)
 
 
@@ -248,11 +249,14 @@ class _Progress:
         if step < steps and now - self._said < _PAUSE:
             return
         self._said = now
-        left = (now - self._started) / self._done * (self._total - self._done)
+        share, about = self._done / self._total, ""
+        if share > _KNOWN:
+            left = (now - self._started) * (1 - share) / share
+            about = f"; about {left / 60:.0f} min left in this part"
         arm, seeds, *what = job
+        who = " ".join([arm, *what])
         _log.info(
-            "%s, seeds %s: step %d of %d; about %.0f min left in this part",
-            *(" ".join([arm, *what]), " ".join(map(str, seeds)), step, steps, left / 60),
+            "%s, seeds %s: step %d of %d%s", who, " ".join(map(str, seeds)), step, steps, about
         )
 
 
