@@ -268,6 +268,11 @@ def test_a_gate_of_other_steps_is_refused(tmp_path, capsys):
     assert "n = 6, by `full` and `no_stop`" in capsys.readouterr().out
 
 
+def test_the_page_has_what_the_gate_has_found(tmp_path, capsys):
+    assert run.main(["gate", f"--workdir={tmp_path}"]) == 0  # what is committed is not run again
+    assert capsys.readouterr().out in (HERE / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_page_has_the_rules_word_by_word():
     page = " ".join((HERE / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
     spoken = {name: rule for name, rule in conclusions.RULES.items() if name not in ("(a)",)}
