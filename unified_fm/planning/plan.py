@@ -94,9 +94,17 @@ class Plan:
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
     @property
+    def usable(self) -> float:
+        """Bytes of the chip's memory that a step may need."""
+        return self.memory * (1 if self.compiler == "tpu" else USABLE)
+
+    @property
     def fits(self) -> bool:
-        """Whether that is less than the chip has; a TPU's compiler has said so itself."""
-        return self.compiler == "tpu" or self.total <= USABLE * self.memory
+        """Whether that is less than the chip has.
+
+        A TPU's compiler refuses what is temporary and too large; what a step is given comes on top.
+        """
+        return self.total <= self.usable
 
     def days(self, seconds: float) -> float | None:
         """Of the whole run, at so many seconds a step."""
@@ -176,14 +184,14 @@ def make(
         if isinstance(found, Plan):
             text = (
                 f"{found.total / 1e9:.1f} GB are needed of {found.memory / 1e9:.1f} GB "
-                f"(of which {USABLE:.0%} are usable)"
+                f"(of which {found.usable / found.memory:.0%} are usable)"
             )
             found = Refusal(
                 rows=found.rows,
                 text=text,
                 seconds=found.seconds,
                 needed=found.total,
-                available=USABLE * found.memory,
+                available=found.usable,
             )
         refused.append(found)
         if current is settings:
