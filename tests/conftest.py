@@ -38,3 +38,13 @@ def run(tmp_path, caplog, monkeypatch):
     from tests import loop_runs  # imports JAX
 
     yield from loop_runs.running(tmp_path, caplog, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """Half the time of compilation, for modules whose programs are small."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 
-import jax
 import pytest
 
 from tests import tiny_config
@@ -17,14 +16,7 @@ from unified_fm.config.settings import Settings
 from unified_fm.evaluators import base
 from unified_fm.runtime.interruption import Interruption
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_quickly")]
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,7 @@ def settings(**changes):
     return Settings.of(python.plain(tiny_config.get_config()) | changes)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_the_shapes_are_those_of_the_batches_that_come():

@@ -16,13 +16,7 @@ from unified_fm.data import tokenizer as tokenizers
 from unified_fm.optim import build
 from unified_fm.plugins import build as plugin
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Half the time of compilation; the programs are small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 PARAMS = {

@@ -12,13 +12,7 @@ from unified_fm.objectives import mim, mlm
 from unified_fm.optim import build
 from unified_fm.optim.spikes import Spikes
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Half the time of compilation; the programs are small."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def _batches(rows=8, seed=0):

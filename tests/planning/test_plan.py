@@ -31,11 +31,7 @@ def settings(rows=16, **mesh):
     return made.replace(rules=made.rules.replace(sharding="fsdp"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

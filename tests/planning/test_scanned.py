@@ -17,17 +17,11 @@ from unified_fm.config import file
 from unified_fm.data import tokenizer as tokenizers
 from unified_fm.planning import hlo, plan, topologies, traffic
 
-pytestmark = pytest.mark.slow  # two compilations of ten seconds
+# Two compilations of ten seconds.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_quickly")]
 LAYERS, DEVICES, PASSES = 4, 8, 2
 CHANGES = [f"model.encoder.layers={LAYERS}", "model.layer_loop=scan", "model.remat=full"]
 CHANGES += ["mesh.data=1", f"mesh.fsdp={DEVICES}"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
